@@ -1,0 +1,1 @@
+//! Expressions over tasks and answers: the only file that knows CEL.

@@ -1,0 +1,106 @@
+//! The commands: one file each. This file only names them and picks one.
+
+mod check;
+mod dead_letters;
+mod demo;
+mod explain;
+mod review;
+mod run;
+mod show;
+mod simulate_provider;
+mod status;
+mod submit;
+mod tail;
+mod try_task;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A stream processor for language-model work that must not go wrong.
+#[derive(clap::Parser, Debug)]
+#[command(name = "tidegate", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command understands.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Global {
+    /// The configuration file.
+    #[arg(short, long, global = true, default_value = "tidegate.toml", env = "TIDEGATE_CONFIG")]
+    pub config: PathBuf,
+    /// Where the running processor answers (default: what the configuration says).
+    #[arg(long, global = true, env = "TIDEGATE_URL")]
+    pub url: Option<String>,
+    /// Print JSON, one object per line, instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Show everything at once: simulated models with an outage, results, a review item
+    Demo(demo::Args),
+    /// Read the configuration as `run` would, and report every mistake with its line
+    Check(check::Args),
+    /// Take one task through its kind without writing anything
+    Try(try_task::Args),
+    /// Run the processor and its HTTP API
+    Run(run::Args),
+    /// Send tasks from JSON lines
+    Submit(submit::Args),
+    /// Follow results, review items or dead letters
+    Tail(tail::Args),
+    /// Tell one task's whole story
+    Show(show::Args),
+    /// Say why things are as they are
+    Status(status::Args),
+    /// Drain the review queue
+    Review(review::Args),
+    /// Look at dead letters and send them again
+    DeadLetters(dead_letters::Args),
+    /// Serve simulated models, with faults from a scenario file
+    SimulateProvider(simulate_provider::Args),
+    /// Explain a reason code
+    Explain(explain::Args),
+}
+
+/// Runs one command on a runtime of its own.
+pub fn main(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(cli));
+    match ended {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Demo(args) => demo::run(args, &global).await,
+        Command::Check(args) => check::run(args, &global).await,
+        Command::Try(args) => try_task::run(args, &global).await,
+        Command::Run(args) => run::run(args, &global).await,
+        Command::Submit(args) => submit::run(args, &global).await,
+        Command::Tail(args) => tail::run(args, &global).await,
+        Command::Show(args) => show::run(args, &global).await,
+        Command::Status(args) => status::run(args, &global).await,
+        Command::Review(args) => review::run(args, &global).await,
+        Command::DeadLetters(args) => dead_letters::run(args, &global).await,
+        Command::SimulateProvider(args) => simulate_provider::run(args, &global).await,
+        Command::Explain(args) => explain::run(args, &global).await,
+    }
+}

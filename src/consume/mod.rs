@@ -1,0 +1,1 @@
+//! Turns bytes into a task, or into a reason why they cannot be one.

@@ -1,0 +1,1 @@
+//! What the ledger learns after a commit; may be late, may never come.

@@ -1,0 +1,17 @@
+//! Decides which record may publish for a key, and what of a task has been asked of the world.
+//!
+//! The rules are pure functions over one [`Entry`]: the embedded engine and the simulated store run
+//! them, the Redis scripts are tested against them. Nothing here reads a clock, waits, or does I/O;
+//! random numbers (fences) are arguments.
+
+mod admission;
+mod entry;
+mod marks;
+mod print;
+mod slots;
+
+pub use admission::{Admission, Claim, Silence, Slots};
+pub use entry::{ClaimView, Entry, Fence, Instance, Nonce, OpenPhase, Phase, SlotEntry, SlotState, SlotView};
+
+
+pub use slots::{Bar, Observer, Slot, SlotKind, SlotName, Standing, Started};

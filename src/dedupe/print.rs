@@ -1,0 +1,1 @@
+//! Fingerprints of payloads, under any rule.

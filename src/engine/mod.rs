@@ -1,0 +1,222 @@
+//! The port: all that the pipeline, the worker and the review may rely on.
+//!
+//! Engines implement these traits and keep their promises; nothing above this line knows which
+//! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
+//! *not* part of that on any engine: it may be late, and lost when the process dies.
+
+pub mod embedded;
+
+use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
+use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A process's right to a partition. An epoch is never used twice in a process.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Lease {
+    pub at: Partition,
+    pub epoch: u64,
+}
+
+/// The log hands a record out. The nonce names this delivery in every slot it starts.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub lease: Lease,
+    pub record: Arc<Record>,
+    pub nonce: Nonce,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// Records that are already complete are never delivered.
+    Assigned { lease: Lease },
+    Record(Delivery),
+    /// Dispatch nothing more; hand in what is finished.
+    Draining { lease: Lease, until: Instant },
+    /// Completions under this lease are void from now on.
+    Revoked { lease: Lease },
+    Health(Health),
+}
+
+/// How the engine is, in one sentence where it is not well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    Well,
+    /// Intake has stopped (disk full, ledger or broker away); it goes on by itself.
+    Paused { why: String },
+    /// The engine has ended and will deliver nothing more.
+    Gone { why: String },
+}
+
+/// The ledger or the log cannot be reached, or cannot take writes. Nothing has been decided.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// One consumer group of this process: the worker, the arbiter.
+pub trait Group: Send {
+    /// The next thing that happens. Cancel-safe.
+    fn next(&mut self) -> BoxFuture<'_, Event>;
+    /// Back-pressure: a held topic delivers nothing. Survives reassignment.
+    fn hold(&self, topic: &Topic, held: bool);
+    fn drained(&self, lease: Lease);
+}
+
+pub trait Groups: Send + Sync {
+    /// Joins `name`. One per process and name; the records of `topics` belong to that group alone.
+    fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Group>;
+}
+
+/// One record finished.
+#[derive(Debug)]
+pub struct Completion {
+    pub lease: Lease,
+    pub offset: u64,
+    /// Result, dead letter, review item, next token, tombstone: visible in one commit with the completion.
+    pub outputs: Vec<Output>,
+    /// Flush now: review handoff.
+    pub urgent: bool,
+    /// Told to the ledger once visible, for half the dedupe window at most; may be lost.
+    pub mark: Option<Mark>,
+}
+
+/// What the ledger is told after a commit. For `Close` the engine puts in the position of
+/// `outputs[output]`.
+#[derive(Clone, Debug)]
+pub enum Mark {
+    Close { token: Token, outcome: crate::outcome::OutcomeKind, output: usize },
+    Moved { token: Token, hop: u32, phase: crate::dedupe::OpenPhase },
+}
+
+/// A record to be appended. Its partition is chosen by key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Output {
+    pub topic: Topic,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: Headers,
+    pub not_before: Option<Timestamp>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Commit {
+    /// Where each output lies.
+    Visible(Vec<Position>),
+    /// Not ours to report any more; perhaps visible.
+    Void,
+    /// This output is larger than its topic allows. Nothing was committed.
+    TooLarge { output: usize },
+}
+
+pub trait Commits: Send + Sync {
+    /// Waits out a full disk or a lost broker; the engine settles what is ambiguous before it answers.
+    fn commit(&self, done: Completion) -> BoxFuture<'static, Commit>;
+    /// Whether the record is complete; the owner of its partition knows.
+    fn is_complete(&self, position: &Position) -> bool;
+}
+
+/// First and last of what a partition holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ends {
+    pub at: Partition,
+    /// Offset of the first record still there.
+    pub first: u64,
+    /// Offset that the next record will get.
+    pub next: u64,
+    /// Records not complete for their group, by count; `None` where no group reads the topic.
+    pub open: Option<u64>,
+}
+
+/// For intake, look-ups and pages. Reads see committed records only.
+pub trait Log: Send + Sync {
+    /// Durable once answered; all or nothing.
+    fn append(&self, batch: Vec<Output>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>>;
+    /// Up to `max` records from `from` on, in order; fewer at the end, and where a response would pass 8 MiB.
+    /// Starts at the first record that is still there.
+    fn read(&self, from: Position, max: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>>;
+    fn ends(&self, topic: &Topic) -> BoxFuture<'static, Result<Vec<Ends>, Unavailable>>;
+    /// The first offset whose record was appended at or after `since` (or a little before it).
+    fn since(&self, at: &Partition, since: Timestamp) -> BoxFuture<'static, Result<u64, Unavailable>>;
+    /// Changes whenever something new became visible.
+    fn news(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("record {index} of the batch has {bytes} bytes; topic `{topic}` takes {limit}")]
+    TooLarge { index: usize, bytes: usize, limit: usize, topic: Topic },
+    #[error("no topic `{0}`")]
+    NoSuchTopic(Topic),
+}
+
+/// Who owns a key, by `dedupe`. Heartbeats, the order after a reconnect and confirmed leases are the
+/// engine's; until a lease is confirmed, calls under it wait or answer `Unavailable`.
+pub trait Ledger: Send + Sync {
+    /// `decider`: the position of the decision that asks on behalf of the review item's token.
+    fn admit(&self, d: &Delivery, t: &Token, decider: Option<Position>) -> BoxFuture<'static, Result<Admission, Unavailable>>;
+    /// A record that cannot be a task under the rules of today, but whose key is known.
+    fn refuse(&self, d: &Delivery, t: &Token) -> BoxFuture<'static, Result<Admission, Unavailable>>;
+    fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>>;
+    /// Claims in key order: what is open, since when. `max` at most 1,000.
+    fn list(&self, after: Option<ScopedKey>, max: usize) -> BoxFuture<'static, Result<Vec<ClaimView>, Unavailable>>;
+    /// A look-up found in the log that the chain of `token` has its outcome there (read repair).
+    fn repair(&self, token: &Token, outcome: crate::outcome::OutcomeKind, at: Position) -> BoxFuture<'static, Result<(), Unavailable>>;
+}
+
+/// What a claim has asked of the outside world, each thing once.
+pub trait Journal: Send + Sync {
+    /// `deadline` is counted from now, by the ledger's clock.
+    fn start(&self, c: &Claim, slot: &Slot, deadline: Duration) -> BoxFuture<'static, Result<Started, Unavailable>>;
+    fn bar(&self, c: &Claim, slot: &Slot) -> BoxFuture<'static, Result<crate::dedupe::Bar, Unavailable>>;
+    /// First wins: the winner's value, and whether the token stands. Unavailable: held, and stored first on return.
+    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>>;
+    /// On every orderly exit: frees what this nonce started and did not send.
+    fn release(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>>;
+}
+
+/// What a topic is; the files in `topics/` say it for each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicSpec {
+    pub topic: Topic,
+    pub partitions: u32,
+    /// Largest record (key + value + headers), bytes.
+    pub limit: usize,
+    /// Compacted: the last record of each key stays until a tombstone.
+    pub compacted: bool,
+    /// How long records stay that nothing needs any more. `None`: as long as the dedupe window.
+    pub retention: Option<Duration>,
+}
+
+/// What the engine says of its storage; `status` shows it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct StorageReport {
+    pub log_bytes: u64,
+    pub ledger_bytes: u64,
+    pub free_bytes: u64,
+    pub segments: u64,
+    /// Old segments that cannot go yet: file, and what pins it.
+    pub pinned: Vec<(String, String)>,
+}
+
+/// One engine, opened: the port's traits over the same store.
+#[derive(Clone)]
+pub struct Engine {
+    pub groups: Arc<dyn Groups>,
+    pub commits: Arc<dyn Commits>,
+    pub log: Arc<dyn Log>,
+    pub ledger: Arc<dyn Ledger>,
+    pub journal: Arc<dyn Journal>,
+    pub operation: Arc<dyn Operation>,
+}
+
+/// Running the engine.
+pub trait Operation: Send + Sync {
+    fn health(&self) -> tokio::sync::watch::Receiver<Health>;
+    fn storage(&self) -> BoxFuture<'static, StorageReport>;
+    /// Ends in order; everything acknowledged is durable already, so this only saves time at the next start.
+    fn close(&self) -> BoxFuture<'static, ()>;
+}

@@ -1,0 +1,1 @@
+//! Takes one record through every stage. Read this first.

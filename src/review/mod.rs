@@ -1,0 +1,1 @@
+//! The way out of review: the queue, and the arbiter that decides which decision counts.

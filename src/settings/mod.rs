@@ -1,0 +1,1 @@
+//! What the operator asked for: read, checked, and made ready to use.

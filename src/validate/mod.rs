@@ -1,0 +1,1 @@
+//! Turns what a model said into a value that satisfies its schema, or into findings.

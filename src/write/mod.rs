@@ -1,0 +1,1 @@
+//! Makes the records that leave: results, dead letters, review items, tokens.
