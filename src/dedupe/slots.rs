@@ -1,11 +1,31 @@
 //! Decides whether an outside call or effect may be made now, by whom, and whether it was made before.
+//!
+//! `start`, `bar` and `store` look at no slot but the one they name, so a store may load just that
+//! one beside the head; `release` looks at all. A `Stale` answer never ends a task: who hears it
+//! asks for admission again.
 
+use super::entry::{Entry, Fence, Instance, Nonce, SlotEntry, SlotState};
+use crate::task::{Timestamp, Token};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use bytes::Bytes;
-use crate::task::Timestamp;
-use super::entry::{Entry, Instance, Nonce, Fence};
+
+/// Who is told `Busy` asks again after this long at most: the owner may die or give up long before
+/// its `until`, and a waiting task should not sleep through that.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+
+/// And not before this long: an `until` that has passed may not be judged by everybody.
+const BUSY_MIN: Duration = Duration::from_millis(20);
+
+/// A delivery that was admitted, as the scripts know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holder {
+    pub fence: Fence,
+    /// Names the delivery, not the process.
+    pub nonce: Nonce,
+    pub instance: Instance,
+}
 
 /// A slot's name: step, item, round and turn; for a call also a digest of what the step means.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -29,7 +49,10 @@ pub struct Slot {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Started {
     /// Make it, before the deadline. `repeat`: an earlier grant may have been used (counted).
-    Go { repeat: bool, deaths: u32 },
+    Go {
+        repeat: bool,
+        deaths: u32,
+    },
     Done(Bytes),
     Barred,
     /// Another delivery has it; start again after this long at most.
@@ -61,4 +84,116 @@ pub trait Observer {
     fn settled(&self) -> bool;
     /// The instance's heartbeat has run out, or it cannot be alive.
     fn lapsed(&self, instance: Instance) -> bool;
+}
+
+/// Asks to make a call or run an effect. `until`: deadline of the request + one lease; who has not
+/// sent it by the deadline does not send it, and starts again.
+#[must_use]
+pub fn start(
+    entry: &mut Option<Entry>,
+    by: &Holder,
+    slot: &Slot,
+    until: Timestamp,
+    now: Timestamp,
+    observer: &dyn Observer,
+) -> Started {
+    let Some(e) = held(entry, by.fence) else { return Started::Stale };
+    let mine = |doubt| SlotState::Started { instance: by.instance, nonce: by.nonce, until, doubt };
+    let Some(found) = e.slots.get_mut(&slot.name) else {
+        e.slots.insert(slot.name.clone(), SlotEntry { state: mine(false), times: 0, deaths: 0 });
+        return Started::Go { repeat: false, deaths: 0 };
+    };
+    match &found.state {
+        SlotState::Stored { value } => Started::Done(value.clone()),
+        SlotState::Barred => Started::Barred,
+        SlotState::Free => {
+            found.state = mine(false);
+            Started::Go { repeat: false, deaths: found.deaths }
+        }
+        // A lost reply. What was in doubt stays so.
+        SlotState::Started { nonce, doubt, .. } if *nonce == by.nonce => {
+            let doubt = *doubt;
+            found.state = mine(doubt);
+            if doubt { Started::Unknown } else { Started::Go { repeat: false, deaths: found.deaths } }
+        }
+        SlotState::Started { instance, until: theirs, .. } => {
+            let (instance, theirs) = (*instance, *theirs);
+            let lapsed =
+                instance != by.instance && (instance == Instance::NOBODY || observer.lapsed(instance));
+            if !observer.settled() || !(lapsed || theirs <= now) {
+                return Started::Busy(now.until(theirs).clamp(BUSY_MIN, BUSY_MAX));
+            }
+            take_over(
+                found,
+                slot.kind,
+                mine(slot.kind == SlotKind::Effect),
+                lapsed && instance != Instance::NOBODY,
+            )
+        }
+    }
+}
+
+/// The slot's owner will not answer for it any more.
+fn take_over(found: &mut SlotEntry, kind: SlotKind, mine: SlotState, died: bool) -> Started {
+    found.state = mine;
+    found.deaths += u32::from(died);
+    match kind {
+        SlotKind::Call => {
+            found.times += 1;
+            Started::Go { repeat: true, deaths: found.deaths }
+        }
+        SlotKind::Effect => Started::Unknown,
+    }
+}
+
+/// Asks to end, to be refused or to ask a person without this effect. `Barred`: from now on nobody
+/// starts it at this hop.
+#[must_use]
+pub fn bar(entry: &mut Option<Entry>, by: &Holder, slot: &Slot) -> Bar {
+    let Some(e) = held(entry, by.fence) else { return Bar::Stale };
+    let found = e.slots.entry(slot.name.clone()).or_default();
+    match &found.state {
+        SlotState::Started { nonce, doubt: true, .. } if *nonce == by.nonce => {}
+        SlotState::Free | SlotState::Barred => {}
+        SlotState::Started { .. } | SlotState::Stored { .. } => return Bar::Busy,
+    }
+    found.state = SlotState::Barred;
+    Bar::Barred
+}
+
+/// Stores an answer: the first writer wins, whatever its fence and whether or not its task was
+/// handed in. Answers the winner, and whether the writer's token stands.
+#[must_use]
+pub fn store(entry: &mut Option<Entry>, token: &Token, slot: &Slot, value: Bytes) -> (Bytes, Standing) {
+    let Some(e) = entry.as_mut().filter(|e| !e.is_closed() && e.same_chain(token)) else {
+        return (value, Standing::Stale);
+    };
+    let standing = if e.hop <= token.hop { Standing::Stands } else { Standing::Stale };
+    let found = e.slots.entry(slot.name.clone()).or_default();
+    if let SlotState::Stored { value: first } = &found.state {
+        return (first.clone(), standing);
+    }
+    found.state = SlotState::Stored { value: value.clone() };
+    (value, standing)
+}
+
+/// On every orderly exit: gives back what this nonce started and did not send, whatever the fence.
+/// The counts stay; a slot in doubt is left as if its owner had died, for the next one to look.
+pub fn release(entry: &mut Option<Entry>, nonce: Nonce) {
+    let Some(e) = entry else { return };
+    for slot in e.slots.values_mut() {
+        match &mut slot.state {
+            SlotState::Started { nonce: n, instance, doubt: true, .. } if *n == nonce => {
+                (*instance, *n) = (Instance::NOBODY, Nonce::NOBODY);
+            }
+            SlotState::Started { nonce: n, .. } if *n == nonce => slot.state = SlotState::Free,
+            _ => {}
+        }
+    }
+    e.forget_blank();
+}
+
+/// The entry, if it is open and the fence is its own.
+fn held(entry: &mut Option<Entry>, fence: Fence) -> Option<&mut Entry> {
+    entry.as_mut().filter(|e| !e.is_closed() && e.fence == fence)
 }
