@@ -6,6 +6,8 @@
 
 mod admission;
 mod entry;
+#[cfg(test)]
+mod examples;
 mod marks;
 mod print;
 mod slots;

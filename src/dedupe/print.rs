@@ -97,3 +97,81 @@ fn long_integer(n: &Number) -> Option<i128> {
     let integer = n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from))?;
     (integer as f64 as i128 != integer).then_some(integer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(paths: &[&str]) -> PrintRule {
+        PrintRule::Fields(paths.iter().map(|p| (*p).to_owned()).collect())
+    }
+
+    fn same(rule: &PrintRule, a: &str, b: &str) -> bool {
+        digest(rule, a.as_bytes()).unwrap() == digest(rule, b.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn writing_the_same_payload_differently_is_no_conflict() {
+        let (a, b) = (r#"{"a":1,"b":"\u00e9"}"#, "{ \"b\": \"é\", \"a\": 1.0 }");
+        assert!(same(&PrintRule::Whole, a, b));
+        assert!(!same(&PrintRule::Bytes, a, b));
+        assert!(!same(&PrintRule::Whole, r#"{"a":1}"#, r#"{"a":2}"#));
+    }
+
+    #[test]
+    fn ids_that_a_double_cannot_tell_apart_are_told_apart() {
+        let ids = |n: &str| format!(r#"{{"at":[{{"id":{n}}}]}}"#);
+        assert!(!same(&PrintRule::Whole, &ids("9007199254740993"), &ids("9007199254740992")));
+        assert!(!same(&PrintRule::Whole, &ids("18446744073709551615"), &ids("18446744073709551614")));
+        assert!(!same(&fields(&["at"]), &ids("-9007199254740993"), &ids("-9007199254740992")));
+        assert!(same(&PrintRule::Whole, &ids("9007199254740992"), &ids("9007199254740992.0")));
+        assert!(!same(&PrintRule::Whole, &ids("9007199254740993"), &ids("\"9007199254740993\"")));
+    }
+
+    #[test]
+    fn only_the_fields_that_are_named_count_and_absent_is_not_null() {
+        let rule = fields(&["id", "who.name", "lines.0.n"]);
+        let base = r#"{"id":1,"who":{"name":"x"},"lines":[{"n":1}]}"#;
+        assert!(same(&rule, base, r#"{"id":1,"who":{"name":"x","age":3},"lines":[{"n":1},2],"more":0}"#));
+        assert!(!same(&rule, base, r#"{"id":1,"who":{"name":"y"},"lines":[{"n":1}]}"#));
+        assert!(!same(&rule, base, r#"{"id":1,"who":{"name":"x"},"lines":[{"n":2}]}"#));
+        assert!(!same(&fields(&["a"]), r#"{"a":null}"#, "{}"));
+        assert!(same(&fields(&["a.b"]), r#"{"a":[]}"#, "{}"));
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let rule = fields(&["a", "b"]);
+        assert!(!same(&rule, r#"{"a":1,"b":11}"#, r#"{"a":11,"b":1}"#));
+        assert!(!same(&rule, r#"{"a":null}"#, r#"{"b":null}"#));
+    }
+
+    #[test]
+    fn what_is_no_json_has_a_print_by_its_bytes_only() {
+        assert!(digest(&PrintRule::Bytes, b"\xff").is_some());
+        assert_eq!(digest(&PrintRule::Whole, b"{"), None);
+        assert_eq!(fingerprint(&fields(&["a"]), b"{"), None);
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        assert_eq!(digest(&PrintRule::Whole, deep.as_bytes()), None);
+    }
+
+    /// Ledger entries outlive programs: a print made today must be made again in a year.
+    #[test]
+    fn the_digests_of_today_stay() {
+        let hex = |rule: &PrintRule| {
+            blake3::Hash::from(digest(rule, br#"{"b":[1.5,null],"a":"x"}"#).unwrap()).to_hex()
+        };
+        assert_eq!(
+            hex(&PrintRule::Bytes).as_str(),
+            "4cc4abfcdec5b631b6851d95fb5defd52e96cea9cfc44ae74571bce6477e0f2c"
+        );
+        assert_eq!(
+            hex(&PrintRule::Whole).as_str(),
+            "b1c99da7385b8ca18e36df84bb9f3c604af4f468d6486d4938955dd5326f18e6"
+        );
+        assert_eq!(
+            hex(&fields(&["a", "c", "b"])).as_str(),
+            "fb4c93b63c23c775bc7848d41594e40db6ecc76f404a09806b2531cd1cd0798d"
+        );
+    }
+}
