@@ -6,12 +6,21 @@
 
 mod admission;
 mod entry;
+#[cfg(test)]
+mod examples;
 mod marks;
 mod print;
 mod slots;
+mod stored;
 
-pub use admission::{Admission, Claim, Silence, Slots};
-pub use entry::{ClaimView, Entry, Fence, Instance, Nonce, OpenPhase, Phase, SlotEntry, SlotState, SlotView};
-
-
-pub use slots::{Bar, Observer, Slot, SlotKind, SlotName, Standing, Started};
+pub use admission::{Admission, Ask, Claim, Silence, Slots, admit, refuse};
+pub use entry::{
+    ClaimView, Entry, Fence, Instance, Nonce, OpenPhase, Phase, SlotEntry, SlotState, SlotView, expire,
+    window_over,
+};
+pub use marks::{close, moved};
+pub use print::{digest, fingerprint};
+pub use slots::{
+    Bar, Holder, Observer, Slot, SlotKind, SlotName, Standing, Started, bar, release, start, store,
+};
+pub use stored::StoredError;
