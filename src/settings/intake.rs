@@ -2,6 +2,7 @@
 
 use super::bounds::{choice, name_is_plain};
 use super::context::Context;
+use super::fields;
 use super::kind::OnConflict;
 use super::parts::validate::Schema;
 use super::plan::schema;
@@ -42,6 +43,10 @@ pub(super) fn resolve(
     let from_existing = from.as_str() != own;
     check_ends(raw, &from, &to, from_existing, cx);
     let (key, content_key) = key(&raw.key, &place, cx);
+    let input = schema(&raw.input, &format!("{place}.input"), "input schema", cx);
+    if let (Some(key), Some(input)) = (&key, &input) {
+        fields::check(key, "task", input, raw.key.span().unwrap_or_default(), cx);
+    }
     let conflicts = [("bury", OnConflict::Bury), ("ignore", OnConflict::Ignore)];
     let on_conflict = choice(&raw.on_conflict, &format!("{place}.on_conflict"), &conflicts, cx.report);
     Intake {
@@ -52,7 +57,7 @@ pub(super) fn resolve(
         content_key,
         identity: identity(raw, &place, cx),
         on_conflict: on_conflict.unwrap_or_default(),
-        input: schema(&raw.input, &format!("{place}.input"), "input schema", cx),
+        input,
     }
 }
 

@@ -139,7 +139,7 @@ impl Kind {
         }
         let intake = intake::resolve(name, raw, topics, prefix, cx);
         let plan = plan::resolve(name, raw, catalogue, cx);
-        let (rules, review) = review::resolve(name, raw, plan.as_deref(), cx);
+        let (rules, review) = review::resolve(name, raw, plan.as_deref(), intake.input.as_ref(), cx);
         let allowance = AllowanceSettings::resolve(&raw.allowance.or_default(), plan.as_deref(), &place, cx);
         let year = Duration::from_secs(366 * 86_400);
         let deadline =

@@ -13,6 +13,7 @@ mod bounds;
 mod catalogue;
 mod context;
 mod engine;
+mod fields;
 mod http;
 mod intake;
 mod kind;

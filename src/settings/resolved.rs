@@ -81,11 +81,11 @@ impl Settings {
     }
 }
 
-/// TOML has no null, and a schema as nested sections is unreadable.
+/// TOML has no null, a schema as nested sections is unreadable, and what is empty says nothing.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|_, v| !v.is_null());
+            map.retain(|_, v| !v.is_null() && *v != json!({}) && *v != json!([]) && *v != json!(""));
             for (key, inner) in map.iter_mut() {
                 if matches!(key.as_str(), "answer" | "input") && inner.is_object() {
                     *inner = Value::String(inner.to_string());

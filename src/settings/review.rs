@@ -2,9 +2,10 @@
 
 use super::bounds::{choice, within};
 use super::context::Context;
+use super::fields;
 use super::intake::expression;
 use super::kind::{AllowanceSettings, Step, StepKind};
-use super::parts::validate::Rule;
+use super::parts::validate::{Rule, Schema};
 use super::parts::weigh::{ReviewRules, Start};
 use super::raw::{RawAllowance, RawKind, RawReview, RawRule};
 use super::written::{closest, path};
@@ -23,40 +24,56 @@ pub(super) fn resolve(
     name: &Spanned<String>,
     raw: &RawKind,
     plan: Option<&[Step]>,
+    input: Option<&Schema>,
     cx: &Context<'_>,
 ) -> (Vec<Rule>, ReviewRules) {
     let place = path("tasks", name.get_ref());
-    let step = plan.and_then(<[_]>::first);
+    let ask = plan.and_then(<[_]>::first).map(|step| match &step.what {
+        StepKind::Ask(ask) => ask,
+    });
     let written_name = raw.steps.get().and_then(|s| s.first()).and_then(|s| s.get_ref().name.get());
     let step_name = written_name.map_or("answer", String::as_str);
-    (rules(raw, step_name, &place, cx), review_rules(&raw.review.or_default(), step, step_name, &place, cx))
+    let seen = Seen { step: step_name, answer: ask.map(|a| &a.answer), input };
+    (rules(raw, &seen, &place, cx), review_rules(&raw.review.or_default(), &seen, &place, cx))
 }
 
-fn rules(raw: &RawKind, step: &str, place: &str, cx: &Context<'_>) -> Vec<Rule> {
+/// What rules and critical fields are about.
+struct Seen<'s> {
+    /// The step's name, another one for `answer`.
+    step: &'s str,
+    answer: Option<&'s Schema>,
+    input: Option<&'s Schema>,
+}
+
+fn rules(raw: &RawKind, seen: &Seen<'_>, place: &str, cx: &Context<'_>) -> Vec<Rule> {
     let Some(given) = raw.rules.given() else { return Vec::new() };
     if given.get_ref().len() > RULES_MAX {
         let what = format!("`{place}.rules` has {} rules", given.get_ref().len());
         cx.report.add(given.span(), what, format!("at most {RULES_MAX}; join some with `&&`"));
     }
-    given.get_ref().iter().filter_map(|r| rule(r, step, place, cx)).collect()
+    given.get_ref().iter().filter_map(|r| rule(r, seen, place, cx)).collect()
 }
 
-fn rule(raw: &Spanned<RawRule>, step: &str, place: &str, cx: &Context<'_>) -> Option<Rule> {
+fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) -> Option<Rule> {
     if raw.get_ref().that.is_absent() {
         let help = "add that = \"answer.amount > 0\": an expression that must be true";
         cx.report.add(raw.span(), format!("a rule of [{place}] has no `that`"), help);
     }
     let given = raw.get_ref().that.given()?;
-    let names: &[&str] = if step == "answer" { &["task", "answer"] } else { &["task", "answer", step] };
+    let names: &[&str] = if seen.step == "answer" { &["task", "answer"] } else { &["task", "answer", seen.step] };
     let that = expression(given, &format!("{place}.rules"), names, cx)?;
+    for root in names {
+        if let Some(schema) = if *root == "task" { seen.input } else { seen.answer } {
+            fields::check(&that, root, schema, given.span(), cx);
+        }
+    }
     let message = raw.get_ref().message.or(format!("`{}` does not hold", given.get_ref()));
     Some(Rule { that, message, critical: raw.get_ref().critical.or(false) })
 }
 
 fn review_rules(
     raw: &RawReview,
-    step: Option<&Step>,
-    step_name: &str,
+    seen: &Seen<'_>,
     place: &str,
     cx: &Context<'_>,
 ) -> ReviewRules {
@@ -72,21 +89,19 @@ fn review_rules(
     ReviewRules {
         line,
         start,
-        critical: critical(raw, step, step_name, cx),
+        critical: critical(raw, seen, cx),
         team: raw.team.get().cloned(),
         due: within(&raw.due, &name("due"), SECOND..=DAY * 366, cx.report),
     }
 }
 
 /// Paths into the answer, the step's name taken off the front.
-fn critical(raw: &RawReview, step: Option<&Step>, step_name: &str, cx: &Context<'_>) -> Vec<String> {
-    let fields = step.map(|step| match &step.what {
-        StepKind::Ask(ask) => ask.answer.fields(),
-    });
+fn critical(raw: &RawReview, seen: &Seen<'_>, cx: &Context<'_>) -> Vec<String> {
+    let fields = seen.answer.map(Schema::fields);
     let given = raw.critical.get().map_or(&[][..], Vec::as_slice);
     let resolve = |written: &Spanned<String>| {
         let text = written.get_ref().as_str();
-        let bare = [step_name, "answer"].iter().find_map(|n| text.strip_prefix(n)?.strip_prefix('.'));
+        let bare = [seen.step, "answer"].iter().find_map(|n| text.strip_prefix(n)?.strip_prefix('.'));
         // A field of the answer may itself be called like the step.
         let known = |path: &str| fields.as_ref().is_none_or(|all| all.iter().any(|f| covers(path, f)));
         match bare {

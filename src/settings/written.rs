@@ -223,24 +223,27 @@ pub(super) fn in_order<'n, 'i>(
     all
 }
 
-/// A key nobody asked for.
+/// A key nobody asked for. Gives the one that was probably meant, so that it is not reported as missing too.
 pub(super) fn unknown(
     key: &Spanned<std::borrow::Cow<'_, str>>,
     place: &str,
-    known: &[&str],
+    known: &[&'static str],
     later: &[(&str, &str)],
     report: &Report<'_>,
-) {
+) -> Option<&'static str> {
     let word: &str = key.get_ref();
     if let Some((_, what)) = later.iter().find(|(name, _)| *name == word) {
-        return report.add(key.span(), format!("{what} not in this version"), "leave this out until then");
+        report.add(key.span(), format!("{what} not in this version"), "leave this out until then");
+        return None;
     }
-    let help = match closest(word, known.iter().copied()) {
+    let near = closest(word, known.iter().copied());
+    let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", known.join(", ")),
     };
     let place = if place.is_empty() { "at the top of the file".to_owned() } else { format!("in [{place}]") };
     report.add(key.span(), format!("unknown key `{word}` {place}"), help);
+    near
 }
 
 /// How `key` of the table `place` is called in messages and in TOML: `tasks.ticket.ask`.
@@ -254,8 +257,9 @@ pub(super) fn path(place: &str, key: &str) -> String {
 pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let far = |candidate: &str| {
         let edits = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
-        // One mistake in three letters, or a common beginning, is still the same word.
-        let near = edits <= (word.chars().count() / 3).max(1) || strsim::jaro_winkler(word, candidate) > 0.9;
+        // One mistake in three letters, or a beginning of three, is still the same word.
+        let begins = word.len() >= 3 && candidate.starts_with(word);
+        let near = edits <= (word.chars().count() / 3).max(1) || begins || strsim::jaro_winkler(word, candidate) > 0.9;
         near.then_some(edits)
     };
     let near = candidates.into_iter().filter_map(|c| far(c).map(|edits| (edits, c)));
@@ -297,7 +301,12 @@ macro_rules! written {
                             let path = written::path(name, written!(@key $field $($key)?));
                             read.$field = written::Written::field(value, &path, report);
                         })*
-                        _ => written::unknown(key, name, Self::KEYS, Self::LATER, report),
+                        _ => {
+                            let meant = written::unknown(key, name, Self::KEYS, Self::LATER, report);
+                            $(if meant == Some(written!(@key $field $($key)?)) && read.$field.is_absent() {
+                                read.$field = written::Field::Wrong(key.span());
+                            })*
+                        }
                     }
                 }
                 Some(read)
