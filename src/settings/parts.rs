@@ -94,29 +94,6 @@ pub mod infer {
         }
     }
 }
-pub mod validate {
-    use serde_json::Value;
-    pub struct Schema(Value);
-    impl Schema {
-        pub fn compile(json: Value) -> Result<Schema, String> {
-            Ok(Schema(json))
-        }
-        pub fn from_shorthand(v: &Value) -> Result<Schema, String> {
-            Ok(Schema(v.clone()))
-        }
-        pub fn json(&self) -> &Value {
-            &self.0
-        }
-        pub fn fields(&self) -> Vec<String> {
-            self.0.as_object().map(|o| o.keys().cloned().collect()).unwrap_or_default()
-        }
-    }
-    pub struct Rule {
-        pub that: crate::cel::Expression,
-        pub message: String,
-        pub critical: bool,
-    }
-}
 pub mod weigh {
     use std::time::Duration;
     #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,9 +6,9 @@ use super::catalogue::Catalogue;
 use super::context::Context;
 use super::kind::{Ask, Step, StepKind};
 use super::parts::infer::{Model, Prompt};
-use super::parts::validate::Schema;
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
+use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
 use std::sync::Arc;
@@ -245,7 +245,14 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
 /// themselves: a fallback answers the same question.
 fn digest(prompt: &Prompt, answer: &Schema, models: &[Arc<Model>]) -> String {
     let mut hash = blake3::Hasher::new();
-    let params: Vec<String> = models.iter().map(|m| Value::Object(m.params.clone()).to_string()).collect();
+    let mut params: Vec<String> = models
+        .iter()
+        .filter(|m| !m.params.is_empty())
+        .map(|m| Value::Object(m.params.clone()).to_string())
+        .collect();
+    // The order of the line-up is no part of the question.
+    params.sort_unstable();
+    params.dedup();
     for part in [prompt.source(), &answer.json().to_string(), &params.join("\n")] {
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());

@@ -115,6 +115,9 @@ written! {
     RawRule {
         /// CEL over `task` and `answer` (or the step's name) that must be true.
         that: String,
+        /// CEL giving a list: then `that` is asked for each `item` (and its `index`), and a finding names the
+        /// item. Default: asked once.
+        each: String,
         /// What a reviewer reads when it is not. Default: the expression.
         message: String,
         /// `true`: the answer is wrong, and goes to a person at the highest severity. Default `false`.

@@ -22,6 +22,19 @@ impl SecretRef {
     }
 }
 
+impl SecretRef {
+    /// What to do when it cannot be read.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            SecretRef::Env(_) => "set it where `tidegate` is started, or name another variable",
+            SecretRef::File(_) => {
+                "write the secret, and nothing else, into that file; paths start at the \
+                                   configuration file's directory"
+            }
+        }
+    }
+}
+
 impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,7 +58,7 @@ impl Written for SecretRef {
 }
 
 /// The spans of `text` that hold what should have been a secret's place: they are never quoted.
-/// Covers `models.*.key` and the values of `models.*.headers`.
+/// Covers `models.*.key`, the values of `models.*.headers`, and addresses with a name in them.
 pub(super) fn spans(root: &toml::de::DeTable<'_>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let models = root.get("models").and_then(|m| m.get_ref().as_table());
@@ -55,6 +68,12 @@ pub(super) fn spans(root: &toml::de::DeTable<'_>) -> Vec<Range<usize>> {
             if let Some(value) = model.get(name) {
                 hide(value, &mut found);
             }
+        }
+        // An address may carry a password.
+        if let Some(url) =
+            model.get("url").filter(|url| url.get_ref().as_str().is_some_and(|u| u.contains('@')))
+        {
+            found.push(url.span());
         }
     }
     found
