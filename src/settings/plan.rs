@@ -192,25 +192,26 @@ impl Asking<'_> {
 /// Reads and compiles a schema: a path, or the shorthand.
 pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Context<'_>) -> Option<Schema> {
     let given = field.given()?;
-    let compiled = match given.get_ref() {
-        RawSchema::Shorthand(fields) => Schema::from_shorthand(fields).map_err(|e| (place.to_owned(), e)),
+    let (name, compiled) = match given.get_ref() {
+        RawSchema::Shorthand(fields, _) => (format!("`{place}`"), Schema::from_shorthand(fields)),
         RawSchema::Path(file) => {
+            let name = format!("the {role} {}", cx.path(file).display());
             let text = cx.file(file, given.span(), role)?;
-            let json: Value = match serde_json::from_str(&text) {
-                Ok(json) => json,
+            match serde_json::from_str(&text) {
+                Ok(json) => (name, Schema::compile(json)),
                 Err(e) => {
-                    let what = format!("the {role} {} is not JSON: {e}", cx.path(file).display());
-                    cx.report.add(given.span(), what, "mend the file; YAML and comments are not read");
+                    let help = "mend the file; YAML and comments are not read";
+                    cx.report.add(given.span(), format!("{name} is not JSON: {e}"), help);
                     return None;
                 }
-            };
-            Schema::compile(json).map_err(|e| (cx.path(file).display().to_string(), e))
+            }
         }
     };
     match compiled {
         Ok(schema) => Some(schema),
-        Err((what, e)) => {
-            cx.report.bare(given.span(), format!("{what} is not a schema that can be used: {e}"));
+        Err(e) => {
+            let span = given.get_ref().place(&e.path).unwrap_or(given.span());
+            cx.report.bare(span, format!("{name} cannot be used: {e}"));
             None
         }
     }

@@ -37,7 +37,7 @@ pub(super) fn show_duration(d: Duration) -> String {
 
 /// As `size` reads it, in the unit that gives the smallest whole number.
 pub(super) fn show_size(bytes: u64) -> String {
-    let whole = SIZE.iter().filter(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    let whole = SIZE.iter().filter(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     whole
         .map(|(name, unit)| (bytes / unit, name))
         .min()

@@ -1121,3 +1121,44 @@ error: `models.main.params` may not set `stream`
 "##,
     );
 }
+
+#[test]
+fn a_shorthand_that_is_wrong_is_shown_at_its_field() {
+    says(
+        r##"
+[tasks.ticket]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Classify this support ticket and extract its fields."
+answer = { category = ["billing", "bug", "how-to", "other"], urgency = { level = "text", since = "date" }, order_id = "strng" }
+"##,
+        r##"
+error: `tasks.ticket.answer` cannot be used: at `urgency.level`: unknown type
+       `text`, did you mean `string`? Known: `string`, `number`, `integer`,
+       `boolean`, `date`
+ --> tidegate.toml:4:82
+  |
+4 | …ther"], urgency = { level = "text", since = "date" }, order_id = "strng" }
+  |                              ^^^^^^
+"##,
+    );
+}
+
+#[test]
+fn a_schema_that_is_wrong_is_refused() {
+    says(
+        r##"
+[tasks.ticket]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Classify this support ticket and extract its fields."
+answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = [] }
+"##,
+        r##"
+error: `tasks.ticket.answer` cannot be used: at `order_id`: an empty list; name
+       the allowed values
+ --> tidegate.toml:4:100
+  |
+4 | …ng", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = [] }
+  |                                                                        ^^
+"##,
+    );
+}
