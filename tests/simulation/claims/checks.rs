@@ -11,6 +11,8 @@ pub(crate) enum Broken {
     BoughtAgainUncounted,
     BoughtAgainWithoutDeath,
     RepeatCountedWithoutDeath,
+    JournalMiscounts,
+    DeathCountedWithoutDeath,
     EffectTwice,
     EffectBySuperseded,
     EffectWithoutLedger,
@@ -72,6 +74,20 @@ pub(crate) fn after_repeat_granted(s: &State) -> Option<Broken> {
     let h = &s.history;
     (!h.crashed && !h.cut && !h.outage && !h.forgot && !h.expired)
         .then_some(Broken::RepeatCountedWithoutDeath)
+}
+
+/// The journal knows of every repeat that was granted, whatever became of its slot in between.
+pub(crate) fn after_count(s: &State) -> Option<Broken> {
+    let e = &s.ledger.entry;
+    let granted = s.counted[e.generation as usize];
+    (!knowledge_gone(&s.history) && e.call.times.min(3) != granted).then_some(Broken::JournalMiscounts)
+}
+
+/// Nothing but a death, or a process cut off for longer than its lease, is counted as a death:
+/// no outage, no move, no deploy, no slot that was given up.
+pub(crate) fn after_death(s: &State) -> Option<Broken> {
+    let h = &s.history;
+    (!h.crashed && !h.cut && !h.forgot).then_some(Broken::DeathCountedWithoutDeath)
 }
 
 /// The ledger lets `a` run its effect.

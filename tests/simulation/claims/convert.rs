@@ -3,7 +3,7 @@
 //! Everything the rules look at goes there and back; what they only carry (values, times of
 //! admission, counts) is the same everywhere, so that states stay few.
 
-use super::state::{self, Phase, Record, SlotState, UNKNOWN};
+use super::state::{self, NOBODY, Phase, Record, SlotState, UNKNOWN};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -107,8 +107,8 @@ pub(crate) fn there(e: &state::Entry) -> Option<dedupe::Entry> {
     };
     let mut slots = BTreeMap::new();
     for (effect, compact) in [(false, &e.call), (true, &e.effect)] {
-        if let Some(state) = slot_there(compact) {
-            slots.insert(slot(effect).name.clone(), SlotEntry { state, times: 0, deaths: 0 });
+        if *compact != state::Slot::default() {
+            slots.insert(slot(effect).name.clone(), slot_there(compact));
         }
     }
     Some(dedupe::Entry {
@@ -154,30 +154,36 @@ pub(crate) fn back(entry: Option<&dedupe::Entry>, before: &state::Entry) -> stat
     after
 }
 
-fn slot_there(slot: &state::Slot) -> Option<dedupe::SlotState> {
-    Some(match slot.state {
-        SlotState::Free => return None,
+fn slot_there(slot: &state::Slot) -> SlotEntry {
+    let owner = match (slot.dead, slot.process) {
+        (true, NOBODY) => Instance::NOBODY,
+        (true, _) => DEAD,
+        (false, process) => instance(process),
+    };
+    let state = match slot.state {
+        SlotState::Free => dedupe::SlotState::Free,
         SlotState::Stored => dedupe::SlotState::Stored { value: ANSWER },
         SlotState::Barred => dedupe::SlotState::Barred,
         SlotState::Started => dedupe::SlotState::Started {
-            instance: if slot.dead { DEAD } else { instance(slot.process) },
+            instance: owner,
             nonce: Nonce(slot.nonce.into()),
             until: if slot.until_passed { PASSED } else { UNTIL },
             doubt: slot.doubt,
         },
-    })
+    };
+    SlotEntry { state, times: slot.times.into(), deaths: 0 }
 }
 
 fn slot_back(e: &dedupe::Entry, effect: bool) -> state::Slot {
-    let with = |state| state::Slot { state, ..state::Slot::default() };
-    match e.slots.get(&slot(effect).name).map(|s| &s.state) {
-        None | Some(dedupe::SlotState::Free) => with(SlotState::Free),
-        Some(dedupe::SlotState::Stored { .. }) => with(SlotState::Stored),
-        Some(dedupe::SlotState::Barred) => with(SlotState::Barred),
-        Some(dedupe::SlotState::Started { instance, .. }) if [DEAD, Instance::NOBODY].contains(instance) => {
-            state::Slot::DEAD
-        }
-        Some(dedupe::SlotState::Started { instance, nonce, until, doubt }) => state::Slot {
+    let Some(found) = e.slots.get(&slot(effect).name) else { return state::Slot::default() };
+    let with = |state| state::Slot { state, times: small(found.times.into()), ..state::Slot::default() };
+    match &found.state {
+        dedupe::SlotState::Free => with(SlotState::Free),
+        dedupe::SlotState::Stored { .. } => with(SlotState::Stored),
+        dedupe::SlotState::Barred => with(SlotState::Barred),
+        dedupe::SlotState::Started { instance: DEAD, .. } => with(SlotState::Started).orphaned(),
+        dedupe::SlotState::Started { instance: Instance::NOBODY, .. } => with(SlotState::Started).given_up(),
+        dedupe::SlotState::Started { instance, nonce, until, doubt } => state::Slot {
             process: process(*instance),
             nonce: small(nonce.0),
             until_passed: *until <= NOW,
@@ -185,6 +191,11 @@ fn slot_back(e: &dedupe::Entry, effect: bool) -> state::Slot {
             ..with(SlotState::Started)
         },
     }
+}
+
+/// Whether the script has counted a death; every entry goes there with none.
+pub(crate) fn death_counted(entry: Option<&dedupe::Entry>) -> bool {
+    entry.is_some_and(|e| e.slots.values().any(|s| s.deaths > 0))
 }
 
 fn print(print: u8, version: u8) -> &'static Fingerprint {

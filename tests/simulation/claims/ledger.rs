@@ -143,7 +143,10 @@ fn asked(
         }
     }
     let number = if rules.has(Flaw::FenceCounts) { counted(&before, t) } else { ask.number };
-    let verdict = Verdict::from(&script(&mut entry, &ask.real(&token, number)));
+    let real = ask.real(&token, number);
+    let admission = script(&mut entry, &real);
+    as_granted(&admission, &real, &before);
+    let verdict = Verdict::from(&admission);
     if waits(&before, &ask, verdict, rules, alive) {
         return Verdict::Wait;
     }
@@ -163,6 +166,18 @@ fn asked(
     }
     l.entry = after;
     verdict
+}
+
+/// A claim names what was granted, and its slots are what the journal holds.
+fn as_granted(admission: &Admission, real: &dedupe::Ask, before: &Entry) {
+    if let Admission::Fresh(claim) | Admission::Resumed(claim, _) = admission {
+        assert_eq!((claim.fence, claim.nonce), (real.fence, real.nonce));
+        assert_eq!(claim.token.origin, real.token.origin);
+    }
+    if let Admission::Resumed(_, slots) = admission {
+        let stored = [before.call, before.effect].iter().filter(|s| s.state == SlotState::Stored).count();
+        assert_eq!(slots.len(), stored);
+    }
 }
 
 /// Whether a switch makes the payloads look equal.
@@ -230,7 +245,8 @@ impl Observer for Sees {
     }
 }
 
-pub(crate) fn start(s: &mut State, a: &Act, which: Which, rules: Rules) -> Start {
+/// The second answer: whether the journal counts a death for it.
+pub(crate) fn start(s: &mut State, a: &Act, which: Which, rules: Rules) -> (Start, bool) {
     let mut before = s.ledger.entry;
     let current = is_open(&before) && before.fence == a.fence;
     let found = slot(&mut before, which);
@@ -250,14 +266,15 @@ pub(crate) fn start(s: &mut State, a: &Act, which: Which, rules: Rules) -> Start
         *slot(&mut after, which) = found;
     }
     s.ledger.entry = after;
-    match answer {
+    let said = match answer {
         Started::Go { repeat, .. } => Start::Go { repeat },
         Started::Done(_) => Start::Done,
         Started::Barred => Start::Barred,
         Started::Busy(_) => Start::Busy,
         Started::Unknown => Start::Unknown,
         Started::Stale => Start::Stale,
-    }
+    };
+    (said, convert::death_counted(entry.as_ref()))
 }
 
 fn owned_by(slot: &Slot, process: u8) -> bool {
@@ -295,7 +312,8 @@ pub(crate) fn store(l: &mut Ledger, t: &Record, which: Which, rules: Rules) -> (
     let mut entry = convert::there(&before);
     let token = convert::token(t, before.version);
     let named = convert::slot(which == Which::Effect);
-    let (_, standing) = dedupe::store(&mut entry, &token, named, convert::answer());
+    let (winner, standing) = dedupe::store(&mut entry, &token, named, convert::answer());
+    assert_eq!(winner, convert::answer());
     l.entry = convert::back(entry.as_ref(), &before);
     let kept = same_chain(&before, t) && slot(&mut l.entry, which).state == SlotState::Stored;
     let silent = rules.has(Flaw::StaleMeansSilent) && before.phase == Phase::Absent;

@@ -76,23 +76,25 @@ pub(crate) struct Slot {
     pub(crate) state: SlotState,
     pub(crate) process: u8,
     pub(crate) nonce: u8,
-    /// Nobody that lives started it; process and nonce then say nothing.
+    /// Nobody that lives will answer for it: its owner has died, or (process NOBODY) given it up.
     pub(crate) dead: bool,
     pub(crate) until_passed: bool,
     /// Its owner was told `Unknown`, not `Go`: it looks, it does not run.
     pub(crate) doubt: bool,
+    /// How often the journal says that it was granted again.
+    pub(crate) times: u8,
 }
 
 impl Slot {
-    /// Started by somebody who will not answer for it.
-    pub(crate) const DEAD: Slot = Slot {
-        state: SlotState::Started,
-        process: 0,
-        nonce: 0,
-        dead: true,
-        until_passed: false,
-        doubt: false,
-    };
+    /// Its owner has died.
+    pub(crate) fn orphaned(self) -> Slot {
+        Slot { state: SlotState::Started, dead: true, times: self.times, ..Slot::default() }
+    }
+
+    /// Its owner lives, but has left it in doubt.
+    pub(crate) fn given_up(self) -> Slot {
+        Slot { process: NOBODY, ..self.orphaned() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]

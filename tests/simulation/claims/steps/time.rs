@@ -199,7 +199,7 @@ pub(super) fn instance_ends(t: &mut State, p: u8) {
     for l in [&mut t.ledger, &mut t.snapshot] {
         for slot in [&mut l.entry.call, &mut l.entry.effect] {
             if slot.state == SlotState::Started && slot.process == p {
-                *slot = Slot::DEAD;
+                *slot = slot.orphaned();
             }
         }
     }

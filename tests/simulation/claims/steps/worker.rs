@@ -190,7 +190,7 @@ impl Steps<'_> {
         if !self.confirm(i) || !t.reaches(a.process) {
             return;
         }
-        let answer = ledger::start(&mut t, &a, which, self.config.rules);
+        let (answer, death) = ledger::start(&mut t, &a, which, self.config.rules);
         let go = matches!(answer, Start::Go { .. });
         let mut broken = None;
         if go && which == Which::Effect {
@@ -200,6 +200,10 @@ impl Steps<'_> {
             broken = checks::after_repeat_granted(&t);
             let n = &mut t.counted[t.records[a.record as usize].generation as usize];
             *n = (*n + 1).min(3);
+            broken = broken.or_else(|| checks::after_count(&t));
+        }
+        if death {
+            broken = broken.or_else(|| checks::after_death(&t));
         }
         if go && t.budget.lost_replies > 0 && t.ledger != self.from.ledger {
             let mut lost = t;
