@@ -7,7 +7,6 @@ pub(crate) const ACTS: usize = 8;
 #[expect(clippy::duplicate_mod, reason = "the sizes of its arrays are the parent's constants")]
 #[path = "claims/mod.rs"]
 mod claims;
-#[path = "three_processes/walk.rs"]
 mod walk;
 
 use claims::configurations::{Config, small};

@@ -130,7 +130,8 @@ impl Steps<'_> {
                 ("will bury the record under its own coordinates", None)
             }
         };
-        if t.acts[i].at == At::HandIn {
+        // Whoever is not granted the key has given its slots back in the same script.
+        if granted && t.acts[i].at == At::HandIn {
             ledger::release(&mut t.ledger, &a, rules);
         }
         self.push(what, a.process, a.record, t, broken);
