@@ -3,30 +3,44 @@
 //! Everything is compiled here once (expressions, schemas, prompts, rules); no stage parses
 //! configuration again.
 
-use super::parts::{Expression, Model, Prompt, ReviewRules, Rule, Schema};
+use super::bounds::{choice, name_is_plain, within};
+use super::catalogue::Catalogue;
+use super::context::Context;
+use super::intake;
+use super::parts::infer::{Model, Prompt};
+use super::parts::validate::{Rule, Schema};
+use super::parts::weigh::ReviewRules;
+use super::plan;
+use super::raw::RawKind;
+use super::resolved;
+use super::review;
+use super::topics::TopicNames;
+use crate::cel::Expression;
+use crate::dedupe::Slot;
 use crate::task::{PrintRule, Topic};
 use std::sync::Arc;
 use std::time::Duration;
+use toml::Spanned;
 
 /// One `[tasks.NAME]`.
 pub struct Kind {
     pub name: Arc<str>,
-    /// `from`: the topic whose records are this kind's tasks. Default `{prefix}tasks.{name}`.
+    /// The topic whose records are this kind's tasks.
     pub from: Topic,
-    /// Whether `from` names a topic that Tidegate did not make for this kind.
+    /// Whether `from` was written, so that others may write records there that know nothing of us.
     pub from_existing: bool,
-    /// `to`: where results go. Default `{prefix}results`.
+    /// Where results go.
     pub to: Topic,
-    /// `type`: the CloudEvents type of this kind's records. `None`: the kind has its topic to itself.
+    /// The CloudEvents type of this kind's records. `None`: the kind has its topic to itself.
     pub ce_type: Option<String>,
-    /// `key`: finds the idempotency key; evaluated over `task` and `headers`.
+    /// Finds the idempotency key; evaluated over `task` and `headers`.
     pub key: Option<Expression>,
     /// `key = "content"`: a hash of the payload is the key where no header carries one.
     pub content_key: bool,
-    /// `identity`: what a fingerprint is taken of.
+    /// What a fingerprint is taken of.
     pub identity: PrintRule,
     pub on_conflict: OnConflict,
-    /// `input`: what a payload must satisfy.
+    /// What a payload must satisfy.
     pub input: Option<Schema>,
     pub shape: Shape,
     /// Empty: the kind copies its payload to its results.
@@ -35,11 +49,11 @@ pub struct Kind {
     pub rules: Vec<Rule>,
     pub review: ReviewRules,
     pub allowance: AllowanceSettings,
-    /// `deadline`: how long after acceptance calls stop, where the record carries no deadline of its own.
+    /// How long after acceptance calls stop, where the record carries no deadline of its own.
     pub deadline: Option<Duration>,
-    /// `data`: only models that `allows` it may ever see this kind's tasks.
+    /// Only models that `allows` this label may ever see this kind's tasks.
     pub data: Option<Arc<str>>,
-    /// First 16 hex digits of BLAKE3 over everything of this kind that decides its outcomes; for `made_by`.
+    /// First 16 hex digits of BLAKE3 over what decides this kind's outcomes; `made_by` carries it.
     pub digest: String,
 }
 
@@ -64,9 +78,18 @@ pub enum Shape {
 
 /// One step of a plan.
 pub struct Step {
-    /// What later expressions call its answer. A kind without `steps` has one, `answer`.
+    /// What rules call its answer. A kind without `steps` has one, `answer`.
     pub name: Arc<str>,
     pub what: StepKind,
+}
+
+impl Step {
+    /// The slot of the effect that the step has on the world. Steps that ask have none.
+    pub fn effect(&self) -> Option<Slot> {
+        match &self.what {
+            StepKind::Ask(_) => None,
+        }
+    }
 }
 
 /// What a step does. `transcribe`, `use`, `remember`, `recall` and `say` will stand here.
@@ -80,20 +103,74 @@ pub struct Ask {
     pub answer: Schema,
     /// In the order of preference; never empty.
     pub models: Vec<Arc<Model>>,
-    /// Asked once when asking again did not help. Default: the first model.
+    /// Asked once when asking again did not help. `None`: a person is asked at once.
     pub sanitizer: Option<Arc<Model>>,
-    /// First 8 hex digits of BLAKE3 over prompt and schema: slot names carry it, so that a deploy
-    /// which changes what is asked asks anew.
+    /// First 8 hex digits of BLAKE3 over prompt, schema and the models' parameters: slot names carry it,
+    /// so that a deploy which changes what is asked asks anew.
     pub digest: String,
 }
 
 /// What may be spent on one task, over all its tries, hops and restarts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AllowanceSettings {
-    /// Time in calls; waiting for a person or parked does not count. Default 10 min.
+    /// Time in calls; parked or waiting for a person does not count.
     pub time: Duration,
-    /// In the currency of the models' prices. Default: no limit.
+    /// In the currency of the models' prices. `None`: no limit.
     pub money: Option<f64>,
-    /// Tries per slot over all models. Default 6, at most 100.
+    /// Tries per slot, over all models.
     pub tries: u32,
+}
+
+impl Kind {
+    /// `None` where something was wrong; the report says what.
+    pub(super) fn resolve(
+        name: &Spanned<String>,
+        raw: &RawKind,
+        topics: &TopicNames,
+        prefix: &str,
+        catalogue: &Catalogue<'_>,
+        cx: &Context<'_>,
+    ) -> Option<Kind> {
+        let before = cx.report.count();
+        let place = super::written::path("tasks", name.get_ref());
+        if !name_is_plain(name.get_ref()) {
+            let help = "at most 64 letters, digits, `.`, `-`, `_`: it is part of a topic's name";
+            cx.report.add(name.span(), format!("`{}` cannot be the name of a kind", name.get_ref()), help);
+        }
+        let intake = intake::resolve(name, raw, topics, prefix, cx);
+        let plan = plan::resolve(name, raw, catalogue, cx);
+        let (rules, review) = review::resolve(name, raw, plan.as_deref(), intake.input.as_ref(), cx);
+        let allowance = AllowanceSettings::resolve(&raw.allowance.or_default(), plan.as_deref(), &place, cx);
+        let year = Duration::from_secs(366 * 86_400);
+        let deadline =
+            within(&raw.deadline, &format!("{place}.deadline"), Duration::from_secs(1)..=year, cx.report);
+        let shapes = [("envelope", Shape::Envelope), ("answer", Shape::Answer)];
+        let shape = choice(&raw.shape, &format!("{place}.shape"), &shapes, cx.report).unwrap_or_default();
+        if cx.report.count() > before {
+            return None;
+        }
+        let plan = plan?;
+        let mut kind = Kind {
+            name: Arc::from(name.get_ref().as_str()),
+            from: intake.from,
+            from_existing: intake.from_existing,
+            to: intake.to,
+            ce_type: raw.ce_type.get().cloned(),
+            key: intake.key,
+            content_key: intake.content_key,
+            identity: intake.identity,
+            on_conflict: intake.on_conflict,
+            input: intake.input,
+            shape,
+            plan,
+            rules,
+            review,
+            allowance,
+            deadline,
+            data: raw.data.get().map(|label| Arc::from(label.as_str())),
+            digest: String::new(),
+        };
+        kind.digest = resolved::digest(&resolved::deciding_kind(&kind));
+        Some(kind)
+    }
 }
