@@ -1,0 +1,108 @@
+//! Two processes: searched to the end.
+
+pub(crate) const PROCESSES: usize = 2;
+pub(crate) const RECORDS: usize = 10;
+pub(crate) const ACTS: usize = 5;
+
+#[path = "claims/mod.rs"]
+mod claims;
+mod largest;
+mod limits;
+mod middle;
+
+use claims::configurations::{Config, small};
+use claims::flaws::{Flaw, Rules};
+use claims::search::{Report, search};
+use claims::told::story;
+use largest::largest;
+use middle::middle;
+use std::time::Instant;
+
+/// Twice the largest world of its kind; a search that is not finished by then is a failure.
+const STATES_MAX: usize = 14_000_000;
+
+fn wanted() -> Option<String> {
+    std::env::var("TIDEGATE_SEARCH").ok().filter(|v| !v.is_empty())
+}
+
+fn worlds() -> Vec<Config> {
+    [small(), middle(), largest()].concat()
+}
+
+fn run(config: &Config) -> Report {
+    let began = Instant::now();
+    let report = search(config, STATES_MAX);
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{:22} {:>9} states {:>7} good ends {seconds:>7.2} s {:>9.0} states/s",
+        config.name,
+        report.states,
+        report.good_ends,
+        report.states as f64 / seconds
+    );
+    report
+}
+
+/// Searches each to the end; the first broken check is told step by step.
+fn hold(worlds: &[Config]) {
+    let (began, mut states) = (Instant::now(), 0);
+    for config in worlds {
+        let report = run(config);
+        states += report.states;
+        if let Some(found) = &report.found {
+            panic!("broken in `{}`:\n{}", config.name, story(found));
+        }
+        assert!(report.finished, "`{}` has more than {STATES_MAX} states", config.name);
+        assert!(report.good_ends > 0, "`{}` never ends", config.name);
+    }
+    println!("{} worlds, {states} states, {:.1} s", worlds.len(), began.elapsed().as_secs_f64());
+}
+
+#[test]
+fn p1_p2_p3_p4_hold_in_every_state_of_every_small_world() {
+    hold(&small());
+}
+
+#[test]
+fn p1_p2_p3_p4_hold_in_every_state_of_every_middle_world() {
+    hold(&middle());
+}
+
+#[test]
+fn p1_p2_p3_p4_hold_in_every_state_of_the_largest_worlds_when_asked_for() {
+    match wanted().as_deref() {
+        None => println!("{} worlds left to TIDEGATE_SEARCH=all", largest().len()),
+        Some("all") => hold(&largest()),
+        Some(name) => {
+            let one: Vec<_> = worlds().into_iter().filter(|c| c.name == name).collect();
+            assert_eq!(one.len(), 1, "TIDEGATE_SEARCH is `all` or the name of a world, not `{name}`");
+            hold(&one);
+        }
+    }
+}
+
+#[test]
+fn each_known_fault_is_caught_when_it_is_put_around_the_rules() {
+    let worlds = worlds();
+    let mut missed = vec![];
+    for (flaw, name, shown_in, text) in Flaw::ALL {
+        let world = worlds.iter().find(|c| c.name == *shown_in);
+        let Some(world) = world else { panic!("{name} is shown in `{shown_in}`, which is no world") };
+        println!("{name}: {text}");
+        let report = run(&Config { rules: Rules::REPAIRED.with(*flaw), ..*world });
+        match report.found {
+            Some(found) => println!("{}", story(&found)),
+            None => missed.push(*name),
+        }
+    }
+    assert_eq!(missed, Vec::<&str>::new(), "not caught");
+}
+
+#[test]
+fn each_limit_that_claims_state_can_be_shown() {
+    for config in limits::limits() {
+        let report = run(&config);
+        let Some(found) = report.found else { panic!("`{}` cannot be reached any more", config.name) };
+        println!("{}", story(&found));
+    }
+}
