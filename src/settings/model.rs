@@ -129,7 +129,7 @@ impl Making<'_> {
             let what = format!("the environment variable {} {what}", provider.url_variable);
             self.cx.report.add(self.span.clone(), what, help);
         }
-        Some(url.trim().trim_end_matches('/').to_owned())
+        Some(versioned(provider.api, url.trim().trim_end_matches('/')))
     }
 
     fn model(&self) -> Option<String> {
@@ -262,6 +262,12 @@ impl Making<'_> {
             total: bound(&raw.total, "total", MS * 100, minute * 60).unwrap_or(usual.total),
         }
     }
+}
+
+/// Anthropic's own programs take ANTHROPIC_BASE_URL without the version and add it; so do we. OpenAI's
+/// take OPENAI_BASE_URL with it.
+fn versioned(api: Api, url: &str) -> String {
+    if api == Api::Anthropic && !url.ends_with("/v1") { format!("{url}/v1") } else { url.to_owned() }
 }
 
 /// What is wrong with an address, and what to do.

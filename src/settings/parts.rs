@@ -94,19 +94,3 @@ pub mod infer {
         }
     }
 }
-pub mod weigh {
-    use std::time::Duration;
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    pub enum Start {
-        All,
-        Sample { share: f64 },
-        Line,
-    }
-    pub struct ReviewRules {
-        pub line: f64,
-        pub start: Start,
-        pub critical: Vec<String>,
-        pub team: Option<String>,
-        pub due: Option<Duration>,
-    }
-}

@@ -4,17 +4,15 @@ use super::bounds::{choice, within};
 use super::context::Context;
 use super::fields;
 use super::kind::{AllowanceSettings, Step, StepKind};
-use super::parts::weigh::{ReviewRules, Start};
 use super::raw::{RawAllowance, RawKind, RawReview, RawRule};
 use super::written::{closest, path};
 use crate::validate::{Rule, Schema};
+use crate::weigh::{LINE, ReviewRules, SAMPLE, Start};
 use std::time::Duration;
 use toml::Spanned;
 
 /// Rules are evaluated one by one for every answer.
 const RULES_MAX: usize = 100;
-const LINE: f64 = 0.85;
-const SHARE: f64 = 0.1;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -82,7 +80,7 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
 fn review_rules(raw: &RawReview, seen: &Seen<'_>, place: &str, cx: &Context<'_>) -> ReviewRules {
     let name = |key: &str| format!("{place}.review.{key}");
     let line = within(&raw.below, &name("below"), 0.0..=1.0, cx.report).unwrap_or(LINE);
-    let share = within(&raw.share, &name("share"), 0.0..=1.0, cx.report).unwrap_or(SHARE);
+    let share = within(&raw.share, &name("share"), 0.0..=1.0, cx.report).unwrap_or(SAMPLE);
     let starts = [("all", Start::All), ("sample", Start::Sample { share }), ("line", Start::Line)];
     let start = choice(&raw.start, &name("start"), &starts, cx.report).unwrap_or(Start::Sample { share });
     if let (Some(given), false) = (raw.share.given(), matches!(start, Start::Sample { .. })) {

@@ -1,11 +1,13 @@
 //! Secrets: written as where they are (`env:NAME`, `file:PATH`), read once, never shown.
 
 use super::problems::Report;
+use super::raw::RawModel;
 use super::written::{Node, Written};
 use secrecy::SecretString;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use toml::de::{DeTable, DeValue};
 
 /// Where a secret is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,26 +59,36 @@ impl Written for SecretRef {
     }
 }
 
-/// The spans of `text` that hold what should have been a secret's place: they are never quoted.
-/// Covers `models.*.key`, the values of `models.*.headers`, and addresses with a name in them.
-pub(super) fn spans(root: &toml::de::DeTable<'_>) -> Vec<Range<usize>> {
+/// Words in the names of fields whose texts are never quoted, wherever they stand.
+const TELLING: [&str; 6] = ["secret", "password", "token", "api_key", "apikey", "authorization"];
+
+/// The spans that hold a secret, or may hold one by mistake: they are never quoted. In a model that is its
+/// `key`, its headers, an address with a name in it, and what stands under a key we do not know.
+pub(super) fn spans(root: &DeTable<'_>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let models = root.get("models").and_then(|m| m.get_ref().as_table());
     for (_, model) in models.into_iter().flat_map(|m| m.iter()) {
-        let Some(model) = model.get_ref().as_table() else { continue };
-        for name in ["key", "headers"] {
-            if let Some(value) = model.get(name) {
+        for (name, value) in model.get_ref().as_table().into_iter().flat_map(|m| m.iter()) {
+            let name: &str = name.get_ref();
+            let address = name == "url" && value.get_ref().as_str().is_some_and(|url| url.contains('@'));
+            if address || matches!(name, "key" | "headers") || !RawModel::KEYS.contains(&name) {
                 hide(value, &mut found);
             }
         }
-        // An address may carry a password.
-        if let Some(url) =
-            model.get("url").filter(|url| url.get_ref().as_str().is_some_and(|u| u.contains('@')))
-        {
-            found.push(url.span());
+    }
+    telling(root, &mut found);
+    found
+}
+
+fn telling(table: &DeTable<'_>, found: &mut Vec<Range<usize>>) {
+    for (name, value) in table.iter() {
+        let name = name.get_ref().to_ascii_lowercase();
+        match value.get_ref() {
+            DeValue::Table(inner) => telling(inner, found),
+            DeValue::String(_) if TELLING.iter().any(|word| name.contains(word)) => hide(value, found),
+            _ => {}
         }
     }
-    found
 }
 
 fn hide(value: &Node<'_>, found: &mut Vec<Range<usize>>) {
@@ -123,13 +135,13 @@ pub(super) fn read(
     }
 }
 
-/// The same for a text that is not valid TOML: what follows `key =` or a header-like word, line by line,
-/// whatever it is, where it does not name a place.
+/// The same for a text that is not valid TOML: what follows `key =` or a telling word, line by
+/// line, where it does not name a place.
 pub(super) fn lines(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        for word in ["key", "authorization", "api-key", "token"] {
+        for word in TELLING.into_iter().chain(["key"]) {
             for (at, _) in line.to_ascii_lowercase().match_indices(word) {
                 // ASCII lower-casing keeps every byte where it was.
                 let rest = &line[at + word.len()..];

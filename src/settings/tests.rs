@@ -2,8 +2,8 @@
 
 mod mistakes;
 
-use super::parts::weigh::Start;
 use super::*;
+use crate::weigh::Start;
 
 /// The shortest useful file; the README and DESIGN promise that it runs as it stands.
 const FOUR_LINES: &str = r#"[tasks.ticket]
@@ -89,6 +89,11 @@ fn the_four_line_file_needs_no_keys_when_its_providers_are_on_this_machine() {
     let settings = Settings::parse(Path::new("tidegate.toml"), FOUR_LINES, &here).unwrap();
     assert!(settings.models.iter().all(|m| m.key.is_none()));
     assert_eq!(settings.models[0].url.as_str(), "http://127.0.0.1:9009/v1");
+    assert_eq!(
+        settings.models[1].url.as_str(),
+        "http://localhost:9009/v1",
+        "as Anthropic's programs take it"
+    );
 
     let elsewhere = |name: &str| here(name).map(|url| url.replace("127.0.0.1", "models.example"));
     let problems = Settings::parse(Path::new("tidegate.toml"), FOUR_LINES, &elsewhere).unwrap_err();

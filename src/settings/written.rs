@@ -258,10 +258,11 @@ pub(super) fn path(place: &str, key: &str) -> String {
 pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let far = |candidate: &str| {
         let edits = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
-        // One mistake in three letters, or a beginning of three, is still the same word.
-        let begins = word.len() >= 3 && candidate.starts_with(word);
+        // One mistake in three letters is still the same word; so are a beginning (`window`) and a
+        // longer name for the same (`api_key`).
         let near = edits <= (word.chars().count() / 3).max(1)
-            || begins
+            || (word.len() >= 3 && candidate.starts_with(word))
+            || word.split('_').any(|part| part == candidate)
             || strsim::jaro_winkler(word, candidate) > 0.9;
         near.then_some(edits)
     };

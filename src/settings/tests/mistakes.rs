@@ -1162,3 +1162,35 @@ error: `tasks.ticket.answer` cannot be used: at `order_id`: an empty list; name
 "##,
     );
 }
+
+#[test]
+fn a_secret_under_a_name_we_do_not_know_is_not_quoted() {
+    says(
+        r##"
+[models.main]
+api = "openai"
+url = "https://models.example/v1"
+model = "large"
+window_tokens = 8_000
+api_key = "sk-live-51H"
+[tasks.copy]
+[http]
+bearer_token = "sk-live-51H"
+"##,
+        r##"
+error: unknown key `api_key` in [models.main]
+ --> tidegate.toml:6:1
+  |
+6 | api_key = *************
+  | ^^^^^^^
+  = help: did you mean `api`?
+
+error: unknown key `bearer_token` in [http]
+ --> tidegate.toml:9:1
+  |
+9 | bearer_token = *************
+  | ^^^^^^^^^^^^
+  = help: known here: listen, body_max
+"##,
+    );
+}
