@@ -403,6 +403,9 @@ mod tests {
     }
 
     proptest! {
+        // A failure prints its smallest case; PROPTEST_RNG_SEED repeats a run.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn more_doubt_never_raises_a_confidence(e in evidence(), which in 0usize..9, field in named(), lower in 0.0f64..1.0) {
             let before = weigh(&e, &fields(), &answer());
