@@ -157,6 +157,9 @@ fn asked(
     if back_in {
         after.hop = before.hop;
     }
+    if verdict == Verdict::Resumed {
+        bars_for_ever(&before, &mut after, rules);
+    }
     match verdict {
         Verdict::Fresh | Verdict::Resumed => (after.holder, after.holder_process) = (ask.id, ask.process),
         _ if rules.has(Flaw::ReleaseByFence) && before.fence != ask.held => {
@@ -298,7 +301,11 @@ fn holder(a: &Act) -> Holder {
 pub(crate) fn bar(l: &mut Ledger, a: &Act, fence: u8) -> Start {
     let mut entry = convert::there(&l.entry);
     let answer = dedupe::bar(&mut entry, &holder(&Act { fence, ..*a }), convert::slot(true));
+    let before = l.entry.effect;
     l.entry = convert::back(entry.as_ref(), &l.entry);
+    if before.state != SlotState::Barred && answer == dedupe::Bar::Barred {
+        l.entry.effect.barred_at = l.entry.hop;
+    }
     match answer {
         dedupe::Bar::Barred => Start::Done,
         dedupe::Bar::Busy => Start::Busy,
@@ -310,7 +317,10 @@ pub(crate) fn bar(l: &mut Ledger, a: &Act, fence: u8) -> Start {
 pub(crate) fn store(l: &mut Ledger, t: &Record, which: Which, rules: Rules) -> (bool, bool) {
     let before = l.entry;
     let mut entry = convert::there(&before);
-    let token = convert::token(t, before.version);
+    let mut token = convert::token(t, before.version);
+    if let Some(e) = entry.as_ref().filter(|_| rules.has(Flaw::StoresIntoAnyChain)) {
+        (token.generation, token.origin) = (e.generation, e.origin.clone());
+    }
     let named = convert::slot(which == Which::Effect);
     let (winner, standing) = dedupe::store(&mut entry, &token, named, convert::answer());
     assert_eq!(winner, convert::answer());
@@ -366,7 +376,16 @@ pub(crate) fn moved(l: &mut Ledger, t: &Record, hop: u8, phase: Phase, number: u
     if !same && rules.has(Flaw::MarksCarryNoPrint) {
         after.print = UNKNOWN;
     }
+    if same {
+        bars_for_ever(&before, &mut after, rules);
+    }
     l.entry = after;
+}
+
+fn bars_for_ever(before: &Entry, after: &mut Entry, rules: Rules) {
+    if rules.has(Flaw::BarsForEver) && before.effect.state == SlotState::Barred {
+        after.effect = before.effect;
+    }
 }
 
 /// The dedupe window of a closed entry ends.

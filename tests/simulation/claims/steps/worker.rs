@@ -203,6 +203,9 @@ impl Steps<'_> {
             *n = (*n + 1).min(3);
             broken = broken.or_else(|| checks::after_count(&t));
         }
+        if answer == Start::Barred {
+            broken = checks::after_barred(&t);
+        }
         if death {
             broken = broken.or_else(|| checks::after_death(&t));
         }
@@ -340,6 +343,7 @@ impl Steps<'_> {
         let a = t.acts[i];
         let token = t.records[a.record as usize];
         let (kept, stands) = ledger::store(&mut t.ledger, &token, which, self.config.rules);
+        let broken = checks::after_store(&t);
         if t.budget.lost_replies > 0 && t.ledger != self.from.ledger {
             let mut lost = t;
             lost.budget.lost_replies -= 1;
@@ -366,7 +370,7 @@ impl Steps<'_> {
                 what = "stores an answer, hears Stale and will ask for admission again";
             }
         }
-        self.push(what, a.process, a.record, t, None);
+        self.push(what, a.process, a.record, t, broken);
     }
 
     fn release(&mut self, i: usize) {
