@@ -7,6 +7,7 @@ pub mod cli;
 pub mod consume;
 pub mod dedupe;
 pub mod engine;
+pub mod finding;
 pub mod infer;
 pub mod outcome;
 pub mod pipeline;

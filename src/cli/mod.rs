@@ -1,4 +1,7 @@
 //! The commands: one file each. This file only names them and picks one.
+//!
+//! Exit codes, for every command: **0** done; **1** failed, or the answer is no; **2** the command line
+//! or the configuration is wrong, and nothing was done.
 
 mod check;
 mod dead_letters;
@@ -13,6 +16,7 @@ mod submit;
 mod tail;
 mod try_task;
 
+use crate::settings::Problems;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,6 +72,9 @@ pub enum Command {
     Explain(explain::Args),
 }
 
+/// The configuration is wrong; clap's own code for a wrong command line.
+const CONFIGURATION: u8 = 2;
+
 /// Runs one command on a runtime of its own.
 pub fn main(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -80,10 +87,17 @@ pub fn main(cli: Cli) -> ExitCode {
     let ended = runtime.block_on(run(cli));
     match ended {
         Ok(code) => code,
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::FAILURE
-        }
+        Err(e) => match e.downcast_ref::<Problems>() {
+            // They say by themselves what is wrong, each with its line.
+            Some(problems) => {
+                eprintln!("{problems}");
+                ExitCode::from(CONFIGURATION)
+            }
+            None => {
+                eprintln!("error: {e:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

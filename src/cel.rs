@@ -1,1 +1,0 @@
-//! Expressions over tasks and answers: the only file that knows CEL.

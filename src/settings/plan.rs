@@ -1,0 +1,254 @@
+//! What is asked of which models: the line-up, the prompt, the answer's schema, the sanitizer.
+//!
+//! A kind has no plan (it copies its payload) or one step, `ask`, written short or as a list of steps.
+
+use super::catalogue::Catalogue;
+use super::context::Context;
+use super::kind::{Ask, Step, StepKind};
+use super::parts::infer::{Model, Prompt};
+use super::parts::validate::Schema;
+use super::raw::{RawKind, RawSchema, RawStep};
+use super::written::{Field, path};
+use serde_json::Value;
+use std::ops::Range;
+use std::sync::Arc;
+use toml::Spanned;
+
+/// The line-up bounds how long a task can wait for its last fallback.
+const MODELS_MAX: usize = 8;
+
+/// The word for no sanitizer.
+const NONE: &str = "none";
+
+/// The fields of one ask step, wherever they were written.
+struct Asking<'r> {
+    name: &'r str,
+    /// What messages call the table, and where it stands.
+    place: String,
+    span: Range<usize>,
+    ask: &'r Field<String>,
+    answer: &'r Field<RawSchema>,
+    models: &'r Field<Vec<Spanned<String>>>,
+    sanitizer: &'r Field<String>,
+}
+
+/// The plan; empty for a kind that copies. `None` where something is wrong.
+pub(super) fn resolve(
+    name: &Spanned<String>,
+    raw: &RawKind,
+    catalogue: &Catalogue<'_>,
+    cx: &Context<'_>,
+) -> Option<Vec<Step>> {
+    let place = path("tasks", name.get_ref());
+    if !raw.steps.is_absent() {
+        return steps(&place, raw, catalogue, cx);
+    }
+    if raw.models.is_absent() && raw.ask.is_absent() {
+        copies(raw, &place, cx);
+        return Some(Vec::new());
+    }
+    let asking = Asking {
+        name: "answer",
+        place,
+        span: name.span(),
+        ask: &raw.ask,
+        answer: &raw.answer,
+        models: &raw.models,
+        sanitizer: &raw.sanitizer,
+    };
+    asking.resolve(raw, catalogue, cx).map(|step| vec![step])
+}
+
+/// A kind without a question has nothing that could be checked.
+fn copies(raw: &RawKind, place: &str, cx: &Context<'_>) {
+    let answer = raw.answer.span();
+    let spans = [("answer", answer), ("rules", raw.rules.span()), ("sanitizer", raw.sanitizer.span())];
+    for (key, span) in spans.into_iter().chain([("review", raw.review.span())]) {
+        if let Some(span) = span {
+            let help = format!("add `models` and `ask` to [{place}], or leave `{key}` out");
+            cx.report.add(span, format!("`{place}.{key}` has no effect: this kind asks no model"), help);
+        }
+    }
+}
+
+fn steps(place: &str, raw: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>) -> Option<Vec<Step>> {
+    for (key, span) in [("ask", raw.ask.span()), ("answer", raw.answer.span())] {
+        if let Some(span) = span {
+            let help = "write it into the step, or leave the steps out";
+            cx.report.add(span, format!("`{place}` has both `{key}` and `steps`"), help);
+        }
+    }
+    let given = raw.steps.given()?;
+    let [step] = given.get_ref().as_slice() else {
+        if let Some(second) = given.get_ref().get(1) {
+            let help = "keep the first; a step that asks is all a plan can have until tools come";
+            cx.report.add(second.span(), "a plan of more than one step is not in this version", help);
+        } else {
+            cx.report.add(
+                given.span(),
+                format!("`{place}.steps` is empty"),
+                "add a step that asks, or leave it out",
+            );
+        }
+        return None;
+    };
+    let raw_step: &RawStep = step.get_ref();
+    if let Some(name) = raw_step.name.given()
+        && !is_identifier(name.get_ref())
+    {
+        let help = "letters, digits and `_`, not beginning with a digit, and not `task`: rules use it";
+        cx.report.add(name.span(), format!("\"{}\" cannot be the name of a step", name.get_ref()), help);
+    }
+    let asking = Asking {
+        name: raw_step.name.get().map_or("answer", String::as_str),
+        place: format!("{place}.steps"),
+        span: step.span(),
+        ask: &raw_step.ask,
+        answer: &raw_step.answer,
+        models: if raw_step.models.is_absent() { &raw.models } else { &raw_step.models },
+        sanitizer: if raw_step.sanitizer.is_absent() { &raw.sanitizer } else { &raw_step.sanitizer },
+    };
+    asking.resolve(raw, catalogue, cx).map(|step| vec![step])
+}
+
+fn is_identifier(name: &str) -> bool {
+    let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    first && name.len() <= 64 && name != "task" && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Asking<'_> {
+    fn resolve(&self, kind: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>) -> Option<Step> {
+        self.complain_of_missing(cx);
+        let data = kind.data.get().map(String::as_str);
+        let models = self.line_up(data, catalogue, cx);
+        let sanitizer = self.sanitizer(data, models.as_deref(), catalogue, cx);
+        let answer = schema(self.answer, &format!("{}.answer", self.place), "answer schema", cx);
+        let prompt = prompt(self.ask, &self.place, cx);
+        let (models, answer, prompt) = (models?, answer?, prompt?);
+        let digest = digest(&prompt, &answer, &models);
+        let ask = Ask { prompt, answer, models, sanitizer, digest };
+        Some(Step { name: Arc::from(self.name), what: StepKind::Ask(ask) })
+    }
+
+    fn complain_of_missing(&self, cx: &Context<'_>) {
+        let missing = [
+            (self.models.is_absent(), "models", "models = [\"openai/gpt-5-mini\"], preferred first"),
+            (self.ask.is_absent(), "ask", "ask = \"what the model should do\", or the path of a prompt"),
+            (
+                self.answer.is_absent(),
+                "answer",
+                "answer = { field = \"string\" }, or the path of a JSON Schema",
+            ),
+        ];
+        for (absent, key, help) in missing {
+            if absent {
+                cx.report.add(
+                    self.span.clone(),
+                    format!("[{}] has no `{key}`", self.place),
+                    format!("add {help}"),
+                );
+            }
+        }
+    }
+
+    fn line_up(
+        &self,
+        data: Option<&str>,
+        catalogue: &Catalogue<'_>,
+        cx: &Context<'_>,
+    ) -> Option<Vec<Arc<Model>>> {
+        let given = self.models.given()?;
+        let names = given.get_ref();
+        if names.is_empty() || names.len() > MODELS_MAX {
+            let what = format!("`{}.models` names {} models", self.place, names.len());
+            cx.report.add(given.span(), what, format!("name 1 to {MODELS_MAX}, preferred first"));
+        }
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].iter().any(|earlier| earlier.get_ref() == name.get_ref()) {
+                let help = "the order is the order of fallback; name each model once";
+                cx.report.add(name.span(), format!("`{}` is in the line-up already", name.get_ref()), help);
+            }
+        }
+        // Each is looked up, so that each wrong one is reported.
+        let models: Vec<_> = names.iter().map(|name| catalogue.model(name, data, cx)).collect();
+        models.into_iter().collect()
+    }
+
+    fn sanitizer(
+        &self,
+        data: Option<&str>,
+        models: Option<&[Arc<Model>]>,
+        catalogue: &Catalogue<'_>,
+        cx: &Context<'_>,
+    ) -> Option<Arc<Model>> {
+        match self.sanitizer.given() {
+            Some(name) if name.get_ref() == NONE => None,
+            Some(name) => catalogue.model(name, data, cx),
+            None => models.and_then(<[_]>::first).cloned(),
+        }
+    }
+}
+
+/// Reads and compiles a schema: a path, or the shorthand.
+pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Context<'_>) -> Option<Schema> {
+    let given = field.given()?;
+    let compiled = match given.get_ref() {
+        RawSchema::Shorthand(fields) => Schema::from_shorthand(fields).map_err(|e| (place.to_owned(), e)),
+        RawSchema::Path(file) => {
+            let text = cx.file(file, given.span(), role)?;
+            let json: Value = match serde_json::from_str(&text) {
+                Ok(json) => json,
+                Err(e) => {
+                    let what = format!("the {role} {} is not JSON: {e}", cx.path(file).display());
+                    cx.report.add(given.span(), what, "mend the file; YAML and comments are not read");
+                    return None;
+                }
+            };
+            Schema::compile(json).map_err(|e| (cx.path(file).display().to_string(), e))
+        }
+    };
+    match compiled {
+        Ok(schema) => Some(schema),
+        Err((what, e)) => {
+            cx.report.bare(given.span(), format!("{what} is not a schema that can be used: {e}"));
+            None
+        }
+    }
+}
+
+/// One word that ends like a prompt's file is a path; all else is the prompt itself.
+fn is_path(text: &str) -> bool {
+    let ends = [".md", ".txt", ".j2", ".jinja"];
+    !text.contains(char::is_whitespace) && ends.iter().any(|end| text.ends_with(end))
+}
+
+fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt> {
+    let given = field.given()?;
+    let written = given.get_ref();
+    let name = if is_path(written) { written.clone() } else { format!("{place}.ask") };
+    let source = if is_path(written) { cx.file(written, given.span(), "prompt")? } else { written.clone() };
+    if source.trim().is_empty() {
+        cx.report.add(given.span(), format!("the prompt `{name}` is empty"), "say what the model should do");
+        return None;
+    }
+    match Prompt::compile(&name, &source) {
+        Ok(prompt) => Some(prompt),
+        Err(e) => {
+            let help = "Jinja; the names `task` and `schema` can be used";
+            cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
+            None
+        }
+    }
+}
+
+/// What makes an answer another answer: the words, the schema, the models' parameters. Not the models
+/// themselves: a fallback answers the same question.
+fn digest(prompt: &Prompt, answer: &Schema, models: &[Arc<Model>]) -> String {
+    let mut hash = blake3::Hasher::new();
+    let params: Vec<String> = models.iter().map(|m| Value::Object(m.params.clone()).to_string()).collect();
+    for part in [prompt.source(), &answer.json().to_string(), &params.join("\n")] {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().to_hex()[..8].to_owned()
+}

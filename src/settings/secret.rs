@@ -1,0 +1,128 @@
+//! Secrets: written as where they are (`env:NAME`, `file:PATH`), read once, never shown.
+
+use super::problems::Report;
+use super::written::{Node, Written};
+use secrecy::SecretString;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+/// Where a secret is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum SecretRef {
+    Env(String),
+    File(String),
+}
+
+impl SecretRef {
+    pub(super) fn parse(text: &str) -> Option<SecretRef> {
+        let named = |prefix| text.strip_prefix(prefix).map(str::trim).filter(|n: &&str| !n.is_empty());
+        let env = named("env:").map(|name| SecretRef::Env(name.to_owned()));
+        env.or_else(|| named("file:").map(|path| SecretRef::File(path.to_owned())))
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "env:{name}"),
+            SecretRef::File(path) => write!(f, "file:{path}"),
+        }
+    }
+}
+
+impl Written for SecretRef {
+    fn read(node: &Node<'_>, name: &str, report: &Report<'_>) -> Option<Self> {
+        let secret = node.get_ref().as_str().and_then(SecretRef::parse);
+        if secret.is_none() {
+            let what = format!("`{name}` does not say where the secret is");
+            let help = "a secret never stands in the configuration: write \"env:NAME\" for an environment \
+                        variable or \"file:PATH\" for a file; if one stood here, replace it at its provider";
+            report.add(node.span(), what, help);
+        }
+        secret
+    }
+}
+
+/// The spans of `text` that hold what should have been a secret's place: they are never quoted.
+/// Covers `models.*.key` and the values of `models.*.headers`.
+pub(super) fn spans(root: &toml::de::DeTable<'_>) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let models = root.get("models").and_then(|m| m.get_ref().as_table());
+    for (_, model) in models.into_iter().flat_map(|m| m.iter()) {
+        let Some(model) = model.get_ref().as_table() else { continue };
+        for name in ["key", "headers"] {
+            if let Some(value) = model.get(name) {
+                hide(value, &mut found);
+            }
+        }
+    }
+    found
+}
+
+fn hide(value: &Node<'_>, found: &mut Vec<Range<usize>>) {
+    match (value.get_ref().as_table(), value.get_ref().as_str()) {
+        (Some(table), _) => table.iter().for_each(|(_, inner)| hide(inner, found)),
+        (None, Some(text)) if SecretRef::parse(text).is_some() => {}
+        _ => found.push(value.span()),
+    }
+}
+
+/// A secret file holds a key or a token; more than this is a mistake in the path.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// Reads the secret; what is wrong with it otherwise, without its value.
+pub(super) fn read(
+    secret: &SecretRef,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<SecretString, String> {
+    let value = match secret {
+        SecretRef::Env(name) => {
+            env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?
+        }
+        SecretRef::File(path) => {
+            let path = base.join(path);
+            let shown = path.display();
+            match std::fs::metadata(&path) {
+                Ok(meta) if meta.len() > FILE_MAX => {
+                    return Err(format!("{shown} is too large for a secret"));
+                }
+                Ok(_) => std::fs::read_to_string(&path).map_err(|e| format!("cannot read {shown}: {e}"))?,
+                Err(e) => return Err(format!("cannot read {shown}: {e}")),
+            }
+        }
+    };
+    let value = value.trim();
+    let fits = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    match (fits, secret) {
+        (true, _) => Ok(SecretString::from(value.to_owned())),
+        (false, SecretRef::Env(name)) => {
+            Err(format!("the environment variable {name} is empty, or no header could carry it"))
+        }
+        (false, SecretRef::File(path)) => Err(format!("{path} is empty, or no header could carry it")),
+    }
+}
+
+/// The same for a text that is not valid TOML: what follows `key =` or a header-like word, line by line,
+/// whatever it is, where it does not name a place.
+pub(super) fn lines(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        for word in ["key", "authorization", "api-key", "token"] {
+            for (at, _) in line.to_ascii_lowercase().match_indices(word) {
+                // ASCII lower-casing keeps every byte where it was.
+                let rest = &line[at + word.len()..];
+                let value = rest.trim_start_matches(['"', '\'']).trim_start();
+                let Some(value) = value.strip_prefix('=') else { continue };
+                let bare = value.trim_start().trim_start_matches(['"', '\'']);
+                if !bare.starts_with("env:") && !bare.starts_with("file:") {
+                    found.push(start + line.len() - value.len()..start + line.len());
+                }
+            }
+        }
+        start += line.len();
+    }
+    found
+}

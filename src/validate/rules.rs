@@ -1,0 +1,219 @@
+//! Rules of a kind: expressions over the task and the answer that must hold.
+//!
+//! A rule that answers anything but `true` is broken: `false`, an error, a value that is no truth
+//! value. It sees `task`, `answer`, and the answer again under the step's name. With `each`, an
+//! expression for a list, it is asked once for every `item` (and its `index`), and the finding
+//! names the item: `medication[2]`.
+
+use crate::cel::{EvalError, Expression, ExpressionError, NESTING_MAX, Names};
+use crate::finding::{self, Finding, Severity};
+use serde_json::Value;
+
+/// Items one rule is asked about; more is a broken rule, not a pass. Far above what answers hold.
+const ITEMS_MAX: usize = 1_000;
+/// Findings of one rule: enough to act on.
+const FINDINGS_MAX: usize = 20;
+
+/// One rule. `that` must be true; `message` says what is wrong when it is not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub that: Expression,
+    /// Gives the list whose items `that` is asked about.
+    pub each: Option<Expression>,
+    pub message: String,
+    pub critical: bool,
+}
+
+impl Rule {
+    /// Compiles a rule and checks the names it uses. `steps` are the names of the kind's steps.
+    pub fn compile(
+        that: &str,
+        each: Option<&str>,
+        message: &str,
+        critical: bool,
+        steps: &[&str],
+    ) -> Result<Rule, ExpressionError> {
+        let mut known: Vec<&str> = ["task", "answer"].into_iter().chain(steps.iter().copied()).collect();
+        let each = each.map(Expression::compile).transpose()?;
+        if let Some(each) = &each {
+            each.check_names(&known)?;
+            known.extend(["item", "index"]);
+        }
+        let that = Expression::compile(that)?;
+        that.check_names(&known)?;
+        // `each` is a loop as well.
+        let nesting = that.nesting() + usize::from(each.is_some());
+        if nesting > NESTING_MAX {
+            return Err(ExpressionError::TooNested(nesting));
+        }
+        Ok(Rule { that, each, message: message.to_owned(), critical })
+    }
+
+    fn finding(&self, path: String, why: Option<String>) -> Finding {
+        let message = match why {
+            None => self.message.clone(),
+            Some(why) => format!("{} (could not be checked: {why})", self.message),
+        };
+        let severity = if self.critical { Severity::Critical } else { Severity::Major };
+        Finding::new(path, finding::RULE, message).with_severity(severity)
+    }
+
+    fn check(&self, names: &Names, step: &str, out: &mut Vec<Finding>) {
+        let Some(each) = &self.each else {
+            let verdict = holds(self.that.eval_in(names, &[]));
+            out.extend(verdict.err().map(|why| self.finding(field(&self.that, step), why)));
+            return;
+        };
+        let list = field(each, step);
+        let items = match each.eval_in(names, &[]) {
+            Ok(Value::Array(items)) if items.len() <= ITEMS_MAX => items,
+            // Nothing there is nothing to check; whether it may be missing, the schema says.
+            Ok(Value::Null) => return,
+            Ok(Value::Array(items)) => {
+                let why = format!("{} items, more than {ITEMS_MAX}", items.len());
+                return out.push(self.finding(list, Some(why)));
+            }
+            Ok(_) => return out.push(self.finding(list, Some("`each` gives no list".into()))),
+            Err(e) => return out.push(self.finding(list, Some(e.to_string()))),
+        };
+        let broken = items.iter().enumerate().filter_map(|(i, item)| {
+            let index = Value::from(i);
+            let verdict = holds(self.that.eval_in(names, &[("item", item), ("index", &index)]));
+            verdict.err().map(|why| self.finding(format!("{list}[{i}]"), why))
+        });
+        out.extend(broken.take(FINDINGS_MAX));
+    }
+}
+
+/// Checks the rules of a kind against one answer of the step `step`.
+pub fn check_rules(rules: &[Rule], task: &Value, answer: &Value, step: &str) -> Vec<Finding> {
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    match Names::new(&[("task", task), ("answer", answer), (step, answer)]) {
+        Ok(names) => rules.iter().for_each(|rule| rule.check(&names, step, &mut findings)),
+        Err(why) => findings.extend(rules.iter().map(|r| r.finding(String::new(), Some(why.to_string())))),
+    }
+    findings
+}
+
+fn holds(verdict: Result<Value, EvalError>) -> Result<(), Option<String>> {
+    match verdict {
+        Ok(Value::Bool(true)) => Ok(()),
+        Ok(Value::Bool(false)) => Err(None),
+        Ok(_) => Err(Some("the rule is neither true nor false".into())),
+        Err(e) => Err(Some(e.to_string())),
+    }
+}
+
+/// The field of the answer an expression reads, if it reads exactly one; else the whole answer.
+fn field(expression: &Expression, step: &str) -> String {
+    let mut of_answer = expression.fields().iter().filter_map(|f| {
+        let (root, rest) = f.split_once('.')?;
+        (root == "answer" || root == step).then_some(rest)
+    });
+    match (of_answer.next(), of_answer.next()) {
+        (Some(only), None) => only.to_owned(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rule(that: &str, each: Option<&str>) -> Rule {
+        Rule::compile(that, each, "that must hold", false, &["note"]).unwrap()
+    }
+
+    fn paths(rules: &[Rule], task: Value, answer: Value) -> Vec<String> {
+        let findings = check_rules(rules, &task, &answer, "note");
+        assert!(
+            findings.iter().all(|f| f.keyword == finding::RULE && f.message.starts_with("that must hold"))
+        );
+        findings.into_iter().map(|f| f.path).collect()
+    }
+
+    fn consultation() -> Value {
+        json!({"utterances": [
+            {"who": "doctor", "text": "What brings you in?"},
+            {"who": "patient", "text": "A  headache. I\u{2019}m on Ibuprofen 400 mg."}
+        ]})
+    }
+
+    #[test]
+    fn a_cited_utterance_must_be_there_and_contain_the_quote() {
+        let that = "item.source >= 0 && item.source < size(task.utterances) && contains_text(task.utterances[item.source].text, item.quote)";
+        let rules = [
+            rule(that, Some("answer.medication")),
+            rule("cites(task.utterances, item.source, item.quote)", Some("note.medication")),
+        ];
+        let answer = json!({"medication": [
+            {"source": 1, "quote": "i'm on ibuprofen"}, {"source": 0, "quote": "ibuprofen"},
+            {"source": 7, "quote": "headache"}, {"source": -1, "quote": "headache"}, {"source": 1, "quote": " "},
+            {"source": 1, "quote": "a headache"}
+        ]});
+        let broken = ["medication[1]", "medication[2]", "medication[3]", "medication[4]"];
+        assert_eq!(paths(&rules, consultation(), answer), [broken, broken].concat());
+    }
+
+    #[test]
+    fn the_same_rule_over_all_items_at_once_names_the_list() {
+        let rules = [rule(
+            "answer.medication.all(m, m.source >= 0 && m.source < size(task.utterances) && contains_text(task.utterances[m.source].text, m.quote))",
+            None,
+        )];
+        let with = |quote: &str| json!({"medication": [{"source": 1, "quote": quote}]});
+        assert_eq!(paths(&rules, consultation(), with("Ibuprofen 400 mg")), [""; 0]);
+        assert_eq!(paths(&rules, consultation(), with("Aspirin")), ["medication"]);
+    }
+
+    #[test]
+    fn an_error_in_a_rule_is_a_broken_rule() {
+        let answer = json!({"dosage": "50 mg", "list": null});
+        for (that, each) in [
+            ("answer.dosage > 0.0", None),
+            ("answer.missing == 1", None),
+            ("answer.dosage", None),
+            ("true", Some("answer.dosage")),
+            ("true", Some("answer.missing")),
+        ] {
+            let findings = check_rules(&[rule(that, each)], &json!({}), &answer, "note");
+            assert_eq!(findings.len(), 1, "{that}");
+            assert!(findings[0].message.contains("could not be checked"), "{}", findings[0].message);
+        }
+        assert_eq!(paths(&[rule("false", Some("answer.list"))], json!({}), answer), [""; 0]);
+    }
+
+    #[test]
+    fn critical_rules_make_critical_findings() {
+        let rule =
+            Rule::compile("note.dosage <= 500.0", None, "dosage above 500 mg", true, &["note"]).unwrap();
+        let findings = check_rules(&[rule], &json!({}), &json!({"dosage": 5000}), "note");
+        let expected =
+            Finding::new("dosage", finding::RULE, "dosage above 500 mg").with_severity(Severity::Critical);
+        assert_eq!(findings, [expected]);
+    }
+
+    #[test]
+    fn unknown_names_and_deep_loops_are_refused_at_load() {
+        let e = Rule::compile("tsak.id == 1", None, "", false, &["note"]).unwrap_err();
+        assert_eq!(e.to_string(), "unknown name `tsak`, did you mean `task`?; known: task, answer, note");
+        assert!(Rule::compile("item.a == 1", None, "", false, &[]).is_err(), "`item` needs `each`");
+        let two = "answer.a.all(x, x.all(y, y))";
+        assert!(Rule::compile(two, None, "", false, &[]).is_ok());
+        assert!(Rule::compile(two, Some("answer.b"), "", false, &[]).is_err());
+    }
+
+    #[test]
+    fn too_many_items_are_a_broken_rule_and_findings_are_capped() {
+        let many = |n: usize| json!({"list": vec![0; n]});
+        assert_eq!(
+            paths(&[rule("item == 1", Some("answer.list"))], json!({}), many(100)).len(),
+            FINDINGS_MAX
+        );
+        assert_eq!(paths(&[rule("true", Some("answer.list"))], json!({}), many(ITEMS_MAX + 1)), ["list"]);
+    }
+}

@@ -1,0 +1,5 @@
+//! What the project promises about itself: form, dependencies, published records.
+
+mod dependencies;
+mod layout;
+mod source;

@@ -1,0 +1,169 @@
+//! The form of the source: openings, lengths, and who may import whom.
+
+use regex::Regex;
+use std::path::{Path, PathBuf};
+
+/// The stages of the pipeline. Only `pipeline` knows their order.
+const STAGES: [&str; 6] = ["consume", "dedupe", "infer", "validate", "weigh", "write"];
+/// Vocabulary that a stage takes from another one's folder: data without behaviour, named by the port.
+/// Each pair has its reason.
+const SEAMS: [(&str, &str, &str); 0] = [];
+
+/// A technology's crate, and the only places that may import it.
+const EDGES: [(&str, &[&str]); 15] = [
+    ("cel", &["src/cel.rs", "src/cel/"]),
+    ("jsonschema", &["src/validate/"]),
+    ("redb", &["src/engine/embedded/"]),
+    ("crc32c", &["src/engine/embedded/"]),
+    ("rustix", &["src/engine/embedded/"]),
+    ("minijinja", &["src/infer/"]),
+    ("reqwest", &["src/infer/", "src/cli/"]),
+    ("axum", &["src/serve/", "src/simulate/"]),
+    ("ratatui", &["src/cli/"]),
+    ("indicatif", &["src/cli/"]),
+    ("comfy_table", &["src/cli/"]),
+    ("clap", &["src/cli/", "src/main.rs"]),
+    ("anyhow", &["src/cli/", "src/main.rs"]),
+    ("metrics_exporter_prometheus", &["src/telemetry.rs", "src/telemetry/"]),
+    ("tracing_subscriber", &["src/telemetry.rs", "src/telemetry/"]),
+];
+
+/// Lines without tests: nine files in ten are at most this long, and none is longer than the second.
+const P90_LINES: usize = 350;
+const MOST_LINES: usize = 700;
+
+/// A Rust file: its path from the top, and its text without the part behind `#[cfg(test)]`.
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    fn lines(&self) -> usize {
+        self.text.lines().count()
+    }
+
+    /// The code: comments do not import anything.
+    fn code(&self) -> String {
+        self.text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    }
+}
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `folder`, in the order of their paths.
+pub(crate) fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found.sort();
+    assert!(!found.is_empty(), "no source below {folder}");
+    found
+        .into_iter()
+        .map(|path| {
+            let whole = std::fs::read_to_string(&path).unwrap();
+            let text = whole.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            Source { path, text }
+        })
+        .collect()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_file_opens_by_saying_what_it_does() {
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        assert!(source.text.starts_with("//! "), "{} must open with `//! ` and a sentence", source.path);
+    }
+}
+
+#[test]
+fn stages_do_not_import_each_other() {
+    for source in sources("src") {
+        let Some(stage) = STAGES.iter().find(|s| source.path.starts_with(&format!("src/{s}/"))) else {
+            continue;
+        };
+        for other in imported(&source.code()) {
+            let seam = SEAMS.iter().any(|(from, to, _)| from == stage && *to == other);
+            assert!(
+                other == *stage || seam || !STAGES.contains(&other.as_str()),
+                "{}: the stage `{stage}` reaches into the stage `{other}`; only `pipeline` knows both",
+                source.path
+            );
+        }
+    }
+}
+
+/// Every module of our own that the code names behind `crate::`, in braces or not.
+fn imported(code: &str) -> Vec<String> {
+    let single = Regex::new(r"\bcrate::([a-z_]+)").unwrap();
+    let group = Regex::new(r"\bcrate::\{([^;]*)\};").unwrap();
+    let member = Regex::new(r"(?:^|,)\s*([a-z_]+)").unwrap();
+    let alone = single.captures_iter(code).map(|c| c[1].to_owned());
+    let grouped = group.captures_iter(code).flat_map(|c| {
+        let inside = c[1].to_owned();
+        member.captures_iter(&inside).map(|m| m[1].to_owned()).collect::<Vec<_>>()
+    });
+    alone.chain(grouped).collect()
+}
+
+#[test]
+fn imports_are_found_in_braces_too() {
+    let code = "use crate::dedupe::Claim;\nuse crate::{task::Key, weigh};\nlet x = crate::write::json();";
+    assert_eq!(imported(code), ["dedupe", "write", "task", "weigh"]);
+}
+
+#[test]
+fn a_technology_is_imported_in_one_place() {
+    for (name, places) in EDGES {
+        let pattern = Regex::new(&format!(r"(^|[^:\w.]){name}::|\buse {name}\b")).unwrap();
+        for source in sources("src") {
+            let at_home = places.iter().any(|p| source.path.starts_with(p));
+            let guest = !at_home && pattern.is_match(&source.code());
+            assert!(!guest, "{} uses the crate `{name}`, which is at home in {places:?}", source.path);
+        }
+    }
+}
+
+#[test]
+fn files_stay_a_screen_to_three() {
+    let sources = sources("src");
+    let mut lengths: Vec<usize> = sources.iter().map(Source::lines).collect();
+    lengths.sort_unstable();
+    let p90 = lengths[(lengths.len() - 1) * 9 / 10];
+    let median = lengths[lengths.len() / 2];
+    let longest: Vec<String> = sources
+        .iter()
+        .filter(|s| s.lines() > P90_LINES)
+        .map(|s| format!("{} {}", s.lines(), s.path))
+        .collect();
+    println!("{} files, median {median}, p90 {p90}; above {P90_LINES}: {longest:?}", lengths.len());
+    assert!(p90 <= P90_LINES, "one file in ten has more than {P90_LINES} lines (p90 is {p90}): {longest:?}");
+    let giants: Vec<_> = sources.iter().filter(|s| s.lines() > MOST_LINES).map(|s| &s.path).collect();
+    assert!(giants.is_empty(), "more than {MOST_LINES} lines: {giants:?}");
+}
+
+#[test]
+fn nothing_is_ignored_and_nothing_is_left_to_do() {
+    let stub = Regex::new(r"\b(todo|unimplemented|dbg)!|#\[ignore").unwrap();
+    let bare = Regex::new(r"#!?\[allow\(").unwrap();
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        // This file holds the very words it looks for.
+        if source.path == "tests/contracts/source.rs" {
+            continue;
+        }
+        assert!(!stub.is_match(&source.code()), "{} holds a stub or an ignored test", source.path);
+        assert!(!bare.is_match(&source.code()), "{}: `expect` with a reason, not `allow`", source.path);
+    }
+}
