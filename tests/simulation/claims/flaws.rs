@@ -1,7 +1,7 @@
 //! The switches: every known way to get the protocol wrong, each by name.
 //!
 //! The product has none of them. Those that live in the ledger's rules are put around the product's
-//! functions in `ledger.rs`; the others are steps of a worker, an arbiter or time that go wrong.
+//! functions in `ledger/`; the others are steps of a worker, an arbiter or time that go wrong.
 
 macro_rules! flaws {
     ($($name:ident = $shown_in:literal, $text:literal;)*) => {
