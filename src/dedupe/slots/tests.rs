@@ -248,3 +248,30 @@ fn p4_a_slot_in_doubt_is_left_as_if_its_owner_had_died_which_counts_no_death() {
     release(&mut entry, Nonce::NOBODY);
     assert_eq!(go(&mut entry, &MINE, &effect(), &NOBODY_LAPSED), Started::Unknown);
 }
+
+/// A store may load the head and that one slot, and write back no other.
+#[test]
+fn start_bar_and_store_neither_see_nor_touch_a_slot_they_do_not_name() {
+    let (own, mut whole) = taken(&call());
+    started_by(&mut whole, &MINE, &effect());
+    let _ = store(&mut whole, &own, &Slot { name: SlotName("say".into()), kind: SlotKind::Call }, "a".into());
+    for slot in [call(), effect(), Slot { name: SlotName("new".into()), kind: SlotKind::Effect }] {
+        let mut alone = whole.clone();
+        alone.as_mut().unwrap().slots.retain(|name, _| *name == slot.name);
+        let scripts: [&dyn Fn(&mut Option<Entry>) -> String; 3] = [
+            &|e| format!("{:?}", go(e, &MINE, &slot, &OTHER_LAPSED)),
+            &|e| format!("{:?}", bar(e, &MINE, &slot)),
+            &|e| format!("{:?}", store(e, &own, &slot, "b".into())),
+        ];
+        for script in scripts {
+            let (mut seen, mut unseen) = (whole.clone(), alone.clone());
+            assert_eq!(script(&mut seen), script(&mut unseen));
+            let (mut seen, unseen) = (seen.unwrap(), unseen.unwrap());
+            assert_eq!(seen.slots.remove(&slot.name), unseen.slots.get(&slot.name).cloned());
+            assert!(unseen.slots.len() <= 1);
+            let mut others = whole.clone().unwrap();
+            others.slots.remove(&slot.name);
+            assert_eq!(seen, others);
+        }
+    }
+}
