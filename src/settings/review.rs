@@ -60,7 +60,8 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
         cx.report.add(raw.span(), format!("a rule of [{place}] has no `that`"), help);
     }
     let given = raw.get_ref().that.given()?;
-    let names: &[&str] = if seen.step == "answer" { &["task", "answer"] } else { &["task", "answer", seen.step] };
+    let names: &[&str] =
+        if seen.step == "answer" { &["task", "answer"] } else { &["task", "answer", seen.step] };
     let that = expression(given, &format!("{place}.rules"), names, cx)?;
     for root in names {
         if let Some(schema) = if *root == "task" { seen.input } else { seen.answer } {
@@ -71,12 +72,7 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
     Some(Rule { that, message, critical: raw.get_ref().critical.or(false) })
 }
 
-fn review_rules(
-    raw: &RawReview,
-    seen: &Seen<'_>,
-    place: &str,
-    cx: &Context<'_>,
-) -> ReviewRules {
+fn review_rules(raw: &RawReview, seen: &Seen<'_>, place: &str, cx: &Context<'_>) -> ReviewRules {
     let name = |key: &str| format!("{place}.review.{key}");
     let line = within(&raw.below, &name("below"), 0.0..=1.0, cx.report).unwrap_or(LINE);
     let share = within(&raw.share, &name("share"), 0.0..=1.0, cx.report).unwrap_or(SHARE);

@@ -259,7 +259,9 @@ pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
         let edits = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
         // One mistake in three letters, or a beginning of three, is still the same word.
         let begins = word.len() >= 3 && candidate.starts_with(word);
-        let near = edits <= (word.chars().count() / 3).max(1) || begins || strsim::jaro_winkler(word, candidate) > 0.9;
+        let near = edits <= (word.chars().count() / 3).max(1)
+            || begins
+            || strsim::jaro_winkler(word, candidate) > 0.9;
         near.then_some(edits)
     };
     let near = candidates.into_iter().filter_map(|c| far(c).map(|edits| (edits, c)));
