@@ -5,9 +5,9 @@
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::kind::{Ask, Step, StepKind};
-use super::parts::infer::{Model, Prompt};
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
+use crate::infer::{Model, Prompt};
 use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
