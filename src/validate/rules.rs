@@ -91,7 +91,12 @@ pub fn check_rules(rules: &[Rule], task: &Value, answer: &Value, step: &str) -> 
         return Vec::new();
     }
     let mut findings = Vec::new();
-    match Names::new(&[("task", task), ("answer", answer), (step, answer)]) {
+    // Only what some rule reads is converted: a task may be large.
+    let reads =
+        |name: &str| rules.iter().any(|r| r.that.uses(name) || r.each.as_ref().is_some_and(|e| e.uses(name)));
+    let names: Vec<_> =
+        [("task", task), ("answer", answer), (step, answer)].into_iter().filter(|(n, _)| reads(n)).collect();
+    match Names::new(&names) {
         Ok(names) => rules.iter().for_each(|rule| rule.check(&names, step, &mut findings)),
         Err(why) => findings.extend(rules.iter().map(|r| r.finding(String::new(), Some(why.to_string())))),
     }
