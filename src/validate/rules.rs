@@ -79,7 +79,9 @@ impl Rule {
         let broken = items.iter().enumerate().filter_map(|(i, item)| {
             let index = Value::from(i);
             let verdict = holds(self.that.eval_in(names, &[("item", item), ("index", &index)]));
-            verdict.err().map(|why| self.finding(format!("{list}[{i}]"), why))
+            // A list that is not of the answer names no field of it.
+            let path = if list.is_empty() { String::new() } else { format!("{list}[{i}]") };
+            verdict.err().map(|why| self.finding(path, why))
         });
         out.extend(broken.take(FINDINGS_MAX));
     }
@@ -190,6 +192,12 @@ mod tests {
             assert!(findings[0].message.contains("could not be checked"), "{}", findings[0].message);
         }
         assert_eq!(paths(&[rule("false", Some("answer.list"))], json!({}), answer), [""; 0]);
+    }
+
+    #[test]
+    fn items_of_a_list_that_is_not_of_the_answer_name_no_field() {
+        let rules = [rule("item == answer.x", Some("task.list"))];
+        assert_eq!(paths(&rules, json!({"list": [1, 2]}), json!({"x": 1})), [""]);
     }
 
     #[test]
