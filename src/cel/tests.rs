@@ -338,3 +338,9 @@ fn hostile_sources_are_refused_or_compiled() {
     }
     assert!(compiled > 10, "seed {seed}: {compiled} compiled");
 }
+
+#[test]
+fn expressions_are_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    shared(&Expression::compile("task.id").unwrap());
+}
