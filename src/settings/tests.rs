@@ -323,3 +323,14 @@ fn what_is_in_force_is_toml_again() {
     assert_eq!(table["tasks"]["ticket"]["review"]["below"].as_float(), Some(0.85));
     assert_eq!(table["models"]["openai/gpt-5-mini"]["key"].as_str(), Some("hidden"));
 }
+
+#[test]
+fn the_log_may_be_made_louder_for_one_run() {
+    let text = "[tasks.copy]\n[log]\nlevel = \"warn\"\n";
+    let with = |level: &'static str| {
+        Settings::parse(Path::new("t.toml"), text, &|name| (name == "TIDEGATE_LOG").then(|| level.to_owned()))
+    };
+    assert_eq!(load(text).log.level, "warn");
+    assert_eq!(with("debug").unwrap().log.level, "debug");
+    assert!(with("loud").unwrap_err().to_string().contains("TIDEGATE_LOG is not a level"));
+}

@@ -40,6 +40,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// Replaces `log.level`, so that one run can be louder without touching the file.
+const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
+
 impl LogSettings {
     pub(super) fn resolve(raw: &RawLog, cx: &Context<'_>) -> Self {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -50,7 +53,15 @@ impl LogSettings {
             let help = "error, warn, info, debug or trace; or parts such as \"info,tidegate::infer=debug\"";
             cx.report.add(given.span(), "`log.level` is not a level or a filter", help);
         }
-        LogSettings { format, level: raw.level.or("info".to_owned()) }
+        let replaced = (cx.env)(LEVEL_VARIABLE).filter(|level| !level.trim().is_empty());
+        if replaced.as_deref().is_some_and(|level| !is_filter(level)) {
+            let what = format!("the environment variable {LEVEL_VARIABLE} is not a level or a filter");
+            cx.report.whole(
+                &what,
+                "error, warn, info, debug or trace; or parts such as \"info,tidegate::infer=debug\"",
+            );
+        }
+        LogSettings { format, level: replaced.unwrap_or_else(|| raw.level.or("info".to_owned())) }
     }
 }
 
