@@ -235,7 +235,7 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
     match Prompt::compile(&name, &source) {
         Ok(prompt) => Some(prompt),
         Err(e) => {
-            let help = "Jinja; the names `task` and `schema` can be used";
+            let help = "Jinja; `task` is the payload";
             cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
             None
         }
