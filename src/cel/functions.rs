@@ -8,6 +8,7 @@
 //!
 //! They may be called as methods too: `task.text.contains_text(item.quote)`.
 
+use cel::extractors::This;
 use cel::objects::Key;
 use cel::{Context, ExecutionError};
 use std::sync::Arc;
@@ -92,17 +93,20 @@ pub(super) fn register(context: &mut Context<'_, '_>) {
     };
     let (first, second) = (spend.clone(), spend.clone());
     let added = [
-        context.add_function("contains_text", move |text: Arc<String>, part: Arc<String>| {
+        context.add_function("contains_text", move |This(text): This<Arc<String>>, part: Arc<String>| {
             first(text.len() + part.len()).map(|()| cel::Value::Bool(contains_text(&text, &part)))
         }),
-        context.add_function("same_text", move |a: Arc<String>, b: Arc<String>| {
+        context.add_function("same_text", move |This(a): This<Arc<String>>, b: Arc<String>| {
             second(a.len() + b.len()).map(|()| cel::Value::Bool(same_text(&a, &b)))
         }),
-        context.add_function("cites", move |list: Arc<Vec<cel::Value>>, index: i64, part: Arc<String>| {
-            let source = usize::try_from(index).ok().and_then(|i| list.get(i)).and_then(text_of);
-            let Some(text) = source else { return Ok(cel::Value::Bool(false)) };
-            spend(text.len() + part.len()).map(|()| cel::Value::Bool(contains_text(&text, &part)))
-        }),
+        context.add_function(
+            "cites",
+            move |This(list): This<Arc<Vec<cel::Value>>>, index: i64, part: Arc<String>| {
+                let source = usize::try_from(index).ok().and_then(|i| list.get(i)).and_then(text_of);
+                let Some(text) = source else { return Ok(cel::Value::Bool(false)) };
+                spend(text.len() + part.len()).map(|()| cel::Value::Bool(contains_text(&text, &part)))
+            },
+        ),
     ];
     debug_assert!(added.iter().all(Result::is_ok), "no name of ours is one of the standard library's");
 }

@@ -4,9 +4,9 @@
 //! them. Anything else may have the field.
 
 use super::context::Context;
-use super::parts::validate::Schema;
 use super::written::closest;
 use crate::cel::Expression;
+use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
 

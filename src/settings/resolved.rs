@@ -4,11 +4,11 @@
 
 use super::kind::{Ask, Kind, OnConflict, Shape, StepKind};
 use super::parts::infer::{Api, Model};
-use super::parts::weigh::{ReviewRules, Start};
 use super::quantity::{show_duration, show_size};
 use super::worker::LogFormat;
 use super::{Settings, topics};
 use crate::task::PrintRule;
+use crate::weigh::{ReviewRules, Start};
 use serde_json::{Map, Value, json};
 use std::fmt;
 
