@@ -1,3 +1,5 @@
+//! What expressions give, what they refuse, and what they cost.
+
 use super::*;
 use serde_json::json;
 

@@ -4,6 +4,8 @@
 pub(crate) mod api;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod schemas;
+pub(crate) mod script;
 
 use std::time::{Duration, Instant};
 
