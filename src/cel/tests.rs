@@ -206,6 +206,28 @@ fn text_is_compared_as_a_person_reads_it() {
 }
 
 #[test]
+fn words_and_numbers_are_found_whole_or_not_at_all() {
+    for (text, part, expected) in [
+        ("take 50 mg daily", "50 mg", true),
+        ("take 250 mg", "50 mg", false),
+        ("2.50 mg", "50 mg", false),
+        ("50.5 mg", "50", false),
+        ("it was 50.", "50", true),
+        ("500, then 50, then", "50", true),
+        ("1,500", "500", false),
+        ("50mg", "50", true),
+        ("no ache, headache", "ache", true),
+        ("headaches", "ache", false),
+        ("(50 mg)", "50 mg", true),
+        ("x", "", false),
+    ] {
+        let names = (json!(text), json!(part));
+        let names = [("text", &names.0), ("part", &names.1)];
+        assert_eq!(eval("contains_words(text, part)", &names), Ok(json!(expected)), "{text} {part}");
+    }
+}
+
+#[test]
 fn searching_more_text_than_an_evaluation_may_read_is_an_error() {
     let task = json!({"text": "a".repeat(1 << 20), "list": vec!["b"; 1_000]});
     let started = std::time::Instant::now();
@@ -317,4 +339,10 @@ fn hostile_sources_are_refused_or_compiled() {
         }
     }
     assert!(compiled > 10, "seed {seed}: {compiled} compiled");
+}
+
+#[test]
+fn expressions_are_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    shared(&Expression::compile("task.id").unwrap());
 }

@@ -89,7 +89,9 @@ mod tests {
     use std::path::Path;
 
     fn parse(text: &str) -> Result<Settings, Problems> {
-        Settings::parse(Path::new("tidegate.toml"), text, &|_| Some("http://127.0.0.1:1".to_owned()))
+        Settings::parse(Path::new("tidegate.toml"), text, &|name| {
+            name.ends_with("_KEY").then(|| "a-key".to_owned())
+        })
     }
 
     #[test]

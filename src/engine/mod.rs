@@ -4,7 +4,9 @@
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.
 
+pub mod crash;
 pub mod embedded;
+pub mod follow;
 
 use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
@@ -31,12 +33,19 @@ pub struct Delivery {
 #[derive(Debug)]
 pub enum Event {
     /// Records that are already complete are never delivered.
-    Assigned { lease: Lease },
+    Assigned {
+        lease: Lease,
+    },
     Record(Delivery),
     /// Dispatch nothing more; hand in what is finished.
-    Draining { lease: Lease, until: Instant },
+    Draining {
+        lease: Lease,
+        until: Instant,
+    },
     /// Completions under this lease are void from now on.
-    Revoked { lease: Lease },
+    Revoked {
+        lease: Lease,
+    },
     Health(Health),
 }
 
@@ -45,9 +54,13 @@ pub enum Event {
 pub enum Health {
     Well,
     /// Intake has stopped (disk full, ledger or broker away); it goes on by itself.
-    Paused { why: String },
+    Paused {
+        why: String,
+    },
     /// The engine has ended and will deliver nothing more.
-    Gone { why: String },
+    Gone {
+        why: String,
+    },
 }
 
 /// The ledger or the log cannot be reached, or cannot take writes. Nothing has been decided.
@@ -157,23 +170,47 @@ pub enum AppendError {
 /// engine's; until a lease is confirmed, calls under it wait or answer `Unavailable`.
 pub trait Ledger: Send + Sync {
     /// `decider`: the position of the decision that asks on behalf of the review item's token.
-    fn admit(&self, d: &Delivery, t: &Token, decider: Option<Position>) -> BoxFuture<'static, Result<Admission, Unavailable>>;
+    fn admit(
+        &self,
+        d: &Delivery,
+        t: &Token,
+        decider: Option<Position>,
+    ) -> BoxFuture<'static, Result<Admission, Unavailable>>;
     /// A record that cannot be a task under the rules of today, but whose key is known.
     fn refuse(&self, d: &Delivery, t: &Token) -> BoxFuture<'static, Result<Admission, Unavailable>>;
     fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>>;
     /// Claims in key order: what is open, since when. `max` at most 1,000.
-    fn list(&self, after: Option<ScopedKey>, max: usize) -> BoxFuture<'static, Result<Vec<ClaimView>, Unavailable>>;
+    fn list(
+        &self,
+        after: Option<ScopedKey>,
+        max: usize,
+    ) -> BoxFuture<'static, Result<Vec<ClaimView>, Unavailable>>;
     /// A look-up found in the log that the chain of `token` has its outcome there (read repair).
-    fn repair(&self, token: &Token, outcome: crate::outcome::OutcomeKind, at: Position) -> BoxFuture<'static, Result<(), Unavailable>>;
+    fn repair(
+        &self,
+        token: &Token,
+        outcome: crate::outcome::OutcomeKind,
+        at: Position,
+    ) -> BoxFuture<'static, Result<(), Unavailable>>;
 }
 
 /// What a claim has asked of the outside world, each thing once.
 pub trait Journal: Send + Sync {
     /// `deadline` is counted from now, by the ledger's clock.
-    fn start(&self, c: &Claim, slot: &Slot, deadline: Duration) -> BoxFuture<'static, Result<Started, Unavailable>>;
+    fn start(
+        &self,
+        c: &Claim,
+        slot: &Slot,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Started, Unavailable>>;
     fn bar(&self, c: &Claim, slot: &Slot) -> BoxFuture<'static, Result<crate::dedupe::Bar, Unavailable>>;
     /// First wins: the winner's value, and whether the token stands. Unavailable: held, and stored first on return.
-    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>>;
+    fn store(
+        &self,
+        c: &Claim,
+        slot: &Slot,
+        value: Bytes,
+    ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>>;
     /// On every orderly exit: frees what this nonce started and did not send.
     fn release(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>>;
 }

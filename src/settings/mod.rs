@@ -18,7 +18,6 @@ mod http;
 mod intake;
 mod kind;
 mod model;
-mod parts;
 mod plan;
 mod problems;
 mod quantity;
@@ -42,9 +41,9 @@ pub use problems::{Place, Problem, Problems};
 pub use topics::{TopicNames, topics};
 pub use worker::{LogFormat, LogSettings, WorkerSettings};
 
+use crate::infer::Model;
 use catalogue::Catalogue;
 use context::Context;
-use parts::infer::Model;
 use problems::Report;
 use raw::RawSettings;
 use source::Source;

@@ -6,10 +6,10 @@
 use super::bounds::within;
 use super::catalogue::quoted;
 use super::context::Context;
-use super::parts::infer::{Api, Model, Price, Timeouts, provider};
 use super::raw::{RawModel, RawPrice};
 use super::secret;
 use super::written::Field;
+use crate::infer::{Api, Model, Price, Timeouts, provider};
 use secrecy::SecretString;
 use serde_json::Value;
 use std::ops::Range;

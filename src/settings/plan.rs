@@ -5,9 +5,9 @@
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::kind::{Ask, Step, StepKind};
-use super::parts::infer::{Model, Prompt};
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
+use crate::infer::{Model, Prompt};
 use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
@@ -235,7 +235,7 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
     match Prompt::compile(&name, &source) {
         Ok(prompt) => Some(prompt),
         Err(e) => {
-            let help = "Jinja; the names `task` and `schema` can be used";
+            let help = "Jinja; `task` is the payload";
             cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
             None
         }

@@ -62,7 +62,7 @@ written! {
         /// fallbacks. 1 to 8. Without `models` and `ask` the kind copies its payload.
         models: Vec<Spanned<String>>,
         /// The prompt: a text, or the path of a file (one word ending in .md, .txt, .j2 or .jinja).
-        /// Jinja marks may use `task` and `schema`; without marks the payload is appended as marked data.
+        /// Jinja marks may use `task`, with the filters `json` and `data`; without marks the payload is appended as marked data.
         ask: String,
         /// What an answer must satisfy: path of a JSON Schema, or the shorthand: field = a list (one of
         /// these), `string`, `number`, `integer`, `boolean`, `date`, with `?` (may be null) or `[]` (list).
@@ -205,7 +205,7 @@ written! {
     RawTimeouts {
         /// To connect. Default 5s, 10ms to 1m.
         connect: Duration,
-        /// From the request to the first piece of the answer. Default 20s, 10ms to 10m.
+        /// From the request to the first piece of the answer. Default 10s, 10ms to 10m.
         first_token: Duration,
         /// Between two pieces. Default 10s, 10ms to 10m.
         idle: Duration,

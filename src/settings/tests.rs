@@ -1,6 +1,10 @@
 //! What a good file means, and that a bad one says all that is wrong with it.
 
-mod mistakes;
+mod asking;
+mod keys;
+mod kinds;
+mod models;
+mod secrets;
 
 use super::*;
 use crate::weigh::Start;
@@ -128,39 +132,6 @@ from = "x"
     let lines: Vec<_> = problems.all.iter().map(|p| p.at.as_ref().unwrap().line).collect();
     assert_eq!(lines, [3, 4, 5, 8, 10, 12, 14, 15, 16, 17, 18, 20], "{problems}");
     assert!(problems.to_string().ends_with("12 problems in tidegate.toml"));
-}
-
-#[test]
-fn secrets_are_never_shown() {
-    let text = format!(
-        "{FOUR_LINES}[models.\"openai/gpt-5-mini\"]\nheaders = {{ authorization = \"env:ANTHROPIC_API_KEY\", \
-         x-team = \"plain-but-perhaps-secret\" }}\n"
-    );
-    let settings = load(&text);
-    let model = &settings.models[0];
-    assert!(model.key.is_some() && model.headers.len() == 2, "the secrets are there");
-    let shown = [
-        format!("{settings:?}"),
-        format!("{:?}", settings.kinds),
-        format!("{:?}", settings.models),
-        settings.resolved().to_string(),
-        settings.resolved_text(),
-    ];
-    for shown in shown {
-        for secret in [OPENAI_KEY, ANTHROPIC_KEY, "plain-but-perhaps-secret"] {
-            assert!(!shown.contains(secret), "a secret is in\n{shown}");
-        }
-    }
-}
-
-#[test]
-fn a_secret_may_lie_in_a_file() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("key"), "sk-from-file\n").unwrap();
-    let text = FOUR_LINES.to_owned() + "[models.\"openai/gpt-5-mini\"]\nkey = \"file:key\"\n";
-    let settings = Settings::parse(&dir.path().join("t.toml"), &text, &keys).unwrap();
-    let key = settings.models[0].key.as_ref().unwrap();
-    assert_eq!(secrecy::ExposeSecret::expose_secret(key), "sk-from-file");
 }
 
 #[test]
@@ -351,4 +322,15 @@ fn what_is_in_force_is_toml_again() {
     let table: toml::Table = toml::from_str(&shown).unwrap();
     assert_eq!(table["tasks"]["ticket"]["review"]["below"].as_float(), Some(0.85));
     assert_eq!(table["models"]["openai/gpt-5-mini"]["key"].as_str(), Some("hidden"));
+}
+
+#[test]
+fn the_log_may_be_made_louder_for_one_run() {
+    let text = "[tasks.copy]\n[log]\nlevel = \"warn\"\n";
+    let with = |level: &'static str| {
+        Settings::parse(Path::new("t.toml"), text, &|name| (name == "TIDEGATE_LOG").then(|| level.to_owned()))
+    };
+    assert_eq!(load(text).log.level, "warn");
+    assert_eq!(with("debug").unwrap().log.level, "debug");
+    assert!(with("loud").unwrap_err().to_string().contains("TIDEGATE_LOG is not a level"));
 }
