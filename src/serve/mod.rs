@@ -127,7 +127,7 @@ fn result_topics(settings: &Settings) -> Vec<Topic> {
 /// All routes. [`run`] also does what has to go on in the background.
 pub fn router(app: App) -> Router {
     Router::new()
-        .route("/v1/tasks", post(tasks::submit))
+        .route("/v1/tasks", post(tasks::submit).get(tasks::by_query))
         .route("/v1/tasks/{key}", get(tasks::by_key))
         .route("/v1/tasks/{kind}/{key}", get(tasks::by_kind_and_key))
         .route("/v1/results", get(results::events))

@@ -351,6 +351,25 @@ pub(super) async fn by_key(
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    key: String,
+    kind: Option<String>,
+    #[serde(default)]
+    tenant: String,
+}
+
+/// The same, for keys that a path cannot hold (`.` and `..`: clients take them for steps).
+pub(super) async fn by_query(State(app): State<App>, wanted: Result<Query<Wanted>, QueryRejection>) -> Result<Response, ApiError> {
+    let Query(Wanted { key, kind, tenant }) = wanted?;
+    let whose = Ok(Query(Whose { tenant }));
+    match kind {
+        Some(kind) => by_kind_and_key(State(app), Ok(Path((kind, key))), whose).await,
+        None => by_key(State(app), Ok(Path(key)), whose).await,
+    }
+}
+
 fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
     if key.is_empty() || key.len() > KEY_MAX || tenant.len() > KEY_MAX {
         return Err(ApiError::bad("the key is empty or longer than 1,024 bytes", "no task has such a key"));
