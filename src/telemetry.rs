@@ -168,6 +168,10 @@ mod tests {
                 files.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
                 continue;
             }
+            // This file is the list, and tests it.
+            if path.ends_with("src/telemetry.rs") {
+                continue;
+            }
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             for (at, _) in text.match_indices("\"tidegate_") {
                 let name = text[at + 1..].split('"').next().unwrap();
