@@ -4,7 +4,9 @@
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.
 
+pub mod crash;
 pub mod embedded;
+pub mod follow;
 
 use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};

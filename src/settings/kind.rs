@@ -7,9 +7,6 @@ use super::bounds::{choice, name_is_plain, within};
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::intake;
-use super::parts::infer::{Model, Prompt};
-use super::parts::validate::{Rule, Schema};
-use super::parts::weigh::ReviewRules;
 use super::plan;
 use super::raw::RawKind;
 use super::resolved;
@@ -17,7 +14,10 @@ use super::review;
 use super::topics::TopicNames;
 use crate::cel::Expression;
 use crate::dedupe::Slot;
+use crate::infer::{Model, Prompt};
 use crate::task::{PrintRule, Topic};
+use crate::validate::{Rule, Schema};
+use crate::weigh::ReviewRules;
 use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
@@ -55,6 +55,28 @@ pub struct Kind {
     pub data: Option<Arc<str>>,
     /// First 16 hex digits of BLAKE3 over what decides this kind's outcomes; `made_by` carries it.
     pub digest: String,
+}
+
+impl Kind {
+    /// The models its question goes to; `None` where none is asked.
+    pub fn lineup(&self) -> Option<&[Arc<Model>]> {
+        self.plan
+            .iter()
+            .map(|step| match &step.what {
+                StepKind::Ask(ask) => ask.models.as_slice(),
+            })
+            .next()
+    }
+
+    /// What its answer must satisfy; `None` where no model is asked.
+    pub fn answer_schema(&self) -> Option<&Schema> {
+        self.plan
+            .iter()
+            .map(|step| match &step.what {
+                StepKind::Ask(ask) => &ask.answer,
+            })
+            .next_back()
+    }
 }
 
 /// What happens to a second payload under a known key.

@@ -5,10 +5,10 @@
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::kind::{Ask, Step, StepKind};
-use super::parts::infer::{Model, Prompt};
-use super::parts::validate::Schema;
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
+use crate::infer::{Model, Prompt};
+use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
 use std::sync::Arc;
@@ -192,25 +192,26 @@ impl Asking<'_> {
 /// Reads and compiles a schema: a path, or the shorthand.
 pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Context<'_>) -> Option<Schema> {
     let given = field.given()?;
-    let compiled = match given.get_ref() {
-        RawSchema::Shorthand(fields) => Schema::from_shorthand(fields).map_err(|e| (place.to_owned(), e)),
+    let (name, compiled) = match given.get_ref() {
+        RawSchema::Shorthand(fields, _) => (format!("`{place}`"), Schema::from_shorthand(fields)),
         RawSchema::Path(file) => {
+            let name = format!("the {role} {}", cx.path(file).display());
             let text = cx.file(file, given.span(), role)?;
-            let json: Value = match serde_json::from_str(&text) {
-                Ok(json) => json,
+            match serde_json::from_str(&text) {
+                Ok(json) => (name, Schema::compile(json)),
                 Err(e) => {
-                    let what = format!("the {role} {} is not JSON: {e}", cx.path(file).display());
-                    cx.report.add(given.span(), what, "mend the file; YAML and comments are not read");
+                    let help = "mend the file; YAML and comments are not read";
+                    cx.report.add(given.span(), format!("{name} is not JSON: {e}"), help);
                     return None;
                 }
-            };
-            Schema::compile(json).map_err(|e| (cx.path(file).display().to_string(), e))
+            }
         }
     };
     match compiled {
         Ok(schema) => Some(schema),
-        Err((what, e)) => {
-            cx.report.bare(given.span(), format!("{what} is not a schema that can be used: {e}"));
+        Err(e) => {
+            let span = given.get_ref().place(&e.path).unwrap_or(given.span());
+            cx.report.bare(span, format!("{name} cannot be used: {e}"));
             None
         }
     }
@@ -234,7 +235,7 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
     match Prompt::compile(&name, &source) {
         Ok(prompt) => Some(prompt),
         Err(e) => {
-            let help = "Jinja; the names `task` and `schema` can be used";
+            let help = "Jinja; `task` is the payload";
             cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
             None
         }
@@ -245,7 +246,14 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
 /// themselves: a fallback answers the same question.
 fn digest(prompt: &Prompt, answer: &Schema, models: &[Arc<Model>]) -> String {
     let mut hash = blake3::Hasher::new();
-    let params: Vec<String> = models.iter().map(|m| Value::Object(m.params.clone()).to_string()).collect();
+    let mut params: Vec<String> = models
+        .iter()
+        .filter(|m| !m.params.is_empty())
+        .map(|m| Value::Object(m.params.clone()).to_string())
+        .collect();
+    // The order of the line-up is no part of the question.
+    params.sort_unstable();
+    params.dedup();
     for part in [prompt.source(), &answer.json().to_string(), &params.join("\n")] {
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
