@@ -4,6 +4,7 @@
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.
 
+pub mod crash;
 pub mod embedded;
 
 use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
