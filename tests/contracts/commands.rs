@@ -12,11 +12,11 @@ answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "
 fn tidegate(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.current_dir(dir).args(args).env_clear().env("ANTHROPIC_API_KEY", "sk-live-not-to-be-shown");
-    command.env("OPENAI_BASE_URL", "http://127.0.0.1:9/v1").output().unwrap()
+    command.env("OPENAI_BASE_URL", "http://127.0.0.1:9/v1").output().unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap_or_else(|e| panic!("{e}"));
     assert!(!text.contains("sk-live"), "a secret is shown:\n{text}");
     assert!(!text.contains('\u{1b}'), "colour in a pipe:\n{text}");
     text
@@ -45,17 +45,12 @@ fn mistakes_end_with_2_and_point_at_their_lines() {
     let dir = tempfile::tempdir().unwrap();
     let bad = FOUR_LINES.replace("models", "modles") + "reveiw = { below = 0.9 }\n";
     std::fs::write(dir.path().join("bad.toml"), bad).unwrap();
-    for command in ["check"] {
-        let said = tidegate(dir.path(), &["--config", "bad.toml", command]);
-        let words = text(&said.stderr);
-        assert_eq!(said.status.code(), Some(2), "{command}: {words}");
-        assert!(
-            words.contains("error: unknown key `modles` in [tasks.ticket]\n --> bad.toml:2:1"),
-            "{words}"
-        );
-        assert!(words.contains("--> bad.toml:5:1") && words.contains("did you mean `review`?"), "{words}");
-        assert!(words.trim_end().ends_with("2 problems in bad.toml"), "{words}");
-    }
+    let said = tidegate(dir.path(), &["--config", "bad.toml", "check"]);
+    let words = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(2), "{words}");
+    assert!(words.contains("error: unknown key `modles` in [tasks.ticket]\n --> bad.toml:2:1"), "{words}");
+    assert!(words.contains("--> bad.toml:5:1") && words.contains("did you mean `review`?"), "{words}");
+    assert!(words.trim_end().ends_with("2 problems in bad.toml"), "{words}");
     let said = tidegate(dir.path(), &["--config", "bad.toml", "check", "--json"]);
     assert_eq!(said.status.code(), Some(2));
     let json: serde_json::Value = serde_json::from_str(&text(&said.stdout)).unwrap();
