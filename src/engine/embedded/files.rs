@@ -17,8 +17,10 @@ pub trait Files: Send + Sync + Debug + 'static {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names and sizes of the files in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
-    /// For reading and writing; made empty if it is not there.
+    /// For reading and writing; must be there.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// The same; made empty if it is not there.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// `None`: another process has it. Held until the answer is dropped.
@@ -64,6 +66,10 @@ impl Files for Disk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(Real(fs::OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         Ok(Arc::new(Real(file)))
     }
