@@ -163,8 +163,8 @@ impl Models {
         let Ok(started) = call.journal.start(call.claim, call.slot, total).await else {
             return Step::Pause(AWAY);
         };
-        let (repeat, deaths) = match started {
-            Started::Go { repeat, deaths } => (repeat, deaths),
+        let (repeat, times, deaths) = match started {
+            Started::Go { repeat, times, deaths } => (repeat, times, deaths),
             Started::Done(value) => return Step::Ended(stored(&value, at)),
             Started::Barred => return Step::Ended(Called::Barred),
             Started::Busy(wait) => return Step::Pause(wait),
@@ -172,7 +172,7 @@ impl Models {
             Started::Stale | Started::Unknown => return Step::Ended(Called::Stale),
         };
         at.granted = true;
-        at.repeats += u32::from(repeat);
+        at.repeats = times;
         if repeat {
             observe::repeated(&turn.running.model.name);
         }

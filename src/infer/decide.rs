@@ -49,6 +49,7 @@ pub(super) struct Progress {
     /// Tokens of tries that failed, and what they cost; `None` once a price is unknown.
     pub(super) tokens: (u64, u64),
     pub(super) cost: Option<f64>,
+    /// How often the slot was granted again, by this delivery and all before it.
     pub(super) repeats: u32,
     /// Waited since the last try.
     pub(super) waited: Duration,

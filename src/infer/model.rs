@@ -64,6 +64,6 @@ impl Model {
 
     /// A rough count, three bytes a token: errs on the side of too many for English.
     pub(super) fn fits(&self, bytes: usize) -> bool {
-        self.window_tokens.is_none_or(|window| bytes / 3 <= window as usize)
+        self.window_tokens.is_none_or(|window| bytes.div_ceil(3) <= window as usize)
     }
 }

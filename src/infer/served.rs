@@ -17,6 +17,8 @@ pub(super) enum Reply {
     /// These pieces, then nothing, and no end.
     ThenSilence(Vec<Vec<u8>>),
     Status(u16, &'static str, Vec<(&'static str, &'static str)>),
+    /// Only after this long.
+    After(Duration, Box<Reply>),
 }
 
 pub(super) struct Served {
@@ -41,7 +43,12 @@ pub(super) async fn serve(replies: Vec<Reply>) -> Served {
                 seen.push(slot.unwrap_or_default());
                 seen.len() - 1
             };
-            response(replies[n.min(replies.len() - 1)].clone())
+            let mut reply = replies[n.min(replies.len() - 1)].clone();
+            if let Reply::After(wait, then) = reply {
+                tokio::time::sleep(wait).await;
+                reply = *then;
+            }
+            response(reply)
         }
     });
     let mut owner = JoinSet::new();
@@ -59,6 +66,7 @@ fn response(reply: Reply) -> Response<Body> {
             let silence = futures::stream::pending();
             Response::new(Body::from_stream(futures::stream::iter(pieces.into_iter().map(ok)).chain(silence)))
         }
+        Reply::After(..) => unreachable!("waited for already"),
         Reply::Status(status, body, headers) => {
             let builder =
                 headers.iter().fold(Response::builder().status(status), |b, (n, v)| b.header(*n, *v));
@@ -76,13 +84,17 @@ pub(super) fn says(text: &str) -> Reply {
 }
 
 pub(super) fn model(name: &str, url: &str, api: Api) -> Arc<Model> {
-    model_with(name, url, api, serde_json::json!({}))
+    Arc::new(plain(name, url, api))
 }
 
 /// A model whose requests carry these parameters.
-pub(super) fn model_with(name: &str, url: &str, api: Api, params: serde_json::Value) -> Arc<Model> {
+pub(super) fn model_with(name: &str, url: &str, api: Api, params: serde_json::Value) -> Model {
+    Model { params: params.as_object().cloned().unwrap_or_default(), ..plain(name, url, api) }
+}
+
+pub(super) fn plain(name: &str, url: &str, api: Api) -> Model {
     let short = Duration::from_millis(300);
-    Arc::new(Model {
+    Model {
         name: name.into(),
         provider: "test".into(),
         api,
@@ -91,8 +103,8 @@ pub(super) fn model_with(name: &str, url: &str, api: Api, params: serde_json::Va
         key: None,
         window_tokens: None,
         price: None,
-        params: params.as_object().cloned().unwrap_or_default(),
+        params: serde_json::Map::new(),
         headers: vec![],
         timeouts: Timeouts { connect: short, first_token: short, idle: short, total: Duration::from_secs(2) },
-    })
+    }
 }
