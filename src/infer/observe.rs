@@ -31,7 +31,7 @@ pub(super) fn ended(model: &Model, ended: &Result<Stream, Failure>, took: Durati
     }
     for (kind, count) in [("input", tokens.0), ("output", tokens.1)] {
         metrics::counter!(
-            "gen_ai_client_token_usage",
+            "gen_ai_client_token_usage_total",
             "model" => name.clone(), "provider" => provider.clone(), "token_type" => kind
         )
         .increment(count);
