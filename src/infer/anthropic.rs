@@ -85,7 +85,7 @@ pub(super) fn judge(stream: &Stream) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::infer::model::Api;
-    use crate::infer::served::model_with;
+    use crate::infer::tests::model_with;
 
     fn body_for(name: &str, schema: Value) -> Value {
         let model = model_with(name, "http://x/v1", Api::Anthropic, json!({ "max_tokens": 50 }));

@@ -221,8 +221,8 @@ pub(super) fn millis(d: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::served::{Reply, Served, model, says, serve};
     use super::*;
+    use crate::infer::tests::{Reply, Served, model, says, serve};
 
     async fn ask(reply: Reply, api: Api) -> Result<Stream, Failure> {
         let served: Served = serve(vec![reply]).await;
@@ -327,5 +327,58 @@ mod tests {
         let overloaded = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
         let f = ask(Reply::Pieces(vec![overloaded.as_bytes().to_vec()]), Api::Anthropic).await.unwrap_err();
         assert_eq!(f.class, Class::Overloaded, "an error inside a stream that began well");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_hangs_after_the_finish_signal_costs_a_second_and_not_the_answer() {
+        let finish = data(r#"{"choices":[{"delta":{"content":"1}"},"finish_reason":"stop"}]}"#);
+        let hangs = ask(Reply::ThenSilence(vec![data(BEGINS), finish]), Api::OpenAi).await.unwrap();
+        assert_eq!(hangs.text, r#"{"a":1}"#);
+    }
+
+    #[tokio::test]
+    async fn pings_are_no_first_token_and_drops_without_end_are_bounded_by_the_total() {
+        let ms = Duration::from_millis;
+        let pings = Reply::Drip(vec![], ms(5), b": ping\n\n".to_vec());
+        let f = ask(pings, Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.first_token_ms), (Class::Timeout, None));
+        assert!(f.detail.contains("no first token"), "{}", f.detail);
+        let drops = Reply::Drip(vec![], ms(50), data(r#"{"choices":[{"delta":{"content":"x"}}]}"#));
+        let f = ask(drops, Api::OpenAi).await.unwrap_err();
+        assert!(f.class == Class::Timeout && f.first_token_ms.is_some(), "{f:?}");
+        assert!(!f.ours, "the limit was the model's own");
+    }
+
+    #[tokio::test]
+    async fn a_model_that_thinks_aloud_is_not_silent() {
+        let thought = data(r#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#);
+        let end = data(r#"{"choices":[{"delta":{"content":"{}"},"finish_reason":"stop"}]}"#);
+        let thinks = Reply::Drip(vec![thought], Duration::from_millis(250), end);
+        assert_eq!(ask(thinks, Api::OpenAi).await.unwrap().text, "{}");
+    }
+
+    #[tokio::test]
+    async fn what_a_cut_answer_cost_is_kept() {
+        let cut = data(r#"{"choices":[{"delta":{"content":"{"},"finish_reason":"length"}]}"#);
+        let usage = data(r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#);
+        let f = ask(Reply::Pieces(vec![cut, usage]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.tokens, f.partial.as_deref()), (Class::Cut, (7, 3), Some("{")));
+    }
+
+    #[tokio::test]
+    async fn a_last_word_is_heard_and_a_long_error_page_is_bounded() {
+        let reply = Reply::Status(500, "<html>", vec![("x-should-retry", "false")]);
+        let f = ask(reply, Api::OpenAi).await.unwrap_err();
+        assert!(f.final_word && f.class == Class::Transient);
+        let page: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+        let f = ask(Reply::Status(502, page, vec![]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.detail.len()), (Class::Transient, 300));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_in_the_middle_of_a_character_is_malformed() {
+        let torn = b"data: {\"choices\":[{\"delta\":{\"content\":\"gr\xc3".to_vec();
+        let f = ask(Reply::Pieces(vec![torn]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(f.class, Class::Malformed);
     }
 }

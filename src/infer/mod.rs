@@ -29,11 +29,11 @@ mod openai;
 mod prompt;
 pub mod provider;
 mod retry;
-#[cfg(test)]
-mod served;
 mod sorting;
 mod sse;
 mod structured;
+#[cfg(test)]
+mod tests;
 
 pub use allowance::Allowance;
 pub use answer::{Answer, TryNote, Usage};

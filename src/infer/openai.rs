@@ -50,7 +50,8 @@ pub(super) fn take(event: &Event, so_far: &mut Stream) -> Result<bool, Failure> 
     }
     let choice = &chunk["choices"][0];
     for (name, into) in [("content", &mut so_far.text), ("refusal", &mut so_far.refusal)] {
-        if let Some(text) = choice["delta"][name].as_str() {
+        // The answer ends with its finish signal.
+        if let (Some(text), None) = (choice["delta"][name].as_str(), &so_far.finish) {
             into.push_str(text);
         }
     }
@@ -80,7 +81,7 @@ pub(super) fn judge(stream: &Stream) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::infer::model::Api;
-    use crate::infer::served::model_with;
+    use crate::infer::tests::model_with;
 
     fn body_for(schema: Option<Value>, params: Value) -> Value {
         let model = model_with("m", "http://x/v1", Api::OpenAi, params);

@@ -156,7 +156,7 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
         300..=399 | 404 | 405 | 406 | 410 | 415 | 501 => Class::Misconfigured,
         408 | 409 | 425 => Class::Transient,
         503 | 529 => Class::Overloaded,
-        402..=499 => Class::BadRequest,
+        other if (400..500).contains(&other) => Class::BadRequest,
         _ => Class::Transient,
     };
     Failure { status: Some(status), hint, ..Failure::new(class, &said.message) }

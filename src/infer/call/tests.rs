@@ -4,7 +4,7 @@ use super::*;
 use crate::dedupe::{self, Ask, Bar, Entry, Fence, Holder, Instance, Nonce, Observer, SlotKind, SlotName};
 use crate::engine::{Lease, Unavailable};
 use crate::infer::model::Api;
-use crate::infer::served::{Reply, Served, model, says, serve};
+use crate::infer::tests::{Reply, Served, model, says, serve};
 use crate::task::{Fingerprint, Origin, Partition, Position, PrintRule, ScopedKey, Token, Topic};
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -394,7 +394,7 @@ async fn p7_calls_to_a_dead_model_stop_and_the_spare_answers_everything() {
 #[tokio::test]
 async fn a_task_too_long_for_a_model_is_only_given_to_one_it_fits() {
     let w = world(vec![vec![says("small")], vec![says("large")]], Memory::default()).await;
-    let mut small = crate::infer::served::plain("model-0", &w.servers[0].url, Api::OpenAi);
+    let mut small = crate::infer::tests::plain("model-0", &w.servers[0].url, Api::OpenAi);
     small.window_tokens = Some(1);
     let lineup = vec![Arc::new(small), w.lineup[1].clone()];
     let models = Models::new(&lineup, 100_000).unwrap();

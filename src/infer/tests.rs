@@ -16,6 +16,8 @@ pub(super) enum Reply {
     Pieces(Vec<Vec<u8>>),
     /// These pieces, then nothing, and no end.
     ThenSilence(Vec<Vec<u8>>),
+    /// These pieces, then the last argument again and again, without end.
+    Drip(Vec<Vec<u8>>, Duration, Vec<u8>),
     Status(u16, &'static str, Vec<(&'static str, &'static str)>),
     /// Only after this long.
     After(Duration, Box<Reply>),
@@ -67,6 +69,13 @@ fn response(reply: Reply) -> Response<Body> {
             Response::new(Body::from_stream(futures::stream::iter(pieces.into_iter().map(ok)).chain(silence)))
         }
         Reply::After(..) => unreachable!("waited for already"),
+        Reply::Drip(pieces, every, drop) => {
+            let drops = futures::stream::repeat(drop).then(move |drop| async move {
+                tokio::time::sleep(every).await;
+                drop
+            });
+            Response::new(Body::from_stream(futures::stream::iter(pieces).chain(drops).map(ok)))
+        }
         Reply::Status(status, body, headers) => {
             let builder =
                 headers.iter().fold(Response::builder().status(status), |b, (n, v)| b.header(*n, *v));
