@@ -90,7 +90,7 @@ impl Observer for Sees {
     }
 }
 
-pub(super) const GO: Started = Started::Go { repeat: false, deaths: 0 };
+pub(super) const GO: Started = Started::Go { repeat: false, times: 0, deaths: 0 };
 
 /// `theirs` starts the slot.
 pub(super) fn started_by(entry: &mut Option<Entry>, by: &Holder, slot: &Slot) {
