@@ -17,6 +17,7 @@ pub mod settings;
 pub mod simulate;
 pub mod task;
 pub mod telemetry;
+pub mod token;
 pub mod trail;
 pub mod validate;
 pub mod weigh;

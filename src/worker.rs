@@ -1,1 +1,239 @@
-//! Many tasks at once: bounds, drain, shutdown.
+//! Many tasks at once: bounds on what is in flight, holding a kind whose models are all away,
+//! drain and shutdown. What happens to one task is `pipeline.rs`.
+
+use crate::consume::Kinds;
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
+use crate::infer::Models;
+use crate::pipeline::{Done, Pipeline};
+use crate::settings::Settings;
+use crate::task::Topic;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How often the line-ups are looked at. Well below `HOLD_AFTER`, and cheap: a few locks per kind.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A kind is held once no model of its line-up has been available for this long; shorter gaps are
+/// ridden out in place (`design/model-calls.md`, "Pause consumption").
+const HOLD_AFTER: Duration = Duration::from_secs(2);
+
+/// What runs and what is held, for `status` and the API.
+#[derive(Clone, Default)]
+pub struct View {
+    held: Arc<RwLock<Vec<Held>>>,
+}
+
+/// A topic that is not read now.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Held {
+    pub topic: String,
+    pub kinds: Vec<String>,
+    pub why: String,
+}
+
+impl View {
+    pub fn held(&self) -> Vec<Held> {
+        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+pub struct Worker {
+    engine: Engine,
+    settings: Arc<Settings>,
+    kinds: Arc<Kinds>,
+    models: Arc<Models>,
+    pipeline: Arc<Pipeline>,
+    view: View,
+}
+
+impl Worker {
+    pub fn new(engine: Engine, settings: Arc<Settings>, kinds: Arc<Kinds>, models: Arc<Models>) -> Self {
+        let pipeline =
+            Arc::new(Pipeline::new(engine.clone(), settings.clone(), kinds.clone(), models.clone()));
+        Worker { engine, settings, kinds, models, pipeline, view: View::default() }
+    }
+
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Runs until `stop`, then drains: no new tasks, running ones may end within the drain budget;
+    /// what is left is given back to the log, its unsent calls to the ledger.
+    pub async fn run(&self, stop: CancellationToken) {
+        let names = &self.settings.topics;
+        let mut topics: Vec<Topic> = self.kinds.topics().cloned().collect();
+        topics.extend(names.retry.iter().map(|(_, topic)| topic.clone()));
+        topics.push(names.resume.clone());
+        let mut group = self.engine.groups.join("worker", &topics);
+        let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
+        let abandon = CancellationToken::new();
+        let mut running = JoinSet::new();
+        let mut leases = Leases::default();
+        let mut holds = Holds::default();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = look.tick() => {
+                    self.hold(&*group, &mut holds, Instant::now());
+                    continue;
+                }
+                Some(_) = running.join_next(), if !running.is_empty() => continue,
+                permit = permits.clone().acquire_owned() => permit,
+            };
+            // The semaphore is never closed.
+            let Ok(permit) = permit else { break };
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = look.tick() => {
+                    self.hold(&*group, &mut holds, Instant::now());
+                    continue;
+                }
+                event = group.next() => event,
+            };
+            match event {
+                Event::Record(delivery) => {
+                    let void = leases.void(&delivery, &abandon);
+                    let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                    running.spawn(async move {
+                        one(&engine, &pipeline, delivery, void).await;
+                        drop(permit);
+                    });
+                }
+                Event::Draining { lease, .. } => group.drained(lease),
+                Event::Revoked { lease } => leases.revoke(&lease),
+                Event::Assigned { .. } => {}
+                Event::Health(health) => tracing::info!(?health, "engine"),
+            }
+        }
+        drain(&mut running, &abandon, self.settings.worker.drain).await;
+    }
+
+    /// Holds the topics of kinds that nobody can serve, and lets them go again.
+    fn hold(&self, group: &dyn Group, holds: &mut Holds, now: Instant) {
+        let mut held = Vec::new();
+        for topic in self.kinds.topics() {
+            let kinds = self.kinds.on(topic);
+            let why = kinds.iter().find_map(|kind| {
+                let lineup = kind.lineup()?;
+                self.models.availability(lineup).unavailable()
+            });
+            let hold = holds.decide(topic, why.is_some(), now);
+            if hold.changed {
+                tracing::info!(%topic, held = hold.held, why = why.as_deref().unwrap_or(""), "intake");
+                group.hold(topic, hold.held);
+            }
+            if hold.held {
+                let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
+                held.push(Held { topic: topic.to_string(), kinds, why: why.unwrap_or_default() });
+            }
+        }
+        *self.view.held.write().unwrap_or_else(std::sync::PoisonError::into_inner) = held;
+    }
+}
+
+/// One record, from delivery to a visible commit.
+async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: CancellationToken) {
+    let Some(done) = pipeline.process(&delivery, &void).await else { return };
+    let Done { completion, smaller } = done;
+    let (lease, offset) = (completion.lease.clone(), completion.offset);
+    match engine.commits.commit(completion).await {
+        Commit::Visible(_) | Commit::Void => {}
+        Commit::TooLarge { output } => {
+            tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
+            let (outputs, mark) = smaller.into_parts();
+            let done = Completion { lease, offset, outputs, urgent: false, mark };
+            if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
+                // A record of bounded size on a topic that takes at least four times the input's limit.
+                tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
+            }
+        }
+    }
+}
+
+/// Running tasks may end by themselves; after the budget they are told to leave, and given a moment for it.
+async fn drain(running: &mut JoinSet<()>, abandon: &CancellationToken, budget: Duration) {
+    let all = |running: &mut JoinSet<()>| {
+        let mut left = std::mem::take(running);
+        async move { while left.join_next().await.is_some() {} }
+    };
+    if running.is_empty() {
+        return;
+    }
+    tracing::info!(tasks = running.len(), budget_s = budget.as_secs(), "draining");
+    let mut left = Box::pin(all(running));
+    if tokio::time::timeout(budget, &mut left).await.is_err() {
+        abandon.cancel();
+        // Releasing a slot is one call to the ledger.
+        if tokio::time::timeout(Duration::from_secs(2), left).await.is_err() {
+            tracing::warn!("some tasks did not leave in time; the log will hand them out again");
+        }
+    }
+}
+
+/// One token per lease: cancelled when it is void, or when the process gives up what runs.
+#[derive(Default)]
+struct Leases {
+    void: HashMap<crate::engine::Lease, CancellationToken>,
+}
+
+impl Leases {
+    fn void(&mut self, delivery: &Delivery, abandon: &CancellationToken) -> CancellationToken {
+        self.void.entry(delivery.lease.clone()).or_insert_with(|| abandon.child_token()).clone()
+    }
+
+    fn revoke(&mut self, lease: &crate::engine::Lease) {
+        if let Some(token) = self.void.remove(lease) {
+            token.cancel();
+        }
+    }
+}
+
+/// Since when each topic has nobody to serve it, and which are held.
+#[derive(Default)]
+struct Holds {
+    since: HashMap<Topic, Instant>,
+    held: HashSet<Topic>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hold {
+    held: bool,
+    changed: bool,
+}
+
+impl Holds {
+    fn decide(&mut self, topic: &Topic, unserved: bool, now: Instant) -> Hold {
+        let held = if unserved {
+            let since = *self.since.entry(topic.clone()).or_insert(now);
+            now.duration_since(since) >= HOLD_AFTER
+        } else {
+            self.since.remove(topic);
+            false
+        };
+        let changed = if held { self.held.insert(topic.clone()) } else { self.held.remove(topic) };
+        Hold { held, changed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_held_only_after_two_seconds_without_a_model_and_let_go_at_once() {
+        let (mut holds, topic, began) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
+        let at = |ms| began + Duration::from_millis(ms);
+        assert_eq!(holds.decide(&topic, true, at(0)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, true, at(1_999)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, true, at(2_000)), Hold { held: true, changed: true });
+        assert_eq!(holds.decide(&topic, true, at(2_200)), Hold { held: true, changed: false });
+        assert_eq!(holds.decide(&topic, false, at(2_400)), Hold { held: false, changed: true });
+        assert_eq!(holds.decide(&topic, true, at(2_600)), Hold { held: false, changed: false });
+    }
+}

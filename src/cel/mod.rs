@@ -14,7 +14,7 @@ mod convert;
 mod functions;
 mod shape;
 
-pub use functions::{contains_text, same_text};
+pub use functions::{contains_text, contains_words, same_text};
 
 use cel::{Context, Env, ExecutionError, ParseErrors, Program};
 use serde_json::Value;
@@ -82,22 +82,35 @@ pub enum EvalError {
     Failed(String),
 }
 
-/// The values an expression sees, converted once for many evaluations.
+/// The values expressions see, converted once for many evaluations on one thread.
 pub struct Names {
-    values: Vec<(String, cel::Value)>,
-    longest: usize,
+    context: Context<'static, 'static>,
+    /// The longest list or object under each name.
+    longest: Vec<(String, usize)>,
+    read: functions::Read,
 }
 
 impl Names {
-    /// Converts the values. JSON integers become CEL ints (above 2^63 − 1: uints), other numbers doubles.
+    /// Converts the values. JSON integers become CEL ints (above 2^63 − 1: uints), other numbers
+    /// doubles.
     pub fn new(names: &[(&str, &Value)]) -> Result<Names, EvalError> {
-        let mut longest = 0;
-        let values = names
-            .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), convert::to_cel(value, &mut longest)?)))
-            .collect::<Result<_, EvalError>>()?;
-        Ok(Names { values, longest })
+        let read = functions::Read::default();
+        let mut context = Context::with_env(environment());
+        functions::register(&mut context, &read);
+        let longest = add(&mut context, names)?;
+        Ok(Names { context, longest, read })
     }
+}
+
+/// Adds values to a context and gives the length of the longest list or object in each.
+fn add(context: &mut Context<'_, '_>, names: &[(&str, &Value)]) -> Result<Vec<(String, usize)>, EvalError> {
+    let mut lengths = Vec::with_capacity(names.len());
+    for (name, value) in names {
+        let mut longest = 0;
+        context.add_variable_from_value(*name, convert::to_cel(value, &mut longest)?);
+        lengths.push(((*name).to_owned(), longest));
+    }
+    Ok(lengths)
 }
 
 impl Expression {
@@ -131,27 +144,19 @@ impl Expression {
 
     /// Evaluates over names converted before, and a few more that hide them.
     pub fn eval_in(&self, names: &Names, more: &[(&str, &Value)]) -> Result<Value, EvalError> {
-        let more = Names::new(more)?;
+        let mut context = names.context.new_inner_scope();
+        let added = add(&mut context, more)?;
+        let used = names.longest.iter().chain(&added).filter(|(name, _)| self.uses(name));
+        let longest = used.map(|(_, len)| *len).max().unwrap_or(0);
         let max = self.list_max();
-        let longest = names.longest.max(more.longest);
         if longest > max {
             return Err(EvalError::ListTooLong { len: longest, max });
         }
+        names.read.begin();
         // A panic of the interpreter is an error of this evaluation and nobody else's.
-        catch_unwind(AssertUnwindSafe(|| self.run(names, &more)))
-            .unwrap_or_else(|_| Err(EvalError::Failed("the interpreter crashed on this value".into())))
-    }
-
-    fn run(&self, names: &Names, more: &Names) -> Result<Value, EvalError> {
-        let mut context = Context::with_env(environment());
-        functions::register(&mut context);
-        for (name, value) in names.values.iter().chain(&more.values) {
-            if self.uses(name) {
-                context.add_variable_from_value(name.as_str(), value.clone());
-            }
-        }
-        let value = self.inner.program.execute(&context).map_err(said)?;
-        convert::to_json(&value, 0)
+        let value = catch_unwind(AssertUnwindSafe(|| self.inner.program.execute(&context)))
+            .map_err(|_| EvalError::Failed("the interpreter crashed on this value".into()))?;
+        convert::to_json(&value.map_err(said)?, 0)
     }
 
     /// The top-level names it uses, sorted; not the variables of its own loops.
@@ -159,7 +164,8 @@ impl Expression {
         self.inner.shape.names.clone()
     }
 
-    fn uses(&self, name: &str) -> bool {
+    /// Does it use this top-level name?
+    pub fn uses(&self, name: &str) -> bool {
         self.inner.shape.names.iter().any(|n| n == name)
     }
 

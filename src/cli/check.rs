@@ -82,3 +82,43 @@ fn asks(kind: &Kind) -> String {
 fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn parse(text: &str) -> Result<Settings, Problems> {
+        Settings::parse(Path::new("tidegate.toml"), text, &|name| {
+            name.ends_with("_KEY").then(|| "a-key".to_owned())
+        })
+    }
+
+    #[test]
+    fn a_good_file_is_told_in_a_few_lines() {
+        let text = "[tasks.ticket]\nmodels = [\"openai/gpt-5-mini\", \"anthropic/claude-haiku-4-5\"]\nask = \"Sort.\"\n\
+                    answer = { a = \"string\" }\nrules = [{ that = \"answer.a != ''\" }]\n[tasks.copy]\n";
+        let expected = "tidegate.toml is good: 2 kinds
+
+  ticket  tasks.ticket -> results
+    asks openai/gpt-5-mini, then anthropic/claude-haiku-4-5
+    a person looks below 0.85, 1 rule
+
+  copy  tasks.copy -> results
+    copies its payload; asks no model
+
+  embedded engine in ./data; answers on http://127.0.0.1:8080
+  everything in force: tidegate check --resolved";
+        assert_eq!(good(&parse(text).unwrap(), false, false), expected);
+    }
+
+    #[test]
+    fn scripts_get_one_object_either_way() {
+        let good: serde_json::Value =
+            serde_json::from_str(&good(&parse("[tasks.copy]\n").unwrap(), true, true)).unwrap();
+        assert_eq!((&good["ok"], &good["worker"]["in_flight"]), (&json!(true), &json!(256)));
+        let bad = bad(&parse("[tasks.copy]\nidentity = 5\n").unwrap_err());
+        let expected = json!({ "line": 2, "column": 12, "width": 1, "quote": "identity = 5" });
+        assert_eq!((&bad["ok"], &bad["problems"][0]["at"]), (&json!(false), &expected));
+    }
+}

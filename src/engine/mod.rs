@@ -6,6 +6,7 @@
 
 pub mod crash;
 pub mod embedded;
+pub mod follow;
 
 use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};

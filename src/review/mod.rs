@@ -1,1 +1,12 @@
-//! The way out of review: the queue, and the arbiter that decides which decision counts.
+//! The way out of review: the queue of open items, and the arbiter that decides which decision counts.
+//!
+//! Consumer offsets are not the queue: reviewers take minutes and finish out of order, so every
+//! process rebuilds the open items from the log, and only the arbiter's commit closes one.
+
+mod arbiter;
+mod queue;
+mod submit;
+
+pub use arbiter::Arbiter;
+pub use queue::{Item, Queue};
+pub use submit::{SubmitError, submit};

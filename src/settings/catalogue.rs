@@ -5,9 +5,9 @@
 
 use super::context::Context;
 use super::model;
-use super::parts::infer::{Model, provider};
 use super::raw::RawModel;
 use super::written::{Named, closest};
+use crate::infer::{Model, provider};
 use std::cell::RefCell;
 use std::sync::Arc;
 use toml::Spanned;

@@ -3,7 +3,7 @@
 use super::bounds::{name_is_plain, within};
 use super::context::Context;
 use super::raw::RawEngine;
-use super::written::Size;
+use super::written::{Field, Size};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl EngineSettings {
 
 fn retention(raw: &RawEngine, window: Duration, cx: &Context<'_>) -> Duration {
     let Some(given) = raw.retention.given() else { return window };
-    if *given.get_ref() < window {
+    if *given.get_ref() < window && !matches!(raw.dedupe_window, Field::Wrong(_)) {
         let what = "`engine.retention` is shorter than `dedupe_window`";
         let help = "a known key is answered from its outcome in the log: keep results at least as long";
         cx.report.add(given.span(), what, help);

@@ -6,13 +6,20 @@
 use super::context::Context;
 use super::written::closest;
 use crate::cel::Expression;
-use super::parts::validate::Schema;
+use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
 
 /// Reports the first field that `expression` reads of `root` (`task`, `answer`) and that `schema` rules out.
-pub(super) fn check(expression: &Expression, root: &str, schema: &Schema, span: Range<usize>, cx: &Context<'_>) {
-    let of_root = |f: &String| f.strip_prefix(root).and_then(|rest| rest.strip_prefix('.')).map(str::to_owned);
+pub(super) fn check(
+    expression: &Expression,
+    root: &str,
+    schema: &Schema,
+    span: Range<usize>,
+    cx: &Context<'_>,
+) {
+    let of_root =
+        |f: &String| f.strip_prefix(root).and_then(|rest| rest.strip_prefix('.')).map(str::to_owned);
     let read = expression.fields().iter().filter_map(of_root);
     check_names(read, root, schema, span, cx);
 }
@@ -42,7 +49,9 @@ pub(super) fn check_names(
 fn closed(schema: &Value) -> Option<Vec<&str>> {
     let schema = schema.as_object()?;
     let composed = ["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties"];
-    if composed.iter().any(|key| schema.contains_key(*key)) || schema.get("additionalProperties") != Some(&Value::Bool(false)) {
+    if composed.iter().any(|key| schema.contains_key(*key))
+        || schema.get("additionalProperties") != Some(&Value::Bool(false))
+    {
         return None;
     }
     Some(schema.get("properties")?.as_object()?.keys().map(String::as_str).collect())

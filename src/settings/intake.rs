@@ -4,13 +4,13 @@ use super::bounds::{choice, name_is_plain};
 use super::context::Context;
 use super::fields;
 use super::kind::OnConflict;
-use super::parts::validate::Schema;
 use super::plan::schema;
 use super::raw::RawKind;
 use super::topics::TopicNames;
 use super::written::{Field, path};
 use crate::cel::Expression;
 use crate::task::{PrintRule, Topic};
+use crate::validate::Schema;
 use toml::Spanned;
 
 pub(super) struct Intake {

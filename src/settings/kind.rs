@@ -7,9 +7,6 @@ use super::bounds::{choice, name_is_plain, within};
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::intake;
-use super::parts::infer::{Model, Prompt};
-use super::parts::validate::{Rule, Schema};
-use super::parts::weigh::ReviewRules;
 use super::plan;
 use super::raw::RawKind;
 use super::resolved;
@@ -17,7 +14,10 @@ use super::review;
 use super::topics::TopicNames;
 use crate::cel::Expression;
 use crate::dedupe::Slot;
+use crate::infer::{Model, Prompt};
 use crate::task::{PrintRule, Topic};
+use crate::validate::{Rule, Schema};
+use crate::weigh::ReviewRules;
 use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
@@ -55,6 +55,28 @@ pub struct Kind {
     pub data: Option<Arc<str>>,
     /// First 16 hex digits of BLAKE3 over what decides this kind's outcomes; `made_by` carries it.
     pub digest: String,
+}
+
+impl Kind {
+    /// The models its question goes to; `None` where none is asked.
+    pub fn lineup(&self) -> Option<&[Arc<Model>]> {
+        self.plan
+            .iter()
+            .map(|step| match &step.what {
+                StepKind::Ask(ask) => ask.models.as_slice(),
+            })
+            .next()
+    }
+
+    /// What its answer must satisfy; `None` where no model is asked.
+    pub fn answer_schema(&self) -> Option<&Schema> {
+        self.plan
+            .iter()
+            .map(|step| match &step.what {
+                StepKind::Ask(ask) => &ask.answer,
+            })
+            .next_back()
+    }
 }
 
 /// What happens to a second payload under a known key.
@@ -138,7 +160,7 @@ impl Kind {
             cx.report.add(name.span(), format!("`{}` cannot be the name of a kind", name.get_ref()), help);
         }
         let intake = intake::resolve(name, raw, topics, prefix, cx);
-        let plan = plan::resolve(name, raw, catalogue, cx);
+        let plan = plan::resolve(name, raw, intake.input.as_ref(), catalogue, cx);
         let (rules, review) = review::resolve(name, raw, plan.as_deref(), intake.input.as_ref(), cx);
         let allowance = AllowanceSettings::resolve(&raw.allowance.or_default(), plan.as_deref(), &place, cx);
         let year = Duration::from_secs(366 * 86_400);

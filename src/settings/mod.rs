@@ -18,7 +18,6 @@ mod http;
 mod intake;
 mod kind;
 mod model;
-mod parts;
 mod plan;
 mod problems;
 mod quantity;
@@ -42,9 +41,9 @@ pub use problems::{Place, Problem, Problems};
 pub use topics::{TopicNames, topics};
 pub use worker::{LogFormat, LogSettings, WorkerSettings};
 
+use crate::infer::Model;
 use catalogue::Catalogue;
 use context::Context;
-use parts::infer::Model;
 use problems::Report;
 use raw::RawSettings;
 use source::Source;
@@ -94,12 +93,13 @@ impl Settings {
         }
         let source = Source::new(&name, text, &hidden);
         let report = Report::new(&source);
-        for error in &errors {
-            let help = "TOML: key = value, texts in quotes, [section] in brackets";
+        // The first alone: what follows from half a file would only hide the real mistake.
+        if let Some(error) = errors.first() {
+            let help = match error.message() {
+                "duplicate key" => "a key or section is given once; join the two",
+                _ => "TOML: key = value, texts in quotes, [section] in brackets",
+            };
             report.add(error.span().unwrap_or(0..0), format!("not valid TOML: {}", error.message()), help);
-        }
-        if !errors.is_empty() {
-            // What follows from half a file would only hide the real mistake.
             report.finish()?;
         }
         let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -6,10 +6,10 @@
 use super::bounds::within;
 use super::catalogue::quoted;
 use super::context::Context;
-use super::parts::infer::{Api, Model, Price, Timeouts, provider};
 use super::raw::{RawModel, RawPrice};
 use super::secret;
 use super::written::Field;
+use crate::infer::{Api, Model, Price, Timeouts, provider};
 use secrecy::SecretString;
 use serde_json::Value;
 use std::ops::Range;
@@ -129,7 +129,7 @@ impl Making<'_> {
             let what = format!("the environment variable {} {what}", provider.url_variable);
             self.cx.report.add(self.span.clone(), what, help);
         }
-        Some(url.trim().trim_end_matches('/').to_owned())
+        Some(versioned(provider.api, url.trim().trim_end_matches('/')))
     }
 
     fn model(&self) -> Option<String> {
@@ -146,7 +146,7 @@ impl Making<'_> {
             return match secret::read(given.get_ref(), self.cx.base, self.cx.env) {
                 Ok(key) => Some(key),
                 Err(why) => {
-                    let help = "set it where `tidegate` is started, or name another with `key`";
+                    let help = given.get_ref().remedy();
                     self.cx.report.add(
                         given.span(),
                         format!("model `{}` has no key: {why}", self.name),
@@ -230,21 +230,18 @@ impl Making<'_> {
                     help,
                 );
             }
-            let read = match secret::SecretRef::parse(value) {
-                Some(_) if !secrets => continue,
-                Some(secret) => secret::read(&secret, self.cx.base, self.cx.env),
-                None => Ok(SecretString::from(value.clone())),
-            };
-            match read {
-                Ok(value) => headers.push((name.get_ref().to_ascii_lowercase(), value)),
-                Err(why) => {
-                    let what = format!(
-                        "the header `{}` of model `{}` has no value: {why}",
-                        name.get_ref(),
-                        self.name
-                    );
-                    self.cx.report.add(name.span(), what, "set it where `tidegate` is started");
-                }
+            let lower = name.get_ref().to_ascii_lowercase();
+            match secret::SecretRef::parse(value) {
+                None => headers.push((lower, SecretString::from(value.clone()))),
+                Some(_) if !secrets => {}
+                Some(place) => match secret::read(&place, self.cx.base, self.cx.env) {
+                    Ok(value) => headers.push((lower, value)),
+                    Err(why) => {
+                        let what =
+                            format!("the header `{lower}` of model `{}` has no value: {why}", self.name);
+                        self.cx.report.add(name.span(), what, place.remedy());
+                    }
+                },
             }
         }
         headers
@@ -265,6 +262,12 @@ impl Making<'_> {
             total: bound(&raw.total, "total", MS * 100, minute * 60).unwrap_or(usual.total),
         }
     }
+}
+
+/// Anthropic's own programs take ANTHROPIC_BASE_URL without the version and add it; so do we. OpenAI's
+/// take OPENAI_BASE_URL with it.
+fn versioned(api: Api, url: &str) -> String {
+    if api == Api::Anthropic && !url.ends_with("/v1") { format!("{url}/v1") } else { url.to_owned() }
 }
 
 /// What is wrong with an address, and what to do.

@@ -4,11 +4,12 @@
 
 use super::catalogue::Catalogue;
 use super::context::Context;
+use super::fields;
 use super::kind::{Ask, Step, StepKind};
-use super::parts::infer::{Model, Prompt};
-use super::parts::validate::Schema;
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
+use crate::infer::{Model, Prompt};
+use crate::validate::Schema;
 use serde_json::Value;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,18 +31,21 @@ struct Asking<'r> {
     answer: &'r Field<RawSchema>,
     models: &'r Field<Vec<Spanned<String>>>,
     sanitizer: &'r Field<String>,
+    /// What payloads look like, where that is known.
+    input: Option<&'r Schema>,
 }
 
 /// The plan; empty for a kind that copies. `None` where something is wrong.
 pub(super) fn resolve(
     name: &Spanned<String>,
     raw: &RawKind,
+    input: Option<&Schema>,
     catalogue: &Catalogue<'_>,
     cx: &Context<'_>,
 ) -> Option<Vec<Step>> {
     let place = path("tasks", name.get_ref());
     if !raw.steps.is_absent() {
-        return steps(&place, raw, catalogue, cx);
+        return steps(&place, raw, input, catalogue, cx);
     }
     if raw.models.is_absent() && raw.ask.is_absent() {
         copies(raw, &place, cx);
@@ -55,6 +59,7 @@ pub(super) fn resolve(
         answer: &raw.answer,
         models: &raw.models,
         sanitizer: &raw.sanitizer,
+        input,
     };
     asking.resolve(raw, catalogue, cx).map(|step| vec![step])
 }
@@ -71,7 +76,13 @@ fn copies(raw: &RawKind, place: &str, cx: &Context<'_>) {
     }
 }
 
-fn steps(place: &str, raw: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>) -> Option<Vec<Step>> {
+fn steps(
+    place: &str,
+    raw: &RawKind,
+    input: Option<&Schema>,
+    catalogue: &Catalogue<'_>,
+    cx: &Context<'_>,
+) -> Option<Vec<Step>> {
     for (key, span) in [("ask", raw.ask.span()), ("answer", raw.answer.span())] {
         if let Some(span) = span {
             let help = "write it into the step, or leave the steps out";
@@ -107,6 +118,7 @@ fn steps(place: &str, raw: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>
         answer: &raw_step.answer,
         models: if raw_step.models.is_absent() { &raw.models } else { &raw_step.models },
         sanitizer: if raw_step.sanitizer.is_absent() { &raw.sanitizer } else { &raw_step.sanitizer },
+        input,
     };
     asking.resolve(raw, catalogue, cx).map(|step| vec![step])
 }
@@ -123,7 +135,7 @@ impl Asking<'_> {
         let models = self.line_up(data, catalogue, cx);
         let sanitizer = self.sanitizer(data, models.as_deref(), catalogue, cx);
         let answer = schema(self.answer, &format!("{}.answer", self.place), "answer schema", cx);
-        let prompt = prompt(self.ask, &self.place, cx);
+        let prompt = prompt(self.ask, &self.place, self.input, cx);
         let (models, answer, prompt) = (models?, answer?, prompt?);
         let digest = digest(&prompt, &answer, &models);
         let ask = Ask { prompt, answer, models, sanitizer, digest };
@@ -192,25 +204,26 @@ impl Asking<'_> {
 /// Reads and compiles a schema: a path, or the shorthand.
 pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Context<'_>) -> Option<Schema> {
     let given = field.given()?;
-    let compiled = match given.get_ref() {
-        RawSchema::Shorthand(fields) => Schema::from_shorthand(fields).map_err(|e| (place.to_owned(), e)),
+    let (name, compiled) = match given.get_ref() {
+        RawSchema::Shorthand(fields, _) => (format!("`{place}`"), Schema::from_shorthand(fields)),
         RawSchema::Path(file) => {
+            let name = format!("the {role} {}", cx.path(file).display());
             let text = cx.file(file, given.span(), role)?;
-            let json: Value = match serde_json::from_str(&text) {
-                Ok(json) => json,
+            match serde_json::from_str(&text) {
+                Ok(json) => (name, Schema::compile(json)),
                 Err(e) => {
-                    let what = format!("the {role} {} is not JSON: {e}", cx.path(file).display());
-                    cx.report.add(given.span(), what, "mend the file; YAML and comments are not read");
+                    let help = "mend the file; YAML and comments are not read";
+                    cx.report.add(given.span(), format!("{name} is not JSON: {e}"), help);
                     return None;
                 }
-            };
-            Schema::compile(json).map_err(|e| (cx.path(file).display().to_string(), e))
+            }
         }
     };
     match compiled {
         Ok(schema) => Some(schema),
-        Err((what, e)) => {
-            cx.report.bare(given.span(), format!("{what} is not a schema that can be used: {e}"));
+        Err(e) => {
+            let span = given.get_ref().place(&e.path).unwrap_or(given.span());
+            cx.report.bare(span, format!("{name} cannot be used: {e}"));
             None
         }
     }
@@ -222,7 +235,7 @@ fn is_path(text: &str) -> bool {
     !text.contains(char::is_whitespace) && ends.iter().any(|end| text.ends_with(end))
 }
 
-fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt> {
+fn prompt(field: &Field<String>, place: &str, input: Option<&Schema>, cx: &Context<'_>) -> Option<Prompt> {
     let given = field.given()?;
     let written = given.get_ref();
     let name = if is_path(written) { written.clone() } else { format!("{place}.ask") };
@@ -232,12 +245,32 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
         return None;
     }
     match Prompt::compile(&name, &source) {
-        Ok(prompt) => Some(prompt),
+        Ok(prompt) => {
+            check_reads(&prompt, &name, input, given.span(), cx);
+            Some(prompt)
+        }
         Err(e) => {
-            let help = "Jinja; the names `task` and `schema` can be used";
-            cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
+            let what = format!("the {e}");
+            cx.report.add(
+                given.span(),
+                what,
+                "this is Jinja, because it has `{{`, `{%` or `{#`; `task` is the payload",
+            );
             None
         }
+    }
+}
+
+/// A prompt that reads what cannot be there would make a dead letter of every task.
+fn check_reads(prompt: &Prompt, name: &str, input: Option<&Schema>, span: Range<usize>, cx: &Context<'_>) {
+    let reads = prompt.reads();
+    if let Some(other) = reads.iter().find(|r| *r != "task" && !r.starts_with("task.")) {
+        let what = format!("the prompt `{name}` reads `{other}`, which is not there");
+        cx.report.add(span.clone(), what, "the payload is `task`, its fields `task.title`");
+    }
+    if let Some(input) = input {
+        let fields = reads.iter().filter_map(|r| r.strip_prefix("task.")).map(str::to_owned);
+        fields::check_names(fields, "task", input, span, cx);
     }
 }
 
@@ -245,7 +278,14 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
 /// themselves: a fallback answers the same question.
 fn digest(prompt: &Prompt, answer: &Schema, models: &[Arc<Model>]) -> String {
     let mut hash = blake3::Hasher::new();
-    let params: Vec<String> = models.iter().map(|m| Value::Object(m.params.clone()).to_string()).collect();
+    let mut params: Vec<String> = models
+        .iter()
+        .filter(|m| !m.params.is_empty())
+        .map(|m| Value::Object(m.params.clone()).to_string())
+        .collect();
+    // The order of the line-up is no part of the question.
+    params.sort_unstable();
+    params.dedup();
     for part in [prompt.source(), &answer.json().to_string(), &params.join("\n")] {
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());

@@ -35,10 +35,13 @@ pub(super) fn show_duration(d: Duration) -> String {
     show(u64::try_from(d.as_millis()).unwrap_or(u64::MAX), &TIME, "0s")
 }
 
-/// As `size` reads it.
+/// As `size` reads it, in the unit that gives the smallest whole number.
 pub(super) fn show_size(bytes: u64) -> String {
-    let binary = SIZE.iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
-    binary.map_or("0B".to_owned(), |(name, unit)| format!("{}{name}", bytes / unit))
+    let whole = SIZE.iter().filter(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole
+        .map(|(name, unit)| (bytes / unit, name))
+        .min()
+        .map_or("0B".to_owned(), |(n, name)| format!("{n}{name}"))
 }
 
 fn show(mut rest: u64, units: &[(&str, u64)], zero: &str) -> String {

@@ -4,9 +4,10 @@
 //! refused, with a suggestion.
 
 use super::secret::SecretRef;
-use super::written::{Named, Node, Size, Written, misfit, written};
+use super::written::{Named, Node, Size, Written, in_order, misfit, written};
 use crate::settings::problems::Report;
 use serde_json::Value;
+use std::ops::Range;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -61,7 +62,7 @@ written! {
         /// fallbacks. 1 to 8. Without `models` and `ask` the kind copies its payload.
         models: Vec<Spanned<String>>,
         /// The prompt: a text, or the path of a file (one word ending in .md, .txt, .j2 or .jinja).
-        /// Jinja marks may use `task` and `schema`; without marks the payload is appended as marked data.
+        /// Jinja marks may use `task`, with the filters `json` and `data`; without marks the payload is appended as marked data.
         ask: String,
         /// What an answer must satisfy: path of a JSON Schema, or the shorthand: field = a list (one of
         /// these), `string`, `number`, `integer`, `boolean`, `date`, with `?` (may be null) or `[]` (list).
@@ -115,6 +116,9 @@ written! {
     RawRule {
         /// CEL over `task` and `answer` (or the step's name) that must be true.
         that: String,
+        /// CEL giving a list: then `that` is asked for each `item` (and its `index`), and a finding names the
+        /// item. Default: asked once.
+        each: String,
         /// What a reviewer reads when it is not. Default: the expression.
         message: String,
         /// `true`: the answer is wrong, and goes to a person at the highest severity. Default `false`.
@@ -164,8 +168,8 @@ written! {
         /// What the endpoint speaks: `"openai"` or `"anthropic"`. Default: the provider's, where NAME is
         /// `provider/model`.
         api: String,
-        /// Up to and with the version (`https://host/v1`). Default: the provider's; OPENAI_BASE_URL and
-        /// ANTHROPIC_BASE_URL replace that default.
+        /// Up to and with the version (`https://host/v1`). Default: the provider's; the environment variables
+        /// OPENAI_BASE_URL (with the version) and ANTHROPIC_BASE_URL (with or without) replace that default.
         url: String,
         /// The endpoint's name for the model. Default: what follows the `/` in NAME.
         model: String,
@@ -201,7 +205,7 @@ written! {
     RawTimeouts {
         /// To connect. Default 5s, 10ms to 1m.
         connect: Duration,
-        /// From the request to the first piece of the answer. Default 20s, 10ms to 10m.
+        /// From the request to the first piece of the answer. Default 10s, 10ms to 10m.
         first_token: Duration,
         /// Between two pieces. Default 10s, 10ms to 10m.
         idle: Duration,
@@ -272,7 +276,29 @@ written! {
 #[derive(Clone, Debug)]
 pub(super) enum RawSchema {
     Path(String),
-    Shorthand(Value),
+    /// The fields, and where each stands: dotted, as a schema's errors name it.
+    Shorthand(Value, Vec<(String, Range<usize>)>),
+}
+
+impl RawSchema {
+    /// Where in the shorthand `field` stands, or the nearest table that is there.
+    pub(super) fn place(&self, field: &str) -> Option<Range<usize>> {
+        let RawSchema::Shorthand(_, places) = self else { return None };
+        let holds =
+            |p: &str| field.strip_prefix(p).is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']));
+        let nearest = places.iter().filter(|(p, _)| holds(p)).max_by_key(|(p, _)| p.len());
+        nearest.map(|(_, span)| span.clone())
+    }
+}
+
+/// Notes where each field stands, `?` taken off.
+fn places(node: &Node<'_>, path: &str, found: &mut Vec<(String, Range<usize>)>) {
+    for (key, value) in node.get_ref().as_table().map(in_order).unwrap_or_default() {
+        let name = key.get_ref().trim_end_matches('?');
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        places(value, &path, found);
+        found.push((path, value.span()));
+    }
 }
 
 impl Written for RawSchema {
@@ -280,7 +306,11 @@ impl Written for RawSchema {
         use toml::de::DeValue;
         match node.get_ref() {
             DeValue::String(path) => Some(RawSchema::Path(path.to_string())),
-            DeValue::Table(_) => Value::read(node, name, report).map(RawSchema::Shorthand),
+            DeValue::Table(_) => {
+                let mut found = Vec::new();
+                places(node, "", &mut found);
+                Value::read(node, name, report).map(|fields| RawSchema::Shorthand(fields, found))
+            }
             _ => misfit(node, name, "the path of a JSON Schema, or fields in braces", report),
         }
     }

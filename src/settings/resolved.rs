@@ -3,12 +3,12 @@
 //! What is shown is built field by field: a secret cannot get in because a type learned to print itself.
 
 use super::kind::{Ask, Kind, OnConflict, Shape, StepKind};
-use super::parts::infer::{Api, Model};
-use super::parts::weigh::{ReviewRules, Start};
 use super::quantity::{show_duration, show_size};
 use super::worker::LogFormat;
 use super::{Settings, topics};
+use crate::infer::{Api, Model};
 use crate::task::PrintRule;
+use crate::weigh::{ReviewRules, Start};
 use serde_json::{Map, Value, json};
 use std::fmt;
 

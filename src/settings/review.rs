@@ -3,19 +3,16 @@
 use super::bounds::{choice, within};
 use super::context::Context;
 use super::fields;
-use super::intake::expression;
 use super::kind::{AllowanceSettings, Step, StepKind};
-use super::parts::validate::{Rule, Schema};
-use super::parts::weigh::{ReviewRules, Start};
 use super::raw::{RawAllowance, RawKind, RawReview, RawRule};
 use super::written::{closest, path};
+use crate::validate::{Rule, Schema};
+use crate::weigh::{LINE, ReviewRules, SAMPLE, Start};
 use std::time::Duration;
 use toml::Spanned;
 
 /// Rules are evaluated one by one for every answer.
 const RULES_MAX: usize = 100;
-const LINE: f64 = 0.85;
-const SHARE: f64 = 0.1;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -60,26 +57,30 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
         cx.report.add(raw.span(), format!("a rule of [{place}] has no `that`"), help);
     }
     let given = raw.get_ref().that.given()?;
-    let names: &[&str] = if seen.step == "answer" { &["task", "answer"] } else { &["task", "answer", seen.step] };
-    let that = expression(given, &format!("{place}.rules"), names, cx)?;
-    for root in names {
-        if let Some(schema) = if *root == "task" { seen.input } else { seen.answer } {
-            fields::check(&that, root, schema, given.span(), cx);
+    let message = raw.get_ref().message.or(format!("`{}` does not hold", given.get_ref()));
+    let critical = raw.get_ref().critical.or(false);
+    let each = raw.get_ref().each.get().map(String::as_str);
+    match Rule::compile(given.get_ref(), each, &message, critical, &[seen.step]) {
+        Ok(rule) => {
+            for root in ["task", "answer", seen.step] {
+                if let Some(schema) = if root == "task" { seen.input } else { seen.answer } {
+                    fields::check(&rule.that, root, schema, given.span(), cx);
+                }
+            }
+            Some(rule)
+        }
+        Err(e) => {
+            let help = "an expression in CEL that must be true, over `task` and `answer`";
+            cx.report.add(given.span(), format!("a rule of [{place}] does not compile: {e}"), help);
+            None
         }
     }
-    let message = raw.get_ref().message.or(format!("`{}` does not hold", given.get_ref()));
-    Some(Rule { that, message, critical: raw.get_ref().critical.or(false) })
 }
 
-fn review_rules(
-    raw: &RawReview,
-    seen: &Seen<'_>,
-    place: &str,
-    cx: &Context<'_>,
-) -> ReviewRules {
+fn review_rules(raw: &RawReview, seen: &Seen<'_>, place: &str, cx: &Context<'_>) -> ReviewRules {
     let name = |key: &str| format!("{place}.review.{key}");
     let line = within(&raw.below, &name("below"), 0.0..=1.0, cx.report).unwrap_or(LINE);
-    let share = within(&raw.share, &name("share"), 0.0..=1.0, cx.report).unwrap_or(SHARE);
+    let share = within(&raw.share, &name("share"), 0.0..=1.0, cx.report).unwrap_or(SAMPLE);
     let starts = [("all", Start::All), ("sample", Start::Sample { share }), ("line", Start::Line)];
     let start = choice(&raw.start, &name("start"), &starts, cx.report).unwrap_or(Start::Sample { share });
     if let (Some(given), false) = (raw.share.given(), matches!(start, Start::Sample { .. })) {
@@ -103,13 +104,13 @@ fn critical(raw: &RawReview, seen: &Seen<'_>, cx: &Context<'_>) -> Vec<String> {
         let text = written.get_ref().as_str();
         let bare = [seen.step, "answer"].iter().find_map(|n| text.strip_prefix(n)?.strip_prefix('.'));
         // A field of the answer may itself be called like the step.
-        let known = |path: &str| fields.as_ref().is_none_or(|all| all.iter().any(|f| covers(path, f)));
+        let known = |path: &str| fields.is_none_or(|all| all.iter().any(|f| covers(path, f)));
         match bare {
             Some(bare) if known(bare) => return bare.to_owned(),
             _ if known(text) => return text.to_owned(),
             _ => {}
         }
-        let all = fields.as_deref().unwrap_or(&[]);
+        let all = fields.unwrap_or(&[]);
         let help = match closest(bare.unwrap_or(text), all.iter().map(String::as_str)) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("its fields: {}", all.join(", ")),
@@ -148,10 +149,9 @@ fn unpriced(plan: Option<&[Step]>, money: &Spanned<f64>, name: &str, cx: &Contex
         let StepKind::Ask(ask) = &step.what;
         for model in ask.models.iter().chain(&ask.sanitizer).filter(|m| m.price.is_none()) {
             let what = format!("`{name}` cannot be kept: the price of `{}` is not known", model.name);
-            let help = format!(
-                "add price = {{ input = 0.25, output = 2.0 }} to [models.{:?}], per million tokens",
-                &*model.name
-            );
+            let table = path("models", &model.name);
+            let help =
+                format!("add price = {{ input = 0.25, output = 2.0 }} to [{table}], per million tokens");
             cx.report.add(money.span(), what, help);
         }
     }

@@ -1,11 +1,13 @@
 //! Secrets: written as where they are (`env:NAME`, `file:PATH`), read once, never shown.
 
 use super::problems::Report;
+use super::raw::RawModel;
 use super::written::{Node, Written};
 use secrecy::SecretString;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use toml::de::{DeTable, DeValue};
 
 /// Where a secret is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +21,19 @@ impl SecretRef {
         let named = |prefix| text.strip_prefix(prefix).map(str::trim).filter(|n: &&str| !n.is_empty());
         let env = named("env:").map(|name| SecretRef::Env(name.to_owned()));
         env.or_else(|| named("file:").map(|path| SecretRef::File(path.to_owned())))
+    }
+}
+
+impl SecretRef {
+    /// What to do when it cannot be read.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            SecretRef::Env(_) => "set it where `tidegate` is started, or name another variable",
+            SecretRef::File(_) => {
+                "write the secret, and nothing else, into that file; paths start at the \
+                                   configuration file's directory"
+            }
+        }
     }
 }
 
@@ -44,20 +59,36 @@ impl Written for SecretRef {
     }
 }
 
-/// The spans of `text` that hold what should have been a secret's place: they are never quoted.
-/// Covers `models.*.key` and the values of `models.*.headers`.
-pub(super) fn spans(root: &toml::de::DeTable<'_>) -> Vec<Range<usize>> {
+/// Words in the names of fields whose texts are never quoted, wherever they stand.
+const TELLING: [&str; 6] = ["secret", "password", "token", "api_key", "apikey", "authorization"];
+
+/// The spans that hold a secret, or may hold one by mistake: they are never quoted. In a model that is its
+/// `key`, its headers, an address with a name in it, and what stands under a key we do not know.
+pub(super) fn spans(root: &DeTable<'_>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let models = root.get("models").and_then(|m| m.get_ref().as_table());
     for (_, model) in models.into_iter().flat_map(|m| m.iter()) {
-        let Some(model) = model.get_ref().as_table() else { continue };
-        for name in ["key", "headers"] {
-            if let Some(value) = model.get(name) {
+        for (name, value) in model.get_ref().as_table().into_iter().flat_map(|m| m.iter()) {
+            let name: &str = name.get_ref();
+            let address = name == "url" && value.get_ref().as_str().is_some_and(|url| url.contains('@'));
+            if address || matches!(name, "key" | "headers") || !RawModel::KEYS.contains(&name) {
                 hide(value, &mut found);
             }
         }
     }
+    telling(root, &mut found);
     found
+}
+
+fn telling(table: &DeTable<'_>, found: &mut Vec<Range<usize>>) {
+    for (name, value) in table.iter() {
+        let name = name.get_ref().to_ascii_lowercase();
+        match value.get_ref() {
+            DeValue::Table(inner) => telling(inner, found),
+            DeValue::String(_) if TELLING.iter().any(|word| name.contains(word)) => hide(value, found),
+            _ => {}
+        }
+    }
 }
 
 fn hide(value: &Node<'_>, found: &mut Vec<Range<usize>>) {
@@ -104,13 +135,13 @@ pub(super) fn read(
     }
 }
 
-/// The same for a text that is not valid TOML: what follows `key =` or a header-like word, line by line,
-/// whatever it is, where it does not name a place.
+/// The same for a text that is not valid TOML: what follows `key =` or a telling word, line by
+/// line, where it does not name a place.
 pub(super) fn lines(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        for word in ["key", "authorization", "api-key", "token"] {
+        for word in TELLING.into_iter().chain(["key"]) {
             for (at, _) in line.to_ascii_lowercase().match_indices(word) {
                 // ASCII lower-casing keeps every byte where it was.
                 let rest = &line[at + word.len()..];

@@ -74,6 +74,7 @@ pub(super) trait Written: Sized {
 pub(super) fn misfit<T>(node: &Node<'_>, name: &str, form: &str, report: &Report<'_>) -> Option<T> {
     let found = match node.get_ref() {
         DeValue::String(_) => "a text",
+        DeValue::Integer(i) if i.as_str().starts_with('-') => "negative",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number",
         DeValue::Boolean(_) => "true or false",
@@ -257,9 +258,12 @@ pub(super) fn path(place: &str, key: &str) -> String {
 pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let far = |candidate: &str| {
         let edits = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
-        // One mistake in three letters, or a beginning of three, is still the same word.
-        let begins = word.len() >= 3 && candidate.starts_with(word);
-        let near = edits <= (word.chars().count() / 3).max(1) || begins || strsim::jaro_winkler(word, candidate) > 0.9;
+        // One mistake in three letters is still the same word; so are a beginning (`window`) and a
+        // longer name for the same (`api_key`).
+        let near = edits <= (word.chars().count() / 3).max(1)
+            || (word.len() >= 3 && candidate.starts_with(word))
+            || word.split('_').any(|part| part == candidate)
+            || strsim::jaro_winkler(word, candidate) > 0.9;
         near.then_some(edits)
     };
     let near = candidates.into_iter().filter_map(|c| far(c).map(|edits| (edits, c)));

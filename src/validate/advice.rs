@@ -28,7 +28,7 @@ pub(super) fn of(error: &ValidationError<'_>, root: &Value) -> Vec<Finding> {
             })
             .collect(),
         kind => {
-            let field = if path.is_empty() { "the answer".into() } else { format!("`{}`", name(&path)) };
+            let field = if path.is_empty() { "the value".into() } else { format!("`{}`", name(&path)) };
             let message = format!("{field} {}", what(kind, error.instance(), root, error));
             vec![Finding::new(path, keyword, shorten(&message, 500))]
         }

@@ -56,9 +56,12 @@ pub struct Edits {
     pub outside: Vec<Finding>,
 }
 
-/// Compares an answer before and after the sanitizer. Without a readable one before, all is new
-/// and the edits name the answer as a whole (the empty field).
+/// Compares an answer before and after the sanitizer. Where none could be read before, all is new
+/// and the edits name the answer as a whole (the empty field): what was read beside a broken
+/// answer may be its draft.
 pub fn edits(before: Option<&Value>, after: &Value, findings: &[Finding]) -> Edits {
+    let unread = [finding::JSON, finding::AMBIGUOUS, finding::NUMBER, finding::SIZE];
+    let before = before.filter(|_| !findings.iter().any(|f| unread.contains(&f.keyword.as_str())));
     let Some(before) = before else { return Edits { fields: vec![String::new()], outside: Vec::new() } };
     let mut fields = Vec::new();
     differences(before, after, String::new(), &mut fields);
@@ -206,5 +209,11 @@ mod tests {
         assert_eq!(edits.fields, ["a", "gone", "list[1].x"]);
         assert_eq!(edits.outside.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["a"]);
         assert_eq!(super::edits(None, &after, &asked).fields, [""]);
+        let broken = [Finding::new("", finding::JSON, "")];
+        assert_eq!(
+            super::edits(Some(&after), &after, &broken).fields,
+            [""],
+            "a draft beside it is not the answer"
+        );
     }
 }

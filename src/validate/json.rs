@@ -18,49 +18,57 @@ pub fn parse(text: &str) -> Result<Value, Finding> {
             let (line, column) = place(text, used);
             Err(broken(format!("there is more text after the value, at line {line} column {column}")))
         }
-        Err(stop) => Err(stop.finding),
+        Err(stop) => Err(stop.finding()),
     }
 }
 
 /// Where and why reading stopped.
 pub(super) struct Stop {
-    pub(super) finding: Finding,
+    why: Why,
     /// Bytes from the start that still looked like JSON.
     pub(super) after: usize,
+}
+
+enum Why {
+    Broken(serde_json::Error),
+    Inexact(String),
 }
 
 /// Reads the JSON value at the start of the text, and how many bytes it takes.
 pub(super) fn prefix(text: &str) -> Result<(Value, usize), Stop> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Level(0).deserialize(&mut reader).map_err(|e| stop(text, &e))?;
+    let value = Level(0)
+        .deserialize(&mut reader)
+        .map_err(|e| Stop { after: offset(text, e.line(), e.column()), why: Why::Broken(e) })?;
     // The offset is the stream's; after a complete value it stands right behind it.
     let used = reader.into_iter::<serde::de::IgnoredAny>().byte_offset();
     match inexact(&text[..used]) {
         None => Ok((value, used)),
-        Some(number) => Err(Stop {
-            finding: Finding::new(
-                "",
-                finding::NUMBER,
-                format!("the number {} has more digits than can be kept; give fewer", quoted(number)),
-            ),
-            after: used,
-        }),
+        Some(number) => Err(Stop { why: Why::Inexact(quoted(number)), after: used }),
     }
 }
 
-fn stop(text: &str, error: &serde_json::Error) -> Stop {
-    let after = offset(text, error.line(), error.column());
-    let at = format!("at line {} column {}", error.line(), error.column());
-    let words = error.to_string();
-    let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(w, _)| w);
-    let finding = if words == TOO_DEEP || words.starts_with("recursion limit") {
-        Finding::new("", finding::SIZE, format!("the JSON is nested more than {DEPTH_MAX} deep, {at}"))
-    } else if error.is_eof() {
-        broken(format!("unexpected end {at}; the JSON is not complete"))
-    } else {
-        broken(format!("{} {at}", super::advice::shorten(words, 160)))
-    };
-    Stop { finding, after }
+impl Stop {
+    /// The words; made only when someone will read them.
+    pub(super) fn finding(&self) -> Finding {
+        let error = match &self.why {
+            Why::Broken(error) => error,
+            Why::Inexact(number) => {
+                let what = format!("the number {number} has more digits than can be kept; give fewer");
+                return Finding::new("", finding::NUMBER, what);
+            }
+        };
+        let at = format!("at line {} column {}", error.line(), error.column());
+        let words = error.to_string();
+        let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(w, _)| w);
+        if words == TOO_DEEP || words.starts_with("recursion limit") {
+            Finding::new("", finding::SIZE, format!("the JSON is nested more than {DEPTH_MAX} deep, {at}"))
+        } else if error.is_eof() {
+            broken(format!("unexpected end {at}; the JSON is not complete"))
+        } else {
+            broken(format!("{} {at}", super::advice::shorten(words, 160)))
+        }
+    }
 }
 
 fn broken(what: String) -> Finding {

@@ -207,9 +207,9 @@ fn collect(piece: &str, found: Found, schema: &Schema, out: &mut Vec<Candidate>)
                         after
                     }
                 }
-                Err(Stop { finding, after }) => {
-                    out.push(Candidate { read: Err(finding), found });
-                    region(rest).max(after)
+                Err(stop) => {
+                    out.push(Candidate { read: Err(stop.finding()), found });
+                    region(rest).max(stop.after)
                 }
             };
         while !piece.is_char_boundary(at) {

@@ -79,7 +79,9 @@ impl Rule {
         let broken = items.iter().enumerate().filter_map(|(i, item)| {
             let index = Value::from(i);
             let verdict = holds(self.that.eval_in(names, &[("item", item), ("index", &index)]));
-            verdict.err().map(|why| self.finding(format!("{list}[{i}]"), why))
+            // A list that is not of the answer names no field of it.
+            let path = if list.is_empty() { String::new() } else { format!("{list}[{i}]") };
+            verdict.err().map(|why| self.finding(path, why))
         });
         out.extend(broken.take(FINDINGS_MAX));
     }
@@ -91,7 +93,12 @@ pub fn check_rules(rules: &[Rule], task: &Value, answer: &Value, step: &str) -> 
         return Vec::new();
     }
     let mut findings = Vec::new();
-    match Names::new(&[("task", task), ("answer", answer), (step, answer)]) {
+    // Only what some rule reads is converted: a task may be large.
+    let reads =
+        |name: &str| rules.iter().any(|r| r.that.uses(name) || r.each.as_ref().is_some_and(|e| e.uses(name)));
+    let names: Vec<_> =
+        [("task", task), ("answer", answer), (step, answer)].into_iter().filter(|(n, _)| reads(n)).collect();
+    match Names::new(&names) {
         Ok(names) => rules.iter().for_each(|rule| rule.check(&names, step, &mut findings)),
         Err(why) => findings.extend(rules.iter().map(|r| r.finding(String::new(), Some(why.to_string())))),
     }
@@ -185,6 +192,12 @@ mod tests {
             assert!(findings[0].message.contains("could not be checked"), "{}", findings[0].message);
         }
         assert_eq!(paths(&[rule("false", Some("answer.list"))], json!({}), answer), [""; 0]);
+    }
+
+    #[test]
+    fn items_of_a_list_that_is_not_of_the_answer_name_no_field() {
+        let rules = [rule("item == answer.x", Some("task.list"))];
+        assert_eq!(paths(&rules, json!({"list": [1, 2]}), json!({"x": 1})), [""]);
     }
 
     #[test]

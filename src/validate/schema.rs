@@ -17,6 +17,8 @@ const FINDINGS_MAX: usize = 50;
 const FIELDS_MAX: usize = 500;
 /// How deep fields are followed, which also ends schemas that contain themselves.
 const FIELD_DEPTH_MAX: usize = 12;
+/// Subschemas visited for fields: alternatives that contain themselves would multiply.
+const FIELD_STEPS_MAX: usize = 10_000;
 /// The field in which a model may say how sure it is; see [`Schema::self_reported`].
 const SELF_REPORT: &str = "confidence";
 
@@ -71,7 +73,7 @@ impl Schema {
             .build(&json)
             .map_err(|e| refused(&e))?;
         let reports = reports(&json);
-        let mut fields = Fields { root: &json, found: Vec::new() };
+        let mut fields = Fields { root: &json, found: Vec::new(), steps: 0 };
         fields.walk(&json, "", 0);
         let mut fields = fields.found;
         fields.retain(|f| !reports || !crate::finding::covers(SELF_REPORT, f));
@@ -190,11 +192,13 @@ fn refused(error: &jsonschema::ValidationError<'_>) -> SchemaError {
 struct Fields<'s> {
     root: &'s Value,
     found: Vec<String>,
+    steps: usize,
 }
 
 impl<'s> Fields<'s> {
     fn walk(&mut self, schema: &'s Value, path: &str, depth: usize) {
-        if depth > FIELD_DEPTH_MAX || self.found.len() >= FIELDS_MAX {
+        self.steps += 1;
+        if depth > FIELD_DEPTH_MAX || self.steps > FIELD_STEPS_MAX || self.found.len() >= FIELDS_MAX {
             return;
         }
         let before = self.found.len();
@@ -347,7 +351,17 @@ mod tests {
             ["complaint", "medication[].name", "medication[].dose", "plan.steps[]", "free"]
         );
         let tree = schema(json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string"}}}));
-        assert!(tree.fields().len() <= FIELDS_MAX);
+        assert!(tree.fields().contains(&"a.a.b".to_owned()) && tree.fields().len() <= FIELDS_MAX);
+    }
+
+    #[test]
+    fn schemas_that_contain_themselves_end() {
+        let started = std::time::Instant::now();
+        let many = |key: &str| json!({ key: vec![json!({"$ref": "#"}); 20], "type": "object" });
+        for json in [json!({"$ref": "#"}), many("allOf"), many("anyOf"), json!({"not": {"$ref": "#"}})] {
+            let _ = schema(json).check(&json!({"a": {"b": 1}}));
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[test]

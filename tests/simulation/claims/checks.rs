@@ -12,6 +12,10 @@ pub(crate) enum Broken {
     BoughtAgainWithoutDeath,
     RepeatCountedWithoutDeath,
     JournalMiscounts,
+    /// The journal holds what this generation never bought or did.
+    AnswerOfAnother,
+    /// A slot is barred although the hop at which it was barred is over.
+    BarOutlivesHop,
     DeathCountedWithoutDeath,
     EffectTwice,
     EffectBySuperseded,
@@ -81,6 +85,19 @@ pub(crate) fn after_count(s: &State) -> Option<Broken> {
     let e = &s.ledger.entry;
     let granted = s.counted[e.generation as usize];
     (!knowledge_gone(&s.history) && e.call.times.min(3) != granted).then_some(Broken::JournalMiscounts)
+}
+
+pub(crate) fn after_store(s: &State) -> Option<Broken> {
+    let e = &s.ledger.entry;
+    let g = e.generation as usize;
+    let stored = |slot: &Slot| slot.state == SlotState::Stored;
+    let strange = stored(&e.call) && s.bought[g] == 0 || stored(&e.effect) && s.effects[g] == 0;
+    strange.then_some(Broken::AnswerOfAnother)
+}
+
+pub(crate) fn after_barred(s: &State) -> Option<Broken> {
+    let e = &s.ledger.entry;
+    (e.effect.barred_at != e.hop).then_some(Broken::BarOutlivesHop)
 }
 
 /// Nothing but a death, or a process cut off for longer than its lease, is counted as a death:

@@ -147,6 +147,9 @@ pub(crate) fn back(entry: Option<&dedupe::Entry>, before: &state::Entry) -> stat
         effect: slot_back(e, true),
         ..state::Entry::default()
     };
+    if after.effect.state == SlotState::Barred {
+        after.effect.barred_at = before.effect.barred_at;
+    }
     let same_chain = (after.generation, after.origin) == (before.generation, before.origin);
     if before.phase != Phase::Absent && same_chain && !e.is_closed() {
         (after.holder, after.holder_process) = (before.holder, before.holder_process);

@@ -1,7 +1,7 @@
 //! The switches: every known way to get the protocol wrong, each by name.
 //!
 //! The product has none of them. Those that live in the ledger's rules are put around the product's
-//! functions in `ledger.rs`; the others are steps of a worker, an arbiter or time that go wrong.
+//! functions in `ledger/`; the others are steps of a worker, an arbiter or time that go wrong.
 
 macro_rules! flaws {
     ($($name:ident = $shown_in:literal, $text:literal;)*) => {
@@ -52,6 +52,8 @@ flaws! {
     MarksNeverGiveUp = "amnesia-redrive", "a mark is still retried after the dedupe window";
     DecisionJudgedTwice = "revoked-small", "a decision that has claimed can still be refused as invalid";
     OvertakenItemsStay = "review-overtaken", "a decision that comes too late for the task leaves the item open";
+    StoresIntoAnyChain = "late-answer", "a late answer is stored whichever chain the entry is of by then";
+    BarsForEver = "effect-review-small", "what was barred stays barred after a person has let the task go on";
     ReviewHasOwnClaim = "review-expiry", "the claim of a review item is an entry of its own, which expires by itself";
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Slot {
     pub(crate) doubt: bool,
     /// How often the journal says that it was granted again.
     pub(crate) times: u8,
+    /// The hop at which it was barred. Only the checks read it.
+    pub(crate) barred_at: u8,
 }
 
 impl Slot {

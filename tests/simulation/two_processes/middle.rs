@@ -109,5 +109,11 @@ pub(crate) fn middle() -> Vec<Config> {
             budget: Budget { crashes: 1, expiries: 1, parks: 1, ..NONE },
             ..BASE
         },
+        Config {
+            name: "late-answer",
+            records: &[A],
+            budget: Budget { moves: 1, cuts: 1, redrives: 1, ..NONE },
+            ..BASE
+        },
     ]
 }

@@ -3,6 +3,7 @@
 mod arbiter;
 mod commit;
 mod faults;
+mod slots;
 mod time;
 mod worker;
 

@@ -1,0 +1,106 @@
+//! What a model said, as it is kept in its slot: stored once, read back by whoever resumes the task.
+
+use crate::task::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Version of the stored structure.
+const VERSION: u32 = 1;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    pub(super) v: u32,
+    pub text: String,
+    /// As the provider reported it.
+    pub model: String,
+    /// As the configuration calls it.
+    pub model_name: String,
+    pub provider: String,
+    pub endpoint: String,
+    /// Index in the line-up; 0 is the preferred one.
+    pub position: usize,
+    /// Given while the model's breaker was half-open.
+    #[serde(default)]
+    pub probe: bool,
+    pub usage: Usage,
+    /// Every try for this slot, the failed ones too, in order.
+    pub tries: Vec<TryNote>,
+    pub received_at: Timestamp,
+    /// How often this slot was granted again although an earlier request may have been answered.
+    #[serde(default)]
+    pub repeats: u32,
+    /// The ledger was away when it arrived: not stored yet, as far as its holder knows.
+    #[serde(skip)]
+    pub held: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    /// Null where the price is unknown.
+    pub cost: Option<f64>,
+}
+
+/// One request to one model.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TryNote {
+    pub model: String,
+    pub at: Timestamp,
+    pub ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// `ok`, or the class of the failure.
+    pub class: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Waited before it, ms.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+impl Answer {
+    pub(super) fn new(text: String, tries: Vec<TryNote>, received_at: Timestamp) -> Self {
+        Answer {
+            v: VERSION,
+            text,
+            model: String::new(),
+            model_name: String::new(),
+            provider: String::new(),
+            endpoint: String::new(),
+            position: 0,
+            probe: false,
+            usage: Usage::default(),
+            tries,
+            received_at,
+            repeats: 0,
+            held: false,
+        }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        // Text and numbers always serialise.
+        Bytes::from(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// `None`: of a version that this program does not know, or damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Answer> {
+        serde_json::from_slice::<Answer>(bytes).ok().filter(|a| a.v == VERSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_answer_of_version_1_stays_readable() {
+        let stored = br#"{"v":1,"text":"{}","model":"m-2","model_name":"main","provider":"openai","endpoint":"u","position":1,"usage":{"input_tokens":3,"output_tokens":4,"cost":null},"tries":[{"model":"main","at":5,"ms":6,"class":"ok"}],"received_at":7,"repeats":1}"#;
+        let answer = Answer::decode(stored).expect("version 1");
+        assert_eq!((answer.position, answer.repeats, answer.tries.len()), (1, 1, 1));
+        assert_eq!(Answer::decode(&answer.encode()), Some(answer));
+        assert_eq!(Answer::decode(br#"{"v":2}"#), None, "a newer version is not guessed at");
+    }
+}

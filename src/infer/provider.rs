@@ -1,0 +1,68 @@
+//! What is known of providers without being told: where they are, how they are spoken to, and the
+//! windows of a few models. Prices change too often to be built in: an unknown price is null.
+
+use super::model::{Api, Price};
+
+/// A provider that `provider/model` names can begin with.
+#[derive(Debug)]
+pub struct Provider {
+    pub name: &'static str,
+    pub api: Api,
+    pub url: &'static str,
+    /// The environment variable that overrides the URL.
+    pub url_variable: &'static str,
+    /// The environment variable that holds the key.
+    pub key_variable: &'static str,
+}
+
+const ALL: [Provider; 2] = [
+    Provider {
+        name: "openai",
+        api: Api::OpenAi,
+        url: "https://api.openai.com/v1",
+        url_variable: "OPENAI_BASE_URL",
+        key_variable: "OPENAI_API_KEY",
+    },
+    Provider {
+        name: "anthropic",
+        api: Api::Anthropic,
+        url: "https://api.anthropic.com/v1",
+        url_variable: "ANTHROPIC_BASE_URL",
+        key_variable: "ANTHROPIC_API_KEY",
+    },
+];
+
+/// Context windows, tokens, as the providers document them.
+const WINDOWS: [(&str, u32); 8] = [
+    ("openai/gpt-5", 400_000),
+    ("openai/gpt-5-mini", 400_000),
+    ("openai/gpt-5-nano", 400_000),
+    ("openai/gpt-4.1", 1_047_576),
+    ("openai/gpt-4.1-mini", 1_047_576),
+    ("anthropic/claude-haiku-4-5", 200_000),
+    ("anthropic/claude-sonnet-4-5", 200_000),
+    ("anthropic/claude-opus-4-5", 200_000),
+];
+
+pub fn find(name: &str) -> Option<&'static Provider> {
+    static TABLE: [Provider; 2] = ALL;
+    TABLE.iter().find(|p| p.name == name)
+}
+
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().map(|p| p.name)
+}
+
+/// `provider/model` names whose window is known.
+pub fn known_models() -> impl Iterator<Item = &'static str> {
+    WINDOWS.into_iter().map(|(name, _)| name)
+}
+
+pub fn window_tokens(name: &str) -> Option<u32> {
+    WINDOWS.iter().find(|(known, _)| *known == name).map(|(_, window)| *window)
+}
+
+/// None is built in; the configuration may state one.
+pub fn price(_name: &str) -> Option<Price> {
+    None
+}

@@ -1,0 +1,234 @@
+//! What is known of a task so far: the answers of finished steps, and everything they cost.
+//!
+//! Built anew at each admission, from stored answers where there are any, so that a resumed task
+//! ends exactly as it would have.
+
+use crate::consume::Task;
+use crate::dedupe::Slot;
+use crate::infer::{Answer, TryNote};
+use crate::settings::{Ask, Step};
+use crate::task::Timestamp;
+use crate::trail::Trail;
+use crate::validate::{Edits, Finding, Reading, Schema};
+use crate::weigh::{Confidence, Evidence};
+use crate::write::record::{MadeBy, Usage};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// One round that was answered.
+struct Heard {
+    slot: Slot,
+    answer: Answer,
+    sanitizer: bool,
+    reading: Reading,
+}
+
+pub(in crate::pipeline) struct Known {
+    rounds: Vec<Heard>,
+    answer: Value,
+    confidence: Option<Confidence>,
+    prompt: Option<String>,
+    schema: Option<String>,
+    trail: Trail,
+    deadline: Option<Timestamp>,
+    /// Tries for slots that got no answer in this hop.
+    unanswered: Vec<TryNote>,
+    sanitized: Option<Edits>,
+}
+
+impl Known {
+    pub(in crate::pipeline) fn start(task: &Task) -> Self {
+        // A kind without steps copies its payload.
+        let answer = if task.kind.plan.is_empty() { task.payload.clone() } else { Value::Null };
+        let own = task.kind.deadline.map(|d| task.carry.accepted_at.plus(d));
+        Known {
+            rounds: vec![],
+            answer,
+            confidence: None,
+            prompt: None,
+            schema: None,
+            trail: Trail::default(),
+            deadline: task.carry.deadline.or(own),
+            unanswered: vec![],
+            sanitized: None,
+        }
+    }
+
+    pub(in crate::pipeline) fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+
+    pub(in crate::pipeline) fn late(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline < now)
+    }
+
+    /// A round was answered; what it said is read.
+    pub(super) fn hear(&mut self, slot: Slot, answer: Answer, sanitizer: bool, reading: Reading) {
+        let what = match (sanitizer, self.rounds.is_empty()) {
+            (true, _) => "sanitizer answered",
+            (_, true) => "answered",
+            _ => "answered again",
+        };
+        self.trail.note(
+            answer.received_at,
+            what,
+            format!("by {} in {} tries", answer.model_name, answer.tries.len()),
+        );
+        self.rounds.push(Heard { slot, answer, sanitizer, reading });
+    }
+
+    pub(super) fn finish(&mut self, step: &Step, ask: &Ask, answer: Value, confidence: Confidence) {
+        let digest = |bytes: &[u8]| blake3::hash(bytes).to_hex()[..16].to_owned();
+        self.prompt = Some(digest(ask.prompt.source().as_bytes()));
+        self.schema = Some(digest(ask.answer.json().to_string().as_bytes()));
+        self.trail.note(
+            Timestamp::now(),
+            "weighed",
+            format!("{}: {:.2}", step.name, confidence.overall.value),
+        );
+        self.answer = answer;
+        self.confidence = Some(confidence);
+    }
+
+    /// Tries that ended without an answer.
+    pub(super) fn tried(&mut self, tries: Vec<TryNote>) {
+        for note in &tries {
+            self.trail.note(note.at, "tried", format!("{}: {} after {} ms", note.model, note.class, note.ms));
+        }
+        self.unanswered.extend(tries);
+    }
+
+    pub(super) fn sanitized(&mut self, edits: Edits) {
+        self.sanitized = Some(edits);
+    }
+
+    /// What the sanitizer changed without being asked to.
+    pub(super) fn outside_scope(&self) -> Vec<Finding> {
+        self.sanitized.as_ref().map(|e| e.outside.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn last_text(&self) -> &str {
+        self.rounds.last().map_or("", |r| r.answer.text.as_str())
+    }
+
+    /// Everything that casts doubt on the answer that was read last.
+    pub(super) fn evidence(&self, findings: &[Finding], schema: &Schema, answer: &Value) -> Evidence {
+        let last = self.rounds.last();
+        let asked_again = self.rounds.iter().filter(|r| !r.sanitizer).count().saturating_sub(1);
+        Evidence {
+            asked_again: u32::try_from(asked_again).unwrap_or(u32::MAX),
+            sanitized: self.sanitized.as_ref().map(|e| e.fields.clone()),
+            fallback: last.map_or(0, |r| r.answer.position),
+            probe: last.is_some_and(|r| r.answer.probe),
+            found: last.map(|r| r.reading.found).unwrap_or_default(),
+            candidates: last.map_or(1, |r| r.reading.candidates),
+            self_reported: schema.self_reported(answer),
+            findings: findings.to_vec(),
+        }
+    }
+
+    /// Answers the ledger does not have yet.
+    pub(in crate::pipeline) fn held(&self) -> impl Iterator<Item = (&Slot, Bytes)> {
+        self.rounds.iter().filter(|r| r.answer.held).map(|r| (&r.slot, r.answer.encode()))
+    }
+
+    pub(in crate::pipeline) fn answer(&self) -> Value {
+        self.answer.clone()
+    }
+
+    pub(in crate::pipeline) fn confidence(&self) -> Value {
+        self.confidence.as_ref().and_then(|c| serde_json::to_value(c).ok()).unwrap_or(Value::Null)
+    }
+
+    pub(in crate::pipeline) fn notes(&self, trail: &mut Trail) {
+        for note in self.trail.notes() {
+            trail.note(note.at, &note.what, note.detail.clone());
+        }
+    }
+
+    pub(in crate::pipeline) fn tries(&self) -> u32 {
+        u32::try_from(self.notes_of_tries().count()).unwrap_or(u32::MAX)
+    }
+
+    fn notes_of_tries(&self) -> impl Iterator<Item = &TryNote> {
+        self.rounds.iter().flat_map(|r| &r.answer.tries).chain(&self.unanswered)
+    }
+
+    pub(in crate::pipeline) fn first_error(&self) -> Option<String> {
+        self.errors().next()
+    }
+
+    pub(in crate::pipeline) fn last_error(&self) -> Option<String> {
+        self.errors().last()
+    }
+
+    fn errors(&self) -> impl Iterator<Item = String> {
+        self.notes_of_tries().filter(|t| t.class != "ok").map(|t| t.class.clone())
+    }
+
+    /// Each try with the slot it was for; the first of a slot says how often the slot was repeated.
+    pub(in crate::pipeline) fn tries_value(&self) -> Value {
+        let mut all = Vec::new();
+        for round in &self.rounds {
+            for (i, note) in round.answer.tries.iter().enumerate() {
+                let mut note = serde_json::to_value(note).unwrap_or(Value::Null);
+                note["slot"] = json!(&*round.slot.name.0);
+                if i == 0 && round.answer.repeats > 0 {
+                    note["repeats"] = json!(round.answer.repeats);
+                }
+                all.push(note);
+            }
+        }
+        all.extend(self.unanswered.iter().filter_map(|note| serde_json::to_value(note).ok()));
+        Value::Array(all)
+    }
+
+    /// What was done to get from what a model said to the answer.
+    pub(in crate::pipeline) fn repairs(&self) -> Value {
+        let described = self.rounds.iter().enumerate().filter_map(|(i, round)| {
+            let what = match (round.sanitizer, i) {
+                (true, _) => "sanitizer",
+                (false, 0) => return None,
+                (false, _) => "asked-again",
+            };
+            let before = &self.rounds[i - 1].reading.findings;
+            Some(json!({ "what": what, "model": round.answer.model_name, "because": before }))
+        });
+        Value::Array(described.collect())
+    }
+
+    pub(in crate::pipeline) fn usage(&self) -> Usage {
+        let mut sum = Usage { cost: Some(0.0), ..Usage::default() };
+        for usage in self.rounds.iter().map(|r| &r.answer.usage) {
+            sum.input_tokens += usage.input_tokens;
+            sum.output_tokens += usage.output_tokens;
+            // One unknown price makes the sum unknown, never smaller.
+            sum.cost = sum.cost.zip(usage.cost).map(|(a, b)| a + b);
+        }
+        if self.rounds.is_empty() {
+            sum.cost = None;
+        }
+        sum
+    }
+
+    pub(in crate::pipeline) fn spent_ms(&self) -> u64 {
+        self.notes_of_tries().map(|t| t.ms).sum()
+    }
+
+    pub(in crate::pipeline) fn spent_cost(&self) -> f64 {
+        self.rounds.iter().filter_map(|r| r.answer.usage.cost).sum()
+    }
+
+    pub(in crate::pipeline) fn made_by(&self, configuration: &str) -> MadeBy {
+        let last = self.rounds.last().map(|r| &r.answer);
+        MadeBy {
+            model: last.map(|a| a.model.clone()),
+            provider: last.map(|a| a.provider.clone()),
+            endpoint: last.map(|a| a.endpoint.clone()),
+            configuration: configuration.to_owned(),
+            prompt: self.prompt.clone(),
+            schema: self.schema.clone(),
+            tidegate: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! From how a task ended to what is committed: the completion, its outputs and its mark.
+
+use super::Pipeline;
+use super::ask::{Known, Question};
+use crate::consume::{Poison, Task};
+use crate::dedupe::{Claim, OpenPhase, Silence};
+use crate::engine::{Completion, Delivery, Mark, Output};
+use crate::outcome::{OutcomeKind, Reason, Status};
+use crate::settings::Kind;
+use crate::task::{Timestamp, Token};
+use crate::token::{self, Carry};
+use crate::write::record::{Burial, Envelope, ReviewItem, VERSION, identity, item_id};
+use crate::write::{self};
+use serde_json::Value;
+
+/// How the work on one delivery ended.
+pub(super) enum Ending {
+    Result(Known),
+    Review(Question, Known),
+    Dead(Reason, String, Known),
+    Park {
+        until: Timestamp,
+        why: String,
+        known: Known,
+    },
+    /// Ask for admission again.
+    Stale,
+    /// The lease is void or the process leaves: nothing is handed in.
+    Gone,
+}
+
+/// What is to be committed, and what instead if the broker finds it too large.
+#[derive(Debug)]
+pub struct Done {
+    pub completion: Completion,
+    pub smaller: Smaller,
+}
+
+/// A dead letter that fits.
+#[derive(Debug)]
+pub struct Smaller {
+    output: Output,
+    mark: Option<Mark>,
+}
+
+impl Smaller {
+    pub fn into_parts(self) -> (Vec<Output>, Option<Mark>) {
+        (vec![self.output], self.mark)
+    }
+}
+
+impl Pipeline {
+    pub(super) fn complete(&self, delivery: &Delivery, task: Task, claim: &Claim, ending: Ending) -> Done {
+        let now = Timestamp::now();
+        match ending {
+            Ending::Result(known) => self.publish(delivery, &task, claim, known, now),
+            Ending::Review(question, known) => self.ask_person(delivery, &task, claim, question, known, now),
+            Ending::Dead(reason, detail, known) => {
+                self.dead(delivery, &task, claim, (reason, detail), &known, now)
+            }
+            Ending::Park { until, why, known } => {
+                self.move_on(delivery, task, claim, until, why, &known, now)
+            }
+            // `process` has dealt with these two.
+            Ending::Stale | Ending::Gone => self.silent(delivery, &task.token, &Silence::Moved),
+        }
+    }
+
+    fn publish(&self, delivery: &Delivery, task: &Task, claim: &Claim, known: Known, now: Timestamp) -> Done {
+        let envelope = self.envelope(task, claim, &known, Status::Accepted, now);
+        let mut trail = task.carry.trail.clone();
+        known.notes(&mut trail);
+        let kind = &task.kind;
+        let key = delivery.record.key.clone();
+        let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
+        let mark = close(&claim.token, OutcomeKind::Result);
+        count("tidegate_outcomes_total", kind, "result");
+        self.done(delivery, vec![output], Some(mark), false, Some(task), &known)
+    }
+
+    fn ask_person(
+        &self,
+        delivery: &Delivery,
+        task: &Task,
+        claim: &Claim,
+        question: Question,
+        known: Known,
+        now: Timestamp,
+    ) -> Done {
+        let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
+        let mut carry = self.carry(task, &known);
+        carry.trail.note(now, "sent to a person", question.summary());
+        let proposed = Envelope {
+            answer: question.answer.clone().unwrap_or(Value::Null),
+            ..self.envelope(task, claim, &known, Status::Approved, now)
+        };
+        let review = &task.kind.review;
+        let item = ReviewItem {
+            v: VERSION,
+            id: item_id(&next),
+            question: question.sentence(),
+            why: question.why.iter().map(to_value).collect(),
+            severity: question.severity(),
+            team: review.team.clone(),
+            opened_at: now,
+            due_at: review.due.map(|d| now.plus(d)),
+            payload: task.payload.clone(),
+            record_key: delivery.record.key.as_ref().map(|k| hex(k)),
+            proposed,
+            answer_text: question.answer_text.clone(),
+            findings: to_value(&question.findings),
+        };
+        let output = write::review_item(&self.settings.topics, &item, &next, &carry);
+        let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Waiting };
+        count("tidegate_reviews_opened_total", &task.kind, question.code());
+        self.done(delivery, vec![output], Some(mark), true, Some(task), &known)
+    }
+
+    fn move_on(
+        &self,
+        delivery: &Delivery,
+        task: Task,
+        claim: &Claim,
+        until: Timestamp,
+        why: String,
+        known: &Known,
+        now: Timestamp,
+    ) -> Done {
+        let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
+        let mut carry = self.carry(&task, known);
+        carry.trail.note(now, "parked", format!("until {}: {why}", until.rfc3339()));
+        let output = write::parked(&self.settings.topics, &delivery.record, &next, &carry, now, until);
+        let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Open };
+        count("tidegate_parked_total", &task.kind, "no-model");
+        self.done(delivery, vec![output], Some(mark), false, Some(&task), known)
+    }
+
+    fn dead(
+        &self,
+        delivery: &Delivery,
+        task: &Task,
+        claim: &Claim,
+        (reason, detail): (Reason, String),
+        known: &Known,
+        now: Timestamp,
+    ) -> Done {
+        let mut trail = task.carry.trail.clone();
+        known.notes(&mut trail);
+        let burial = Burial {
+            tries: known.tries(),
+            first_error: known.first_error(),
+            last_error: known.last_error(),
+            trail,
+            ..burial(delivery, reason, detail, Some(&claim.token), true, now)
+        };
+        let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
+        count("tidegate_outcomes_total", &task.kind, reason.code());
+        let mark = close(&claim.token, OutcomeKind::DeadLetter);
+        self.done(delivery, vec![output], Some(mark), false, Some(task), known)
+    }
+
+    /// A refused record that owns its key: the dead letter is the outcome of its chain.
+    pub(super) fn outcome_of_poison(&self, delivery: &Delivery, poison: &Poison, claim: &Claim) -> Done {
+        let burial = burial(
+            delivery,
+            poison.reason,
+            poison.detail.clone(),
+            Some(&claim.token),
+            true,
+            Timestamp::now(),
+        );
+        self.grave(delivery, &burial, Some(close(&claim.token, OutcomeKind::DeadLetter)))
+    }
+
+    /// Under the record's own coordinates; the key, if it has one, is untouched.
+    pub(super) fn bury_poison(&self, delivery: &Delivery, poison: &Poison) -> Done {
+        metrics::counter!("tidegate_refused_total", "reason" => poison.reason.code()).increment(1);
+        let token = poison.known.as_ref().map(|(token, _)| token);
+        self.grave(
+            delivery,
+            &burial(delivery, poison.reason, poison.detail.clone(), token, false, Timestamp::now()),
+            None,
+        )
+    }
+
+    pub(super) fn bury(
+        &self,
+        delivery: &Delivery,
+        task: Option<&Task>,
+        (reason, detail): (Reason, String),
+    ) -> Done {
+        metrics::counter!("tidegate_refused_total", "reason" => reason.code()).increment(1);
+        let token = task.map(|t| &t.token);
+        self.grave(delivery, &burial(delivery, reason, detail, token, false, Timestamp::now()), None)
+    }
+
+    fn grave(&self, delivery: &Delivery, burial: &Burial, mark: Option<Mark>) -> Done {
+        let topic = &self.settings.topics.dead_letters;
+        let output = write::bury(topic, &delivery.record, burial);
+        let smaller = Smaller { output: write::shrink(topic, &delivery.record, burial), mark: mark.clone() };
+        Done { completion: completion(delivery, vec![output], mark, false), smaller }
+    }
+
+    /// Completes without a trace but a count.
+    pub(super) fn silent(&self, delivery: &Delivery, token: &Token, why: &Silence) -> Done {
+        let why = match why {
+            Silence::Done { .. } => "done",
+            Silence::Moved => "moved",
+            Silence::Duplicate => "duplicate",
+            Silence::Older => "older",
+        };
+        metrics::counter!("tidegate_duplicates_total", "kind" => token.key.kind.to_string(), "why" => why)
+            .increment(1);
+        // Nothing is published, so nothing can be too large.
+        let burial = burial(delivery, Reason::OutcomeTooLarge, String::new(), None, false, Timestamp::now());
+        let topic = &self.settings.topics.dead_letters;
+        let smaller = Smaller { output: write::shrink(topic, &delivery.record, &burial), mark: None };
+        Done { completion: completion(delivery, vec![], None, false), smaller }
+    }
+
+    fn done(
+        &self,
+        delivery: &Delivery,
+        outputs: Vec<Output>,
+        mark: Option<Mark>,
+        urgent: bool,
+        task: Option<&Task>,
+        known: &Known,
+    ) -> Done {
+        let token = match &mark {
+            Some(Mark::Close { token, .. } | Mark::Moved { token, .. }) => Some(token),
+            None => task.map(|t| &t.token),
+        };
+        let detail = "the outcome did not fit its topic".to_owned();
+        let burial = Burial {
+            tries: known.tries(),
+            ..burial(delivery, Reason::OutcomeTooLarge, detail, token, true, Timestamp::now())
+        };
+        let smaller = Smaller {
+            output: write::shrink(&self.settings.topics.dead_letters, &delivery.record, &burial),
+            mark: token.map(|t| close(t, OutcomeKind::DeadLetter)),
+        };
+        Done { completion: completion(delivery, outputs, mark, urgent), smaller }
+    }
+
+    /// What the task takes along to its next hop.
+    fn carry(&self, task: &Task, known: &Known) -> Carry {
+        let mut carry = task.carry.clone();
+        known.notes(&mut carry.trail);
+        carry.spent_ms += known.spent_ms();
+        carry.spent_cost += known.spent_cost();
+        carry
+    }
+
+    fn envelope(
+        &self,
+        task: &Task,
+        claim: &Claim,
+        known: &Known,
+        status: Status,
+        now: Timestamp,
+    ) -> Envelope {
+        let token = &claim.token;
+        let (key, kind, tenant) = identity(&token.key);
+        Envelope {
+            v: VERSION,
+            key,
+            kind,
+            tenant,
+            generation: token.generation,
+            origin: token::write_origin(&token.origin),
+            fingerprint: token::write_print(&token.print),
+            status,
+            late: known.late(now),
+            answer: known.answer(),
+            confidence: known.confidence(),
+            made_by: known.made_by(&self.settings.digest),
+            usage: known.usage(),
+            tries: known.tries_value(),
+            repairs: known.repairs(),
+            effects: vec![],
+            reviewed: None,
+            accepted_at: task.carry.accepted_at.rfc3339(),
+            finished_at: now.rfc3339(),
+        }
+    }
+}
+
+fn burial(
+    delivery: &Delivery,
+    reason: Reason,
+    detail: String,
+    token: Option<&Token>,
+    outcome: bool,
+    at: Timestamp,
+) -> Burial {
+    Burial {
+        reason,
+        detail,
+        source: delivery.record.position.to_string(),
+        at,
+        token: token.cloned(),
+        outcome,
+        tries: 0,
+        first_error: None,
+        last_error: None,
+        trail: crate::trail::Trail::default(),
+    }
+}
+
+fn completion(delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>, urgent: bool) -> Completion {
+    Completion {
+        lease: delivery.lease.clone(),
+        offset: delivery.record.position.offset,
+        outputs,
+        urgent,
+        mark,
+    }
+}
+
+fn close(token: &Token, outcome: OutcomeKind) -> Mark {
+    Mark::Close { token: token.clone(), outcome, output: 0 }
+}
+
+fn count(name: &'static str, kind: &Kind, what: &'static str) {
+    metrics::counter!(name, "kind" => kind.name.to_string(), "what" => what).increment(1);
+}
+
+fn to_value(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}

@@ -1,0 +1,352 @@
+//! Decides which decision decides an item, and publishes what follows from it.
+//!
+//! The first valid decision in log order that the ledger admits as decider wins. Validity is judged
+//! before the claim and never again; whether the item is still open, only the admission says.
+
+use super::queue::{Item, read_item};
+use crate::consume::Kinds;
+use crate::dedupe::{Admission, Claim, Silence};
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Mark, Output, Unavailable};
+use crate::outcome::{OutcomeKind, Reason};
+use crate::settings::Settings;
+use crate::task::{Headers, Position, Record, Timestamp, Token};
+use crate::token::{self, Carry};
+use crate::write::record::{Action, Burial, Decision, Envelope, ReviewOutcome, Reviewed, Ruling, VERSION};
+use crate::write::{self, json};
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait before an absent ledger or log is asked again.
+const RETRY: Duration = Duration::from_millis(100);
+
+pub struct Arbiter {
+    engine: Engine,
+    settings: Arc<Settings>,
+    kinds: Arc<Kinds>,
+}
+
+impl Arbiter {
+    pub fn new(engine: Engine, settings: Arc<Settings>, kinds: Arc<Kinds>) -> Self {
+        Arbiter { engine, settings, kinds }
+    }
+
+    /// Takes decisions one after the other: people are slow, and order is the rule here.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut group = self.engine.groups.join("arbiter", &[self.settings.topics.review_decisions.clone()]);
+        while let Some(event) = next(&mut *group, &cancel).await {
+            match event {
+                Event::Record(delivery) => self.take(&delivery, &cancel).await,
+                Event::Draining { lease, .. } => group.drained(lease),
+                Event::Assigned { .. } | Event::Revoked { .. } | Event::Health(_) => {}
+            }
+        }
+    }
+
+    /// Until the decision is ruled on, its lease is void, or the process ends.
+    async fn take(&self, delivery: &Delivery, cancel: &CancellationToken) {
+        loop {
+            match self.rule(delivery).await {
+                Ok(ruled) => return self.commit(ruled).await,
+                Err(away) => {
+                    tracing::debug!(%away, "the arbiter waits");
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        () = cancel.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn commit(&self, ruled: Ruled) {
+        let Ruled { completion, smaller } = ruled;
+        let lease = completion.lease.clone();
+        let offset = completion.offset;
+        if let Commit::TooLarge { output } = self.engine.commits.commit(completion).await {
+            tracing::warn!(output, "the outcome of a decision is too large for its topic");
+            // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
+            let Some((outputs, mark)) = smaller else { return };
+            let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
+            if let Commit::TooLarge { .. } = self.engine.commits.commit(done).await {
+                tracing::error!("even the smaller dead letter is too large; raise the limit of its topic");
+            }
+        }
+    }
+
+    async fn rule(&self, delivery: &Delivery) -> Result<Ruled, Unavailable> {
+        let record = &delivery.record;
+        let decision = record.value.as_ref().and_then(|v| serde_json::from_slice::<Decision>(v).ok());
+        let Some(decision) = decision else {
+            return Ok(self.complete(delivery, vec![self.invalid(delivery, "not a decision")], None));
+        };
+        let item = match decision.item_at.parse::<Position>() {
+            Ok(at) => read_item(&self.engine, &at).await?.filter(|i| i.body.id == decision.item),
+            Err(_) => None,
+        };
+        let Some(item) = item else {
+            let outcome = outcome(&decision, Ruling::Invalid, "there is no such item");
+            return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
+        };
+        let read = token::decode(&item.record, Bytes::from(item.body.payload.to_string()));
+        let Ok((token, carry)) = read else {
+            let outcome = outcome(&decision, Ruling::Invalid, "the item's record is malformed");
+            return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
+        };
+        // A decision that has claimed the item is never judged again.
+        let claimed = self
+            .engine
+            .ledger
+            .look(&token.key)
+            .await?
+            .is_some_and(|c| c.decider.as_ref() == Some(&record.position));
+        if !claimed && let Err(why) = self.validate(&decision, &item) {
+            let outcome = outcome(&decision, Ruling::Invalid, &why);
+            return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
+        }
+        let admission = self.engine.ledger.admit(delivery, &token, Some(record.position.clone())).await?;
+        self.obey(delivery, &decision, &item, token, carry, admission).await
+    }
+
+    async fn obey(
+        &self,
+        delivery: &Delivery,
+        decision: &Decision,
+        item: &Item,
+        token: Token,
+        carry: Carry,
+        admission: Admission,
+    ) -> Result<Ruled, Unavailable> {
+        let closes = write::item_decided(&self.settings.topics, &item.body.id);
+        Ok(match admission {
+            Admission::Fresh(claim) | Admission::Resumed(claim, _) => {
+                self.decide(delivery, decision, item, &claim, &carry)
+            }
+            Admission::Silent(why) => {
+                let by = match why {
+                    Silence::Done { at, .. } => self.who_published(&at).await?,
+                    _ => None,
+                };
+                let outcome = superseded(decision, by);
+                self.complete(delivery, vec![self.publish(&outcome), closes], None)
+            }
+            Admission::Told(decider) => {
+                let outcome = superseded(decision, self.who_submitted(&decider).await?);
+                let mut outputs = vec![self.publish(&outcome)];
+                // Both lie in one partition, so we know whether the decider has published.
+                if self.engine.commits.is_complete(&decider) {
+                    outputs.push(closes);
+                }
+                self.complete(delivery, outputs, None)
+            }
+            Admission::Conflict | Admission::Refused | Admission::Invalid => {
+                let outcome = outcome(decision, Ruling::Superseded, "the key belongs to another task by now");
+                let letter = self.bury_origin(item, &token, &carry);
+                self.complete(delivery, vec![self.publish(&outcome), closes, letter], None)
+            }
+        })
+    }
+
+    /// The decision counts: its result, the end of the item, and the word to whoever submitted it.
+    fn decide(
+        &self,
+        delivery: &Delivery,
+        decision: &Decision,
+        item: &Item,
+        claim: &Claim,
+        carry: &Carry,
+    ) -> Ruled {
+        let now = Timestamp::now();
+        let envelope = decided(decision, item, &delivery.record, now);
+        let (to, shape) = match self.kinds.named(&claim.token.key.kind) {
+            Some(kind) => (kind.to.clone(), kind.shape),
+            None => (self.settings.topics.results.clone(), crate::settings::Shape::Envelope),
+        };
+        let mut trail = carry.trail.clone();
+        trail.note(now, "decided", format!("{} by {}", decision.action.as_str(), decision.by));
+        let key = item.body.record_key.as_deref().and_then(from_hex);
+        let result = write::result(&to, shape, key, &envelope, &claim.token, &trail);
+        let outcome = ReviewOutcome {
+            decided_by: Some(decision.by.clone()),
+            decided_at: Some(now.rfc3339()),
+            action: Some(decision.action),
+            ..outcome(decision, Ruling::Counts, "")
+        };
+        let outputs =
+            vec![result, self.publish(&outcome), write::item_decided(&self.settings.topics, &item.body.id)];
+        let mark = Mark::Close { token: claim.token.clone(), outcome: OutcomeKind::Result, output: 0 };
+        let letter = self.too_large(item, claim, carry);
+        let smaller =
+            vec![letter, self.publish(&outcome), write::item_decided(&self.settings.topics, &item.body.id)];
+        let close = Mark::Close { token: claim.token.clone(), outcome: OutcomeKind::DeadLetter, output: 0 };
+        Ruled { smaller: Some((smaller, close)), ..self.complete(delivery, outputs, Some(mark)) }
+    }
+
+    /// The dead letter that ends the task if its result does not fit.
+    fn too_large(&self, item: &Item, claim: &Claim, carry: &Carry) -> Output {
+        let burial = Burial {
+            reason: Reason::OutcomeTooLarge,
+            detail: "the decided result did not fit its topic".to_owned(),
+            outcome: true,
+            ..self.burial(&claim.token, carry)
+        };
+        write::shrink(&self.settings.topics.dead_letters, &origin_record(item, &claim.token), &burial)
+    }
+
+    fn burial(&self, token: &Token, carry: &Carry) -> Burial {
+        Burial {
+            reason: Reason::KeyConflict,
+            detail: "the key was taken by another payload while a person was asked".to_owned(),
+            source: token.origin.position.to_string(),
+            at: Timestamp::now(),
+            token: Some(token.clone()),
+            outcome: false,
+            tries: 0,
+            first_error: None,
+            last_error: None,
+            trail: carry.trail.clone(),
+        }
+    }
+
+    /// An edit must satisfy the schema; there must be something to approve.
+    fn validate(&self, decision: &Decision, item: &Item) -> Result<(), String> {
+        match decision.action {
+            Action::Reject => Ok(()),
+            Action::Approve if item.body.answer_text.is_some() => {
+                Err("there is no valid answer to approve; edit or reject".to_owned())
+            }
+            Action::Approve => Ok(()),
+            Action::Edit => {
+                let answer = decision.answer.as_ref().ok_or("an edit needs an answer")?;
+                let schema = self.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
+                let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
+                match findings.first() {
+                    Some(finding) => Err(finding.message.clone()),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn who_published(&self, at: &Position) -> Result<Option<(String, String)>, Unavailable> {
+        let records = self.engine.log.read(at.clone(), 1).await?;
+        let envelope = records.first().filter(|r| r.position == *at).and_then(write::read_result);
+        Ok(envelope.and_then(|e| e.reviewed).map(|r| (r.by, r.at)))
+    }
+
+    async fn who_submitted(&self, at: &Position) -> Result<Option<(String, String)>, Unavailable> {
+        let records = self.engine.log.read(at.clone(), 1).await?;
+        let value = records.into_iter().next().filter(|r| r.position == *at).and_then(|r| r.value);
+        let decision = value.and_then(|v| serde_json::from_slice::<Decision>(&v).ok());
+        Ok(decision.map(|d| (d.by, d.at.rfc3339())))
+    }
+
+    fn bury_origin(&self, item: &Item, token: &Token, carry: &Carry) -> Output {
+        let burial = self.burial(token, carry);
+        write::bury(&self.settings.topics.dead_letters, &origin_record(item, token), &burial)
+    }
+
+    fn complete(&self, delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>) -> Ruled {
+        let offset = delivery.record.position.offset;
+        let completion = Completion { lease: delivery.lease.clone(), offset, outputs, urgent: true, mark };
+        Ruled { completion, smaller: None }
+    }
+
+    fn publish(&self, outcome: &ReviewOutcome) -> Output {
+        Output {
+            topic: self.settings.topics.review_outcomes.clone(),
+            key: Some(Bytes::from(outcome.item.clone())),
+            value: Some(json(outcome)),
+            headers: Headers::default(),
+            not_before: None,
+        }
+    }
+
+    fn invalid(&self, delivery: &Delivery, detail: &str) -> Output {
+        let key = delivery.record.key.clone().unwrap_or_default();
+        let item = String::from_utf8_lossy(&key).into_owned();
+        self.publish(&ReviewOutcome {
+            v: VERSION,
+            item,
+            nonce: String::new(),
+            verdict: Ruling::Invalid,
+            decided_by: None,
+            decided_at: None,
+            action: None,
+            detail: detail.to_owned(),
+            at: Timestamp::now(),
+        })
+    }
+}
+
+/// What a decision comes to, and what instead if its result does not fit.
+struct Ruled {
+    completion: Completion,
+    smaller: Option<(Vec<Output>, Mark)>,
+}
+
+/// The task's own record as far as the item knows it.
+fn origin_record(item: &Item, token: &Token) -> Record {
+    Record {
+        key: item.body.record_key.as_deref().and_then(from_hex),
+        value: Some(token.payload.clone()),
+        ..(*item.record).clone()
+    }
+}
+
+async fn next(group: &mut dyn Group, cancel: &CancellationToken) -> Option<Event> {
+    tokio::select! {
+        event = group.next() => Some(event),
+        () = cancel.cancelled() => None,
+    }
+}
+
+fn outcome(decision: &Decision, verdict: Ruling, detail: &str) -> ReviewOutcome {
+    ReviewOutcome {
+        v: VERSION,
+        item: decision.item.clone(),
+        nonce: decision.nonce.clone(),
+        verdict,
+        decided_by: None,
+        decided_at: None,
+        action: None,
+        detail: detail.to_owned(),
+        at: Timestamp::now(),
+    }
+}
+
+fn superseded(decision: &Decision, by: Option<(String, String)>) -> ReviewOutcome {
+    let (decided_by, decided_at) = by.unzip();
+    ReviewOutcome { decided_by, decided_at, ..outcome(decision, Ruling::Superseded, "") }
+}
+
+/// The proposed result as the person left it.
+fn decided(decision: &Decision, item: &Item, record: &Record, now: Timestamp) -> Envelope {
+    let proposed = &item.body.proposed;
+    Envelope {
+        status: decision.action.status(),
+        answer: match decision.action {
+            Action::Approve => proposed.answer.clone(),
+            Action::Edit => decision.answer.clone().unwrap_or(Value::Null),
+            Action::Reject => Value::Null,
+        },
+        reviewed: Some(Reviewed {
+            by: decision.by.clone(),
+            at: decision.at.rfc3339(),
+            action: decision.action,
+            reason: decision.reason.clone(),
+            decision: record.position.to_string(),
+            item: item.body.id.clone(),
+        }),
+        finished_at: now.rfc3339(),
+        ..proposed.clone()
+    }
+}
+
+fn from_hex(text: &str) -> Option<Bytes> {
+    let digits = text.as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>().map(Bytes::from)
+}

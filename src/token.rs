@@ -1,0 +1,206 @@
+//! How a token is written in the headers of a record, and read back: one encoder, one decoder.
+//!
+//! Only records of Tidegate's internal topics are read through here: on a task topic these headers
+//! are somebody's words and are ignored.
+
+use crate::task::{Fingerprint, Headers, Origin, Position, PrintRule, Record, ScopedKey, Timestamp, Token};
+use crate::trail::Trail;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Everything Tidegate writes into headers begins with this.
+pub const PREFIX: &str = "tidegate-";
+
+pub const KIND: &str = "tidegate-kind";
+pub const TENANT: &str = "tidegate-tenant";
+pub const KEY: &str = "tidegate-key";
+pub const GENERATION: &str = "tidegate-generation";
+pub const ORIGIN: &str = "tidegate-origin";
+pub const HOP: &str = "tidegate-hop";
+pub const PRINT: &str = "tidegate-print";
+pub const PROOF: &str = "tidegate-proof";
+pub const CARRY: &str = "tidegate-carry";
+
+/// What a task takes along from hop to hop beside its token.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Carry {
+    /// Version of this structure; 1.
+    pub v: u32,
+    /// When its first record was accepted.
+    pub accepted_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Time spent on calls in earlier hops, ms.
+    #[serde(default)]
+    pub spent_ms: u64,
+    /// Money spent in earlier hops, where prices are known.
+    #[serde(default)]
+    pub spent_cost: f64,
+    #[serde(default)]
+    pub trail: Trail,
+}
+
+/// Writes the token over whatever `headers` (the producer's own) already hold.
+pub fn encode(token: &Token, carry: &Carry, headers: &Headers) -> Headers {
+    let mut out = Headers(headers.0.iter().filter(|(n, _)| !n.starts_with(PREFIX)).cloned().collect());
+    write_identity(token, &mut out);
+    // A structure of numbers and strings cannot fail to serialise.
+    out.push(CARRY, serde_json::to_vec(carry).unwrap_or_default());
+    out
+}
+
+/// Key, generation, origin, hop, fingerprint and proof, without what the task carries.
+pub fn write_identity(token: &Token, out: &mut Headers) {
+    out.push(KIND, token.key.kind.as_bytes().to_vec());
+    if !token.key.tenant.is_empty() {
+        out.push(TENANT, token.key.tenant.as_bytes().to_vec());
+    }
+    out.push(KEY, token.key.key.as_bytes().to_vec());
+    out.push(GENERATION, token.generation.to_string());
+    out.push(ORIGIN, write_origin(&token.origin));
+    out.push(HOP, token.hop.to_string());
+    out.push(PRINT, write_print(&token.print));
+    if let Some(proof) = &token.proof {
+        out.push(PROOF, proof.to_string());
+    }
+}
+
+/// What a token header lacks or has wrong.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("header `{0}` is missing or malformed")]
+pub struct Invalid(pub &'static str);
+
+/// Reads the token of a record on an internal topic. A record without an origin header is its own
+/// origin: a redrive, or a record sent again.
+pub fn decode(record: &Record, payload: Bytes) -> Result<(Token, Carry), Invalid> {
+    let h = &record.headers;
+    let text = |name: &'static str| h.text(name).ok_or(Invalid(name));
+    let number = |name: &'static str| text(name).and_then(|t| t.parse::<u32>().map_err(|_| Invalid(name)));
+    let own = Origin { position: record.position.clone(), stamp: record.stamp };
+    let origin = match h.text(ORIGIN) {
+        Some(text) => read_origin(text).ok_or(Invalid(ORIGIN))?,
+        None => own,
+    };
+    let proof = match h.text(PROOF) {
+        Some(text) => Some(text.parse::<Position>().map_err(|_| Invalid(PROOF))?),
+        None => None,
+    };
+    let token = Token {
+        key: ScopedKey::new(h.text(TENANT).unwrap_or(""), text(KIND)?, text(KEY)?),
+        generation: number(GENERATION)?,
+        origin,
+        hop: number(HOP)?,
+        print: read_print(text(PRINT)?).ok_or(Invalid(PRINT))?,
+        proof,
+        payload,
+    };
+    let carry = match h.get(CARRY) {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| Invalid(CARRY))?,
+        None => Carry { v: 1, accepted_at: record.stamp, ..Carry::default() },
+    };
+    Ok((token, carry))
+}
+
+/// `topic/partition/offset@stamp_ms`.
+pub fn write_origin(origin: &Origin) -> String {
+    format!("{}@{}", origin.position, origin.stamp.0)
+}
+
+pub fn read_origin(text: &str) -> Option<Origin> {
+    let (position, stamp) = text.rsplit_once('@')?;
+    Some(Origin { position: position.parse().ok()?, stamp: Timestamp(stamp.parse().ok()?) })
+}
+
+/// `bytes:HEX`, `whole:HEX`, or `fields["a","b.c"]:HEX`.
+pub fn write_print(print: &Fingerprint) -> String {
+    let digest = blake3::Hash::from_bytes(print.digest).to_hex();
+    match &print.rule {
+        PrintRule::Bytes => format!("bytes:{digest}"),
+        PrintRule::Whole => format!("whole:{digest}"),
+        PrintRule::Fields(fields) => {
+            let names = serde_json::to_string(&fields[..]).unwrap_or_default();
+            format!("fields{names}:{digest}")
+        }
+    }
+}
+
+pub fn read_print(text: &str) -> Option<Fingerprint> {
+    let (rule, digest) = text.rsplit_once(':')?;
+    let rule = match rule {
+        "bytes" => PrintRule::Bytes,
+        "whole" => PrintRule::Whole,
+        _ => {
+            let names: Vec<String> = serde_json::from_str(rule.strip_prefix("fields")?).ok()?;
+            PrintRule::Fields(names.into())
+        }
+    };
+    Some(Fingerprint { rule, digest: *blake3::Hash::from_hex(digest).ok()?.as_bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Partition, Topic};
+
+    fn token(rule: PrintRule) -> Token {
+        let position =
+            |topic: &str, offset| Position { at: Partition { topic: Topic::new(topic), index: 3 }, offset };
+        Token {
+            key: ScopedKey::new("north", "ticket", "a/b\u{e9}"),
+            generation: 2,
+            origin: Origin { position: position("tasks.ticket", 7), stamp: Timestamp(1_700_000_000_123) },
+            hop: 5,
+            print: Fingerprint { rule, digest: [9; 32] },
+            proof: Some(position("results", 12)),
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was_written() {
+        for rule in
+            [PrintRule::Bytes, PrintRule::Whole, PrintRule::Fields(vec!["a:b".into(), "c.d".into()].into())]
+        {
+            let token = token(rule);
+            let carry = Carry {
+                v: 1,
+                accepted_at: Timestamp(5),
+                deadline: Some(Timestamp(9)),
+                spent_ms: 3,
+                spent_cost: 0.25,
+                ..Carry::default()
+            };
+            let mine = Headers::default().with("traceparent", "00-x").with(KEY, "forged");
+            let record = Record {
+                position: Position { at: Partition { topic: Topic::new("retry.5s"), index: 0 }, offset: 1 },
+                stamp: Timestamp(77),
+                key: None,
+                value: Some(token.payload.clone()),
+                headers: encode(&token, &carry, &mine),
+                not_before: None,
+            };
+            assert_eq!(decode(&record, token.payload.clone()), Ok((token, carry)));
+            assert_eq!(
+                record.headers.text("traceparent"),
+                Some("00-x"),
+                "the producer's headers travel along"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_that_lacks_a_header_is_refused_by_name() {
+        let token = token(PrintRule::Whole);
+        let mut headers = encode(&token, &Carry::default(), &Headers::default());
+        headers.0.retain(|(name, _)| name != PRINT);
+        let record = Record {
+            position: token.origin.position.clone(),
+            stamp: Timestamp(1),
+            key: None,
+            value: None,
+            headers,
+            not_before: None,
+        };
+        assert_eq!(decode(&record, Bytes::new()), Err(Invalid(PRINT)));
+    }
+}

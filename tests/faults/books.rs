@@ -1,0 +1,270 @@
+//! The reckoning after the kills: every record that was sent is found by its identity, in exactly one
+//! place. Pure: takes what lies in the log, and gives every complaint.
+//!
+//! Believes nothing that the process says of itself: no counter, no status, only published records
+//! and what was sent.
+
+use crate::world::{Nature, nature};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A record of the log, as plain as can be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    /// `topic/partition/offset`.
+    pub(crate) at: String,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Row {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    fn json(&self) -> Value {
+        self.value.as_ref().and_then(|v| serde_json::from_slice(v).ok()).unwrap_or(Value::Null)
+    }
+}
+
+/// Everything that lies in the log at rest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf {
+    /// By kind: what its producers sent.
+    pub(crate) tasks: BTreeMap<String, Vec<Row>>,
+    /// Redriven records; what else lies on this topic carries an origin.
+    pub(crate) resume: Vec<Row>,
+    pub(crate) results: Vec<Row>,
+    pub(crate) dead_letters: Vec<Row>,
+    pub(crate) review_requests: Vec<Row>,
+}
+
+/// One outcome or open question of a key and generation.
+#[derive(Clone, Debug)]
+struct Place {
+    what: &'static str,
+    at: String,
+    /// Position of the record that owns the key.
+    origin: String,
+    answer: Value,
+}
+
+type Name = (String, String, u32); // kind, key, generation
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) complaints: Vec<Complaint>,
+    pub(crate) sums: Sums,
+}
+
+/// Sums for people to read; every check is by identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) records: usize,
+    pub(crate) keys: usize,
+    pub(crate) results: usize,
+    pub(crate) open_reviews: usize,
+    pub(crate) dead_outcomes: usize,
+    pub(crate) buried: usize,
+    pub(crate) silent: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Complaint {
+    /// A key and generation that rests nowhere.
+    Missing { name: Name, copies: usize },
+    /// More than one resting place. With `copies` 1 even a forgetful ledger is no excuse.
+    Twice { name: Name, copies: usize, places: Vec<String> },
+    /// A record that must be in dead letters under its own coordinates, and is not, or more than once.
+    Buried { at: String, why: &'static str, times: usize },
+    /// A dead letter whose bytes are not the original's.
+    Changed { at: String, letter: String },
+    /// A record in dead letters that has no business there.
+    Wrongly { at: String, letter: String, reason: String },
+    /// A result or item of nothing that was sent, or one that says something else than its origin.
+    Stray { at: String, why: &'static str },
+}
+
+pub(crate) fn reckon(shelf: &Shelf) -> Books {
+    let mut books = Books::default();
+    let sources = sources(shelf);
+    let places = places(shelf, &mut books);
+    let letters = letters_by_source(shelf);
+    let mut expected_letters: BTreeSet<String> = BTreeSet::new();
+    books.sums.records = sources.values().flatten().count();
+    for source in sources.get(&None).into_iter().flatten() {
+        expect_letter(source, "poison", &letters, &mut expected_letters, &mut books);
+    }
+    let named = sources.iter().filter_map(|(name, group)| Some((name.as_ref()?, group)));
+    for (name, group) in named {
+        books.sums.keys += 1;
+        let found = places.get(name).map_or(&[][..], Vec::as_slice);
+        match found {
+            [] => books.complaints.push(Complaint::Missing { name: name.clone(), copies: group.len() }),
+            [_] => {}
+            many => books.complaints.push(Complaint::Twice {
+                name: name.clone(),
+                copies: group.len(),
+                places: many.iter().map(|p| format!("{} {}", p.what, p.at)).collect(),
+            }),
+        }
+        let Some(place) = found.first() else { continue };
+        judge_group(place, group, &letters, &mut expected_letters, &mut books);
+    }
+    for name in places.keys().filter(|name| !sources.contains_key(&Some((*name).clone()))) {
+        let at = places[name][0].at.clone();
+        books
+            .complaints
+            .push(Complaint::Stray { at, why: "no record was sent under this key and generation" });
+    }
+    for (at, found) in letters.iter().filter(|(at, _)| !expected_letters.contains(*at)) {
+        books.complaints.push(Complaint::Wrongly {
+            at: at.clone(),
+            letter: found[0].at.clone(),
+            reason: found[0].header("tidegate-reason").to_owned(),
+        });
+    }
+    books.complaints.sort();
+    books
+}
+
+/// A record that was sent, with what it is.
+struct Source<'a> {
+    row: &'a Row,
+    payload: Value,
+    late: bool,
+}
+
+/// Records by the name they may own; `None` holds the poison.
+fn sources(shelf: &Shelf) -> BTreeMap<Option<Name>, Vec<Source<'_>>> {
+    let mut found: BTreeMap<Option<Name>, Vec<Source<'_>>> = BTreeMap::new();
+    let sent = shelf.tasks.iter().flat_map(|(kind, rows)| rows.iter().map(move |row| (kind.clone(), 0, row)));
+    let redriven = shelf.resume.iter().filter(|row| row.header("tidegate-origin").is_empty()).map(|row| {
+        let generation = row.header("tidegate-generation").parse().unwrap_or(0);
+        (row.header("tidegate-kind").to_owned(), generation, row)
+    });
+    for (kind, generation, row) in sent.chain(redriven) {
+        let (name, payload, late) = match nature(&row.headers, row.value.as_deref().unwrap_or_default()) {
+            Nature::Poison => (None, Value::Null, false),
+            Nature::Valid { key, payload, late } => (Some((kind, key, generation)), payload, late),
+        };
+        found.entry(name).or_default().push(Source { row, payload, late });
+    }
+    found
+}
+
+/// Where each key and generation rests: results, dead letters that are outcomes, open review items.
+fn places(shelf: &Shelf, books: &mut Books) -> BTreeMap<Name, Vec<Place>> {
+    let mut found: BTreeMap<Name, Vec<Place>> = BTreeMap::new();
+    let mut put = |value: &Value, what, at: &str, origin: &str, answer: Value| {
+        let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let generation = value["generation"].as_u64().and_then(|g| u32::try_from(g).ok()).unwrap_or(u32::MAX);
+        let origin = origin.split('@').next().unwrap_or_default().to_owned();
+        let place = Place { what, at: at.to_owned(), origin, answer };
+        found.entry((text("kind"), text("key"), generation)).or_default().push(place);
+    };
+    for row in &shelf.results {
+        let value = row.json();
+        put(&value, "result", &row.at, value["origin"].as_str().unwrap_or_default(), value["answer"].clone());
+        books.sums.results += 1;
+    }
+    for row in shelf.dead_letters.iter().filter(|r| r.header("tidegate-is-outcome") == "yes") {
+        let value = serde_json::json!({
+            "kind": row.header("tidegate-kind"),
+            "key": row.header("tidegate-key"),
+            "generation": row.header("tidegate-generation").parse::<u64>().ok(),
+        });
+        put(&value, "dead letter", &row.at, row.header("tidegate-origin"), Value::Null);
+        books.sums.dead_outcomes += 1;
+    }
+    for row in open_items(&shelf.review_requests) {
+        let proposed = row.json()["proposed"].clone();
+        put(&proposed, "review item", &row.at, proposed["origin"].as_str().unwrap_or_default(), Value::Null);
+        books.sums.open_reviews += 1;
+    }
+    found
+}
+
+/// Requests without a tombstone behind them.
+pub(crate) fn open_items(requests: &[Row]) -> Vec<&Row> {
+    let mut open: BTreeMap<&[u8], &Row> = BTreeMap::new();
+    for row in requests {
+        let id = row.key.as_deref().unwrap_or_default();
+        match row.value {
+            Some(_) => open.insert(id, row),
+            None => open.remove(id),
+        };
+    }
+    open.into_values().collect()
+}
+
+fn letters_by_source(shelf: &Shelf) -> BTreeMap<String, Vec<&Row>> {
+    let mut found: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    for row in &shelf.dead_letters {
+        found.entry(row.header("tidegate-source").to_owned()).or_default().push(row);
+    }
+    found
+}
+
+/// All records of one key and generation, against the place where it rests: the owner's payload is the
+/// task's; copies of it leave no trace, other payloads are dead letters.
+fn judge_group(
+    place: &Place,
+    group: &[Source<'_>],
+    letters: &BTreeMap<String, Vec<&Row>>,
+    expected: &mut BTreeSet<String>,
+    books: &mut Books,
+) {
+    let Some(owner) = group.iter().find(|s| s.row.at == place.origin) else {
+        let why = "its origin is none of the records sent under its key";
+        return books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
+    };
+    if place.what == "result" && place.at.starts_with("results") && owner.row.at.starts_with("tasks.copy/") {
+        if place.answer != owner.payload {
+            let why = "the copied payload is not its origin's";
+            books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
+        }
+    }
+    if (place.what == "dead letter") != owner.late {
+        let why = "only tasks whose deadline had passed end as dead letters, and all of them do";
+        books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
+    }
+    for source in group {
+        if source.row.at == owner.row.at {
+            if owner.late {
+                expect_letter(source, "deadline passed", letters, expected, books);
+            }
+        } else if source.payload == owner.payload {
+            books.sums.silent += 1;
+        } else {
+            expect_letter(source, "conflict", letters, expected, books);
+        }
+    }
+}
+
+fn expect_letter(
+    source: &Source<'_>,
+    why: &'static str,
+    letters: &BTreeMap<String, Vec<&Row>>,
+    expected: &mut BTreeSet<String>,
+    books: &mut Books,
+) {
+    let at = &source.row.at;
+    expected.insert(at.clone());
+    let found = letters.get(at).map_or(&[][..], Vec::as_slice);
+    books.sums.buried += 1;
+    if found.len() != 1 {
+        books.complaints.push(Complaint::Buried { at: at.clone(), why, times: found.len() });
+    }
+    for letter in found {
+        let same_headers = source
+            .row
+            .headers
+            .iter()
+            .all(|(n, v)| n.starts_with("tidegate-") || letter.headers.get(n) == Some(v));
+        if letter.value != source.row.value || letter.key != source.row.key || !same_headers {
+            books.complaints.push(Complaint::Changed { at: at.clone(), letter: letter.at.clone() });
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The reckoning itself is tested: a shelf on which all is well, and one fault at a time.
+
+use crate::books::{Books, Complaint, Row, Shelf, reckon};
+use serde_json::{Value, json};
+
+fn row(at: &str, key: &str, value: &str, headers: &[(&str, &str)]) -> Row {
+    Row {
+        at: at.to_owned(),
+        key: Some(key.into()),
+        value: Some(value.into()),
+        headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+    }
+}
+
+fn task(at: &str, key: &str, n: u64, text: &str) -> Row {
+    row(at, key, &payload(n, text).to_string(), &[("idempotency-key", key)])
+}
+
+fn payload(n: u64, text: &str) -> Value {
+    json!({ "n": n, "text": text })
+}
+
+fn result(at: &str, key: &str, generation: u32, origin: &str, answer: &Value) -> Row {
+    let value = json!({ "kind": "copy", "key": key, "generation": generation, "origin": format!("{origin}@5"), "answer": answer });
+    row(at, key, &value.to_string(), &[])
+}
+
+fn letter(at: &str, of: &Row, reason: &str, outcome: Option<(&str, &str)>) -> Row {
+    let mut letter = of.clone();
+    letter.at = at.to_owned();
+    let mut add = |name: &str, value: &str| letter.headers.insert(name.to_owned(), value.to_owned());
+    add("tidegate-source", &of.at);
+    add("tidegate-reason", reason);
+    add("tidegate-is-outcome", if outcome.is_some() { "yes" } else { "no" });
+    if let Some((key, generation)) = outcome {
+        add("tidegate-kind", "copy");
+        add("tidegate-key", key);
+        add("tidegate-generation", generation);
+        add("tidegate-origin", &format!("{}@5", of.at));
+    }
+    letter
+}
+
+/// Five records: a task, its copy, another payload under its key, poison, and a late task that was
+/// redriven once.
+fn well() -> Shelf {
+    let first = task("tasks.copy/0/0", "a", 1, "one");
+    let copy = task("tasks.copy/0/1", "a", 1, "one");
+    let other = task("tasks.copy/0/2", "a", 1, "two");
+    let poison = row("tasks.copy/0/3", "p", "{", &[("idempotency-key", "p")]);
+    let mut late = task("tasks.copy/0/4", "l", 4, "late");
+    late.headers.insert("deadline".into(), "2001-01-01T00:00:00Z".into());
+    let mut again = late.clone();
+    again.at = "resume/0/0".into();
+    again.headers.insert("tidegate-generation".into(), "1".into());
+    again.headers.insert("tidegate-kind".into(), "copy".into());
+    Shelf {
+        results: vec![result("results/0/0", "a", 0, &first.at, &payload(1, "one"))],
+        dead_letters: vec![
+            letter("dead-letters/0/0", &other, "TG-key-conflict", None),
+            letter("dead-letters/0/1", &poison, "TG-malformed", None),
+            letter("dead-letters/0/2", &late, "TG-deadline-passed", Some(("l", "0"))),
+            letter("dead-letters/0/3", &again, "TG-deadline-passed", Some(("l", "1"))),
+        ],
+        resume: vec![again],
+        tasks: [("copy".to_owned(), vec![first, copy, other, poison, late])].into(),
+        review_requests: vec![],
+    }
+}
+
+fn complaints(change: impl FnOnce(&mut Shelf)) -> Vec<Complaint> {
+    let mut shelf = well();
+    change(&mut shelf);
+    reckon(&shelf).complaints
+}
+
+#[test]
+fn a_shelf_on_which_all_is_well_gives_no_complaint() {
+    let Books { complaints, sums } = reckon(&well());
+    assert_eq!(complaints, []);
+    assert_eq!((sums.records, sums.keys, sums.results, sums.buried, sums.silent), (6, 3, 1, 4, 1));
+}
+
+#[test]
+fn a_result_that_is_gone_is_missed_by_name() {
+    let found = complaints(|s| s.results.clear());
+    let missing = Complaint::Missing { name: ("copy".into(), "a".into(), 0), copies: 3 };
+    assert!(found.contains(&missing), "{found:?}");
+}
+
+#[test]
+fn a_second_result_and_an_open_item_beside_a_result_are_seen() {
+    let found = complaints(|s| {
+        let again = Row { at: "results/1/9".into(), ..s.results[0].clone() };
+        s.results.push(again);
+    });
+    assert!(
+        matches!(&found[..], [Complaint::Twice { copies: 3, places, .. }] if places.len() == 2),
+        "{found:?}"
+    );
+    let item = |s: &mut Shelf| {
+        let proposed: Value = serde_json::from_slice(s.results[0].value.as_ref().unwrap()).unwrap();
+        s.review_requests.push(row(
+            "review.requests/0/0",
+            "id",
+            &json!({ "proposed": proposed }).to_string(),
+            &[],
+        ));
+    };
+    assert!(matches!(&complaints(item)[..], [Complaint::Twice { .. }]));
+    let decided = complaints(|s| {
+        item(s);
+        s.review_requests.push(Row { key: Some("id".into()), ..Row::default() });
+    });
+    assert_eq!(decided, [], "a tombstone closes the item");
+}
+
+#[test]
+fn a_dead_letter_that_is_missing_doubled_changed_or_undeserved_is_seen() {
+    let gone = complaints(|s| drop(s.dead_letters.remove(1)));
+    assert_eq!(gone, [Complaint::Buried { at: "tasks.copy/0/3".into(), why: "poison", times: 0 }]);
+    let doubled = complaints(|s| s.dead_letters.push(s.dead_letters[0].clone()));
+    assert_eq!(doubled, [Complaint::Buried { at: "tasks.copy/0/2".into(), why: "conflict", times: 2 }]);
+    let changed = complaints(|s| s.dead_letters[1].value = Some("[".into()));
+    assert!(matches!(&changed[..], [Complaint::Changed { .. }]), "{changed:?}");
+    let lost_header = complaints(|s| drop(s.dead_letters[1].headers.remove("idempotency-key")));
+    assert!(matches!(&lost_header[..], [Complaint::Changed { .. }]), "{lost_header:?}");
+    let undeserved = complaints(|s| {
+        let copy = s.tasks["copy"][1].clone();
+        s.dead_letters.push(letter("dead-letters/0/9", &copy, "TG-key-conflict", None));
+    });
+    assert!(
+        matches!(&undeserved[..], [Complaint::Wrongly { at, .. }] if at == "tasks.copy/0/1"),
+        "{undeserved:?}"
+    );
+}
+
+#[test]
+fn a_result_of_nothing_or_with_another_payload_is_a_stray() {
+    let nothing =
+        complaints(|s| s.results.push(result("results/0/7", "z", 0, "tasks.copy/0/9", &Value::Null)));
+    assert!(matches!(&nothing[..], [Complaint::Stray { .. }]), "{nothing:?}");
+    let other =
+        complaints(|s| s.results[0] = result("results/0/0", "a", 0, "tasks.copy/0/0", &payload(1, "two")));
+    assert!(matches!(&other[..], [Complaint::Stray { .. }]), "{other:?}");
+    let next =
+        complaints(|s| s.results.push(result("results/0/7", "a", 1, "tasks.copy/0/0", &payload(1, "one"))));
+    assert!(matches!(&next[..], [Complaint::Stray { .. }]), "a generation nobody asked for: {next:?}");
+}

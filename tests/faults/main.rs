@@ -1,0 +1,15 @@
+//! What goes wrong around a task, with the real binary: kills, full disks, mistakes.
+//!
+//! `TIDEGATE_SEED=N` repeats a run; `TIDEGATE_KILLS=N` and `TIDEGATE_TASKS=N` size the kill tests.
+
+mod books;
+mod books_checked;
+mod calls;
+mod campaign;
+mod disk;
+mod kill;
+mod mistakes;
+#[path = "../rig/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part of the rig")]
+mod rig;
+mod world;

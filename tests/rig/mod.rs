@@ -1,0 +1,69 @@
+//! What stories, faults and figures share: a scratch place, the real binary and its HTTP API, a
+//! simulated provider as a process of its own, and the log of a process that does not run.
+
+pub(crate) mod api;
+pub(crate) mod place;
+pub(crate) mod process;
+pub(crate) mod schemas;
+pub(crate) mod script;
+
+use std::time::{Duration, Instant};
+
+/// Asks again until `look` has an answer. Panics with `what` after `limit`: no wait is for ever.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A number from the environment, or the default.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    let Ok(value) = std::env::var(name) else { return default };
+    value.replace('_', "").parse().unwrap_or_else(|_| panic!("{name} is a number, not `{value}`"))
+}
+
+/// Says that something was left out, and why, where `tests/run` shows it.
+pub(crate) fn left_out(what: &str, why: &str) {
+    use std::io::Write as _;
+    let line = format!("LEFT OUT: {what}: {why}");
+    println!("{line}");
+    let Ok(path) = std::env::var("TIDEGATE_TEST_NOTES") else { return };
+    let mut notes = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    writeln!(notes, "{line}").unwrap();
+}
+
+/// Repeatable random numbers; `pick(n)` is below `n`.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        // Neighbouring seeds give sequences that have nothing in common.
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03)
+    }
+
+    /// SplitMix64.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn pick(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub(crate) fn percent(&mut self, p: u64) -> bool {
+        self.pick(100) < p
+    }
+}

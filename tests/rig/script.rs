@@ -1,0 +1,205 @@
+//! A model provider that says exactly what a story needs. Speaks OpenAI-style chat, streamed or not.
+//!
+//! The product's own simulated provider serves load and chance; here every reply is chosen.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) model: String,
+    /// The slot it is for: `KEY.gGENERATION/NAME`.
+    pub(crate) slot: String,
+    pub(crate) body: Value,
+    /// How many came before it, to any model.
+    pub(crate) nth: usize,
+    /// Was sent an error: whoever asks again for the same slot retries, and repeats nothing.
+    pub(crate) failed: bool,
+}
+
+impl Asked {
+    /// Everything that was said to the model, in one text.
+    pub(crate) fn words(&self) -> String {
+        let messages = self.body["messages"].as_array().cloned().unwrap_or_default();
+        messages.iter().map(|m| m["content"].to_string()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The slot without key and generation: `answer.r0#...`.
+    pub(crate) fn slot_name(&self) -> &str {
+        self.slot.split_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    Says(String),
+    /// Ends without a finish signal.
+    Cut(String),
+    Refuses(String),
+    Fails(u16, &'static [(&'static str, &'static str)], Value),
+    /// Takes the request and says nothing until the client goes away.
+    Silent,
+    /// The reply, but not at once.
+    After(Duration, Box<Reply>),
+}
+
+impl Reply {
+    pub(crate) fn json(value: Value) -> Self {
+        Reply::Says(value.to_string())
+    }
+
+    pub(crate) fn down() -> Self {
+        Reply::Fails(503, &[], json!({ "error": { "message": "down for now", "type": "server_error" } }))
+    }
+}
+
+type Rule = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
+
+#[derive(Clone)]
+struct Desk {
+    rule: Arc<Mutex<Rule>>,
+    log: Arc<Mutex<Vec<Asked>>>,
+}
+
+pub(crate) struct Provider {
+    pub(crate) port: u16,
+    desk: Desk,
+    /// Ends with the provider.
+    _server: JoinSet<()>,
+}
+
+impl Provider {
+    pub(crate) async fn start(rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let desk = Desk { rule: Arc::new(Mutex::new(Arc::new(rule))), log: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = axum::Router::new()
+            .route("/v1/chat/completions", axum::routing::post(chat))
+            .with_state(desk.clone());
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Provider { port, desk, _server: server }
+    }
+
+    /// From now on.
+    pub(crate) fn now(&self, rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
+        *self.desk.rule.lock().unwrap() = Arc::new(rule);
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.desk.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn asked_of(&self, model: &str) -> Vec<Asked> {
+        self.asked().into_iter().filter(|a| a.model == model).collect()
+    }
+
+    /// `[models.NAME]` for a configuration.
+    pub(crate) fn model(&self, name: &str) -> String {
+        let port = self.port;
+        format!(
+            "[models.{name}]\napi = \"openai\"\nurl = \"http://127.0.0.1:{port}/v1\"\nmodel = \"{name}\"\nwindow_tokens = 100000\n\
+             timeouts = {{ first_token = \"2s\", idle = \"2s\" }}\n"
+        )
+    }
+}
+
+async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): axum::Json<Value>) -> Response {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let (asked, reply) = {
+        let mut log = desk.log.lock().unwrap();
+        let model = body["model"].as_str().unwrap_or_default().to_owned();
+        let asked = Asked { model, slot: text("x-tidegate-slot"), body, nth: log.len(), failed: false };
+        log.push(asked.clone());
+        drop(log);
+        let rule = desk.rule.lock().unwrap().clone();
+        let reply = rule(&asked);
+        (asked, reply)
+    };
+    let reply = match reply {
+        Reply::After(delay, reply) => {
+            tokio::time::sleep(delay).await;
+            *reply
+        }
+        reply => reply,
+    };
+    if matches!(reply, Reply::Fails(..) | Reply::Cut(_)) {
+        desk.log.lock().unwrap()[asked.nth].failed = true;
+    }
+    let streamed = asked.body["stream"] == true;
+    match reply {
+        Reply::Says(words) => answer(&asked, &words, Some("stop"), streamed),
+        Reply::Cut(words) => answer(&asked, &words, None, true),
+        Reply::Refuses(words) => refusal(&asked, &words, streamed),
+        Reply::Fails(status, headers, body) => {
+            let mut answer = (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response();
+            for (name, value) in headers {
+                answer.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            answer
+        }
+        Reply::Silent | Reply::After(..) => std::future::pending().await,
+    }
+}
+
+fn answer(asked: &Asked, words: &str, finish: Option<&str>, streamed: bool) -> Response {
+    if !streamed {
+        let choice = json!({ "index": 0, "message": { "role": "assistant", "content": words }, "finish_reason": finish });
+        return whole(asked, &choice);
+    }
+    let mut pieces =
+        vec![json!({ "index": 0, "delta": { "role": "assistant", "content": "" }, "finish_reason": null })];
+    // Two pieces, so that nobody can take the first for the whole.
+    let middle = (0..=words.len() / 2).rev().find(|&i| words.is_char_boundary(i)).unwrap_or(0);
+    for part in [&words[..middle], &words[middle..]] {
+        pieces.push(json!({ "index": 0, "delta": { "content": part }, "finish_reason": null }));
+    }
+    if let Some(finish) = finish {
+        pieces.push(json!({ "index": 0, "delta": {}, "finish_reason": finish }));
+    }
+    stream(asked, pieces, finish.is_some())
+}
+
+fn refusal(asked: &Asked, words: &str, streamed: bool) -> Response {
+    if !streamed {
+        let message = json!({ "role": "assistant", "content": null, "refusal": words });
+        return whole(asked, &json!({ "index": 0, "message": message, "finish_reason": "stop" }));
+    }
+    let pieces = vec![
+        json!({ "index": 0, "delta": { "role": "assistant", "content": null, "refusal": words }, "finish_reason": null }),
+        json!({ "index": 0, "delta": {}, "finish_reason": "stop" }),
+    ];
+    stream(asked, pieces, true)
+}
+
+fn whole(asked: &Asked, choice: &Value) -> Response {
+    axum::Json(json!({ "id": "1", "object": "chat.completion", "model": asked.model, "choices": [choice], "usage": usage() }))
+        .into_response()
+}
+
+fn stream(asked: &Asked, pieces: Vec<Value>, done: bool) -> Response {
+    let mut text = String::new();
+    for choice in pieces {
+        let piece = json!({ "id": "1", "object": "chat.completion.chunk", "model": asked.model, "choices": [choice] });
+        text.push_str(&format!("data: {piece}\n\n"));
+    }
+    if done {
+        let last = json!({ "id": "1", "object": "chat.completion.chunk", "model": asked.model, "choices": [], "usage": usage() });
+        text.push_str(&format!("data: {last}\n\ndata: [DONE]\n\n"));
+    }
+    ([("content-type", "text/event-stream")], Body::from(text)).into_response()
+}
+
+fn usage() -> Value {
+    json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 })
+}
+
+/// Short waits of stories, in one place.
+pub(crate) const SOON: Duration = Duration::from_secs(10);

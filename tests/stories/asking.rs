@@ -1,0 +1,154 @@
+//! From a task to an answer: the first question, asking again, the sanitizer, a person.
+
+use crate::rig::script::{Reply, SOON};
+use crate::stage::{Stage, all_valid, good, ticket, value};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_task_becomes_one_result() {
+    let mut stage = Stage::open(|_| Reply::json(good())).await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(task["outcome"], "result", "{task}");
+    let result = &task["result"];
+    assert_eq!((&result["status"], &result["answer"]), (&json!("accepted"), &good()));
+    assert_eq!(result["made_by"]["model"], "main");
+    assert_eq!(
+        (&result["usage"]["input_tokens"], &result["usage"]["output_tokens"]),
+        (&json!(10), &json!(5))
+    );
+    let asked = stage.provider.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let slot = regex::Regex::new(r"^[0-9a-f]{16}\.g0/answer\.r0#[0-9a-f]{8}$").unwrap();
+    assert!(slot.is_match(&asked[0].slot), "{}", asked[0].slot);
+    assert!(asked[0].words().contains("the export button does nothing"));
+    let rest = stage.rest();
+    let results = rest.all("results").await;
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].key.as_deref(), Some(&b"t1"[..]), "under the task's record key");
+    assert_eq!(value(&results[0]), *result);
+    assert_eq!(rest.open_records().await, []);
+    all_valid(&rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn malformed_json_is_asked_again_with_what_was_wrong() {
+    let stage = Stage::open(|asked| match asked.slot_name() {
+        name if name.starts_with("answer.r0") => Reply::Says("It is {\"category\": \"bug\", \"order".into()),
+        _ => Reply::json(good()),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(task["result"]["answer"], good(), "{task}");
+    let asked = stage.provider.asked();
+    let slots: Vec<&str> = asked.iter().map(|a| a.slot_name().split('#').next().unwrap()).collect();
+    assert_eq!(slots, ["answer.r0", "answer.r1"]);
+    assert!(asked[1].words().contains("It is {"), "the bad answer goes back: {}", asked[1].words());
+    assert_eq!(task["result"]["repairs"][0]["what"], "asked-again");
+    assert!(task["result"]["confidence"]["overall"]["basis"].as_str().unwrap().starts_with("uncalibrated"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_an_answer_that_never_fits_goes_to_the_sanitizer_and_then_to_a_person() {
+    let mut stage =
+        Stage::open(|_| Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.9 })))
+            .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    let asked = stage.provider.asked();
+    let seen: Vec<(&str, &str)> =
+        asked.iter().map(|a| (a.model.as_str(), a.slot_name().split('#').next().unwrap())).collect();
+    let rounds =
+        [("main", "answer.r0"), ("main", "answer.r1"), ("main", "answer.r2"), ("mender", "answer.r3")];
+    assert_eq!(seen, rounds);
+    assert!(asked[1].words().contains("category"), "what was wrong is quoted: {}", asked[1].words());
+    let text = item.to_string();
+    assert!(text.contains("TG-answer-invalid") && text.contains("category"), "{text}");
+    let rest = stage.rest();
+    assert_eq!(rest.all("results").await.len() + rest.all("dead-letters").await.len(), 0);
+    all_valid(&rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_what_the_sanitizer_wrote_is_proposed_to_a_person() {
+    let stage = Stage::open(|asked| match asked.model.as_str() {
+        "mender" => Reply::json(json!({ "category": "billing", "order_id": null, "confidence": 0.99 })),
+        _ => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.99 })),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    assert!(item.to_string().contains("\"category\":\"billing\""), "{item}");
+    assert!(item.to_string().contains("TG-below-line"), "{item}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_a_refusal_goes_to_a_person_and_no_other_model_is_asked() {
+    let stage = Stage::open(|_| Reply::Refuses("I cannot help with that.".into())).await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    assert!(item.to_string().contains("TG-model-refused"), "{item}");
+    assert_eq!(stage.provider.asked().len(), 1, "a refusal is not routed round");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_a_confidence_of_81_percent_is_with_a_person_within_half_a_second() {
+    let doubtful = json!({ "category": "bug", "order_id": null, "confidence": 0.81 });
+    let answer = doubtful.clone();
+    let answered = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let clock = answered.clone();
+    let stage = Stage::open(move |_| {
+        *clock.lock().unwrap() = Some(Instant::now());
+        Reply::json(answer.clone())
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let began = Instant::now();
+    let item = loop {
+        let (_, open) = stage.api.get("/v1/review").await.unwrap();
+        if open.to_string().contains("81") {
+            break open;
+        }
+        assert!(began.elapsed() < SOON, "{open}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let took = answered.lock().unwrap().unwrap().elapsed();
+    assert!(took < Duration::from_millis(500), "from the model's answer to the item: {took:?}");
+    assert!(item.to_string().contains("TG-below-line"), "{item}");
+    assert_eq!(stage.api.task("ticket", "t1").await.unwrap()["state"], "waiting-review");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_429_with_a_hint_is_retried_on_the_same_model_after_the_hint() {
+    let stage = Stage::open(|asked| match asked.nth {
+        0 => {
+            let body = json!({ "error": { "message": "slow down", "type": "requests", "code": "rate_limit_exceeded" } });
+            Reply::Fails(429, &[("retry-after", "1")], body)
+        }
+        _ => Reply::json(good()),
+    })
+    .await;
+    let began = Instant::now();
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert!(began.elapsed() >= Duration::from_secs(1), "the hint was one second: {:?}", began.elapsed());
+    let asked = stage.provider.asked();
+    assert_eq!(asked.iter().map(|a| a.model.as_str()).collect::<Vec<_>>(), ["main", "main"]);
+    assert_eq!(asked[0].slot, asked[1].slot, "a retry is for the same slot");
+    assert_eq!(task["result"]["tries"].as_array().map(Vec::len), Some(2), "{task}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_without_a_finish_signal_is_not_an_answer() {
+    let stage = Stage::open(|asked| match asked.nth {
+        0 => Reply::Cut(good().to_string()),
+        _ => Reply::json(good()),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(stage.provider.asked().len(), 2);
+    assert_eq!(task["result"]["answer"], good());
+}

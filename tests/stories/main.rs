@@ -1,0 +1,13 @@
+//! What happens to a task, told as stories: the real binary on a directory of its own, a provider that
+//! says what the story needs, and the HTTP API.
+
+mod asking;
+mod copies;
+mod outage;
+mod poison;
+mod redrive;
+mod review;
+#[path = "../rig/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part of the rig")]
+mod rig;
+mod stage;

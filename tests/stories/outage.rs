@@ -1,0 +1,111 @@
+//! P7: an outage is not the task's fault.
+
+use crate::rig::eventually;
+use crate::rig::script::Reply;
+use crate::stage::{Stage, good, ticket};
+use std::time::Duration;
+
+/// A breaker stays open for 10 s and a parked task waits at least 5 s; a machine may be slow.
+const BACK: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_when_the_main_model_is_down_the_spare_answers() {
+    let stage = Stage::open(|asked| match asked.model.as_str() {
+        "main" => Reply::down(),
+        _ => Reply::json(good()),
+    })
+    .await;
+    for n in 0..10 {
+        stage.api.submit("ticket", &format!("t{n}"), ticket()).await;
+    }
+    for n in 0..10 {
+        let task = stage.api.until("ticket", &format!("t{n}"), "done").await;
+        assert_eq!(task["result"]["made_by"]["model"], "spare", "{task}");
+        assert_eq!(task["result"]["status"], "accepted", "a fallback alone is no reason to ask a person");
+    }
+    let to_main = stage.provider.asked_of("main").len();
+    let per_task = 3;
+    assert!(to_main < 10 * per_task, "the breaker stops asking a dead model: {to_main} calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_when_nobody_can_serve_intake_holds_and_everything_goes_on_afterwards() {
+    let mut stage = Stage::open(|_| Reply::down()).await;
+    for n in 0..12 {
+        stage.api.submit("ticket", &format!("t{n}"), ticket()).await;
+    }
+    let api = stage.api.clone();
+    eventually("the kind is held", BACK, || async {
+        let (_, status) = api.get("/v1/status").await.ok()?;
+        status
+            .to_string()
+            .contains("tasks.ticket")
+            .then_some(())
+            .filter(|()| status["held"].as_array().is_some_and(|h| !h.is_empty()))
+    })
+    .await;
+    // Comes while intake is held: it must not be asked for, nor spend anything.
+    let before = stage.provider.asked().len();
+    stage.api.submit("ticket", "later", ticket()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.api.task("ticket", "later").await.unwrap()["state"], "queued");
+    assert!(stage.api.is_ready().await, "an outage of the provider is no fault of this process");
+    let probes = stage.provider.asked().len() - before;
+    assert!(probes <= 4, "held, and yet asked {probes} times in two seconds");
+
+    stage.provider.now(|_| Reply::json(good()));
+    for key in (0..12).map(|n| format!("t{n}")).chain(["later".to_owned()]) {
+        let api = stage.api.clone();
+        let task = eventually(&format!("{key} is done"), BACK, || async {
+            api.task("ticket", &key).await.filter(|t| t["state"] == "done")
+        })
+        .await;
+        assert_eq!(task["outcome"], "result", "{task}");
+        if key == "later" {
+            assert_eq!(task["result"]["tries"].as_array().map(Vec::len), Some(1), "no try was spent: {task}");
+        }
+    }
+    let rest = stage.rest();
+    assert_eq!(rest.all("dead-letters").await.len(), 0);
+    assert_eq!(rest.all("results").await.len(), 13);
+    assert_eq!(rest.open_records().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_a_parked_task_survives_a_kill() {
+    let mut stage = Stage::open(|_| Reply::down()).await;
+    for n in 0..8 {
+        stage.api.submit("ticket", &format!("t{n}"), ticket()).await;
+    }
+    let api = stage.api.clone();
+    let parked = eventually("some task is parked", BACK, || async {
+        for n in 0..8 {
+            let key = format!("t{n}");
+            if api.task("ticket", &key).await.is_some_and(|t| t["state"] == "waiting-until") {
+                return Some(key);
+            }
+        }
+        None
+    })
+    .await;
+    stage.kill();
+    stage.provider.now(|_| Reply::json(good()));
+    stage.start().await;
+    let api = stage.api.clone();
+    let task = eventually("the parked task is done", BACK, || async {
+        api.task("ticket", &parked).await.filter(|t| t["state"] == "done")
+    })
+    .await;
+    assert_eq!(task["outcome"], "result", "{task}");
+    assert!(task["trail"].to_string().contains("parked"), "{}", task["trail"]);
+    for n in 0..8 {
+        let key = format!("t{n}");
+        let api = stage.api.clone();
+        eventually("its neighbours are done too", BACK, || async {
+            api.task("ticket", &key).await.filter(|t| t["state"] == "done" && t["outcome"] == "result")
+        })
+        .await;
+    }
+    let rest = stage.rest();
+    assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (8, 0));
+}

@@ -1,0 +1,104 @@
+//! A dead letter is sent again: an outcome as the next generation, a record that never owned its key
+//! as it was.
+
+use crate::rig::eventually;
+use crate::rig::script::{Reply, SOON};
+use crate::stage::{Stage, all_valid, append, good, ticket, value};
+use serde_json::{Value, json};
+
+/// A provider that refuses the payload, as long as it is told to.
+async fn refused_by_the_provider() -> Stage {
+    let stage = Stage::open(|_| {
+        let body =
+            json!({ "error": { "message": "the input is not acceptable", "type": "invalid_request_error" } });
+        Reply::Fails(400, &[], body)
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!((&task["outcome"], &task["generation"]), (&json!("dead-letter"), &json!(0)), "{task}");
+    assert_eq!(task["dead_letter"]["reason"], "TG-payload-refused", "{task}");
+    stage
+}
+
+async fn generation(stage: &Stage, wanted: u64) -> Value {
+    let api = stage.api.clone();
+    eventually(&format!("generation {wanted} has its outcome"), SOON, || async {
+        api.task("ticket", "t1").await.filter(|t| t["generation"] == wanted && t["state"] == "done")
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_a_redriven_outcome_is_the_next_generation_and_a_second_redrive_is_silent() {
+    let mut stage = refused_by_the_provider().await;
+    stage.provider.now(|_| Reply::json(good()));
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let task = generation(&stage, 1).await;
+    assert_eq!((&task["outcome"], &task["result"]["answer"]), (&json!("result"), &good()), "{task}");
+    let asked = stage.provider.asked().len();
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    // The second one carries the same generation and another origin: a copy.
+    stage.api.submit("copy", "behind-it", json!({ "text": "x" })).await;
+    stage.api.until("copy", "behind-it", "done").await;
+    let rest = stage.rest();
+    assert_eq!(rest.open_records().await, []);
+    let tickets: Vec<Value> =
+        rest.all("results").await.iter().map(value).filter(|v| v["kind"] == "ticket").collect();
+    assert_eq!(tickets.len(), 1, "{tickets:?}");
+    assert_eq!(tickets[0]["generation"], 1);
+    assert_eq!(rest.all("dead-letters").await.len(), 1);
+    assert_eq!(stage.provider.asked().len(), asked, "the copy bought nothing");
+    all_valid(&rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_an_outcome_of_generation_1_can_be_redriven_too() {
+    let mut stage = refused_by_the_provider().await;
+    stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    let task = generation(&stage, 1).await;
+    assert_eq!(task["outcome"], "dead-letter", "{task}");
+    stage.provider.now(|_| Reply::json(good()));
+    stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    let task = generation(&stage, 2).await;
+    assert_eq!(task["outcome"], "result", "{task}");
+    let rest = stage.rest();
+    assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_dry_run_sends_nothing() {
+    let mut stage = refused_by_the_provider().await;
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1", "--dry-run"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert!(said.contains("t1"), "{said}");
+    assert_eq!(stage.rest().all("resume").await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good() {
+    let mut stage = Stage::set(|_| Reply::json(good())).await;
+    let rest = stage.place.open();
+    // Refused by the input schema of today.
+    append(&rest, "tasks.ticket", &[(br#"{"text":7}"#, &[("idempotency-key", "t1")])]).await;
+    rest.close().await;
+    stage.start().await;
+    let api = stage.api.clone();
+    eventually("it is refused", SOON, || async {
+        let (_, letters) = api.get("/v1/dead-letters").await.ok()?;
+        letters.to_string().contains("TG-input-refused").then_some(())
+    })
+    .await;
+    stage.kill();
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    std::fs::write(stage.place.config(), config.replace("input = { text = \"string\" }", "")).unwrap();
+    stage.start().await;
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let task = generation(&stage, 0).await;
+    assert_eq!((&task["outcome"], &task["result"]["generation"]), (&json!("result"), &json!(0)), "{task}");
+    let rest = stage.rest();
+    assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 1));
+}
