@@ -39,20 +39,47 @@ const fn seconds(name: &'static str, what: &'static str) -> Described {
 
 /// Every metric of this process.
 pub const METRICS: &[Described] = &[
-    counter("tidegate_intake_total", "Records that came by HTTP, by kind and answer: accepted, known, refused."),
-    counter("tidegate_outcomes_total", "Outcomes handed in, by kind and what: result, or a dead letter's reason."),
+    counter(
+        "tidegate_intake_total",
+        "Records that came by HTTP, by kind and answer: accepted, known, refused.",
+    ),
+    counter(
+        "tidegate_outcomes_total",
+        "Outcomes handed in, by kind and what: result, or a dead letter's reason.",
+    ),
+    counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
-    counter("tidegate_repaired_total", "Look-ups that found an outcome whose mark was lost, and sent it again."),
-    counter("tidegate_calls_total", "Requests to models, by model and how they ended."),
-    counter("tidegate_calls_repeated_total", "Calls bought again because an earlier one may have been used."),
-    counter("tidegate_cost_total", "Money spent on models, in the unit of the configured prices, by model."),
-    seconds("tidegate_call_seconds", "From the request to a model to its last byte, by model."),
-    seconds("tidegate_first_token_seconds", "From the request to a model to its first token, by model."),
-    seconds("tidegate_commit_seconds", "From a completion handed in to its commit visible."),
+    counter(
+        "tidegate_repaired_total",
+        "Look-ups that found an outcome whose mark was lost, and sent it again.",
+    ),
+    counter("tidegate_retries_total", "Tries of the same model after one that failed, by model and class."),
+    counter(
+        "tidegate_fallbacks_total",
+        "Tries of the next model after one that failed, by model left and class.",
+    ),
+    counter("tidegate_breaker_transitions_total", "Changes of a model's breaker, by model and state."),
+    counter(
+        "tidegate_calls_repeated_total",
+        "Calls bought again because an earlier one may have been used, by model.",
+    ),
+    gauge(
+        "tidegate_spent",
+        Unit::Count,
+        "Money spent on models since the start, in the unit of the configured prices, by model.",
+    ),
+    seconds(
+        "gen_ai_client_operation_duration_seconds",
+        "From a request to a model to its last byte, by model and class.",
+    ),
+    seconds(
+        "gen_ai_client_operation_time_to_first_chunk_seconds",
+        "From a request to a model to its first token, by model.",
+    ),
     seconds("tidegate_http_seconds", "From a request's body read to its answer, by route."),
     gauge("tidegate_reviews_open", Unit::Count, "Review items that wait for a person."),
     gauge("tidegate_records_open", Unit::Count, "Records not complete yet, by topic."),
@@ -64,9 +91,8 @@ pub const METRICS: &[Described] = &[
 ];
 
 /// From half a millisecond (a commit on a fast disk) to two minutes (the total timeout of a call).
-const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0,
-];
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0];
 
 /// The recorder of this process. Installed once, at the first call.
 pub struct Metrics {
@@ -78,7 +104,8 @@ static INSTALLED: OnceLock<Metrics> = OnceLock::new();
 /// The metrics of this process; installs the recorder if nobody has.
 pub fn metrics() -> &'static Metrics {
     INSTALLED.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS);
+        let builder =
+            PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS);
         match builder.and_then(PrometheusBuilder::install_recorder) {
             Ok(handle) => {
                 METRICS.iter().for_each(Described::describe);
@@ -151,7 +178,11 @@ mod tests {
         let names: BTreeSet<_> = METRICS.iter().map(|m| m.name).collect();
         assert_eq!(names.len(), METRICS.len(), "a metric is described twice");
         for metric in METRICS {
-            assert!(metric.name.starts_with("tidegate_"), "{}", metric.name);
+            assert!(
+                metric.name.starts_with("tidegate_") || metric.name.starts_with("gen_ai_client_"),
+                "{}",
+                metric.name
+            );
             assert!(metric.what.ends_with('.'), "{}", metric.name);
             assert_eq!(metric.shape == Shape::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert_eq!(metric.unit == Unit::Seconds, metric.name.ends_with("_seconds"), "{}", metric.name);
@@ -187,14 +218,16 @@ mod tests {
     #[test]
     fn what_was_counted_is_rendered_with_its_description_and_buckets() {
         let all = metrics();
-        metrics::counter!("tidegate_redriven_total").increment(3);
-        metrics::histogram!("tidegate_http_seconds", "route" => "/v1/tasks").record(0.003);
+        // Other tests of this process count too: these names and labels are this one's.
+        metrics::gauge!("tidegate_spent", "model" => "a").increment(1.5);
+        metrics::gauge!("tidegate_spent", "model" => "b").increment(2.0);
+        metrics::histogram!("tidegate_http_seconds", "route" => "of this test").record(0.003);
         all.upkeep();
         let text = all.render();
-        assert!(text.contains("# HELP tidegate_redriven_total Dead letters sent again."), "{text}");
-        assert!(text.contains("tidegate_redriven_total 3"), "{text}");
-        assert_eq!(all.sum("tidegate_redriven_total"), Some(3.0));
-        assert_eq!(all.sum("tidegate_redriven"), None);
-        assert!(text.contains("tidegate_http_seconds_bucket{route=\"/v1/tasks\",le=\"0.005\"} 1"), "{text}");
+        assert!(text.contains("# HELP tidegate_spent Money spent on models"), "{text}");
+        assert!(text.contains("tidegate_spent{model=\"a\"} 1.5"), "{text}");
+        assert_eq!(all.sum("tidegate_spent"), Some(3.5));
+        assert_eq!(all.sum("tidegate_spen"), None);
+        assert!(text.contains("tidegate_http_seconds_bucket{route=\"of this test\",le=\"0.005\"} 1"), "{text}");
     }
 }

@@ -10,6 +10,8 @@ mod feed;
 mod hub;
 mod intake;
 mod lookup;
+#[cfg(test)]
+mod memory;
 mod models;
 mod ready;
 mod results;
@@ -17,6 +19,8 @@ mod review;
 mod status;
 mod task_view;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use lookup::{Lookup, Place, Stands};
 
@@ -49,8 +53,8 @@ const BODIES_MAX: usize = 16;
 const STREAMS_MAX: usize = 1_000;
 /// How long open connections get to end once the process leaves.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often histograms are drained into their buckets; the recorder asks for seconds, not minutes.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often gauges are read, and histograms drained into their buckets.
+const UPKEEP: Duration = Duration::from_secs(2);
 
 /// What the handlers share. Cloned for each request: everything in it is shared.
 #[derive(Clone)]
@@ -81,6 +85,8 @@ impl App {
         queue: Queue,
         worker: View,
     ) -> Self {
+        // The recorder stands before anything is counted.
+        let _ = telemetry::metrics();
         let names = &settings.topics;
         let hub = |topics| Hub::new(engine.log.clone(), topics);
         let lookup = Lookup {
@@ -159,7 +165,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         let stop = stop.clone();
         background.spawn(async move { hub.pump(stop).await });
     }
-    background.spawn(upkeep(stop.clone()));
+    background.spawn(upkeep(app.clone(), stop.clone()));
     // Events are small and must not wait for the next one.
     let listener = listener.tap_io(|stream| {
         if let Err(e) = stream.set_nodelay(true) {
@@ -185,21 +191,32 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
     background.shutdown().await;
 }
 
-async fn upkeep(stop: CancellationToken) {
+async fn upkeep(app: App, stop: CancellationToken) {
     let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => telemetry::metrics().upkeep(),
+            _ = tick.tick() => {}
             () = stop.cancelled() => return,
         }
+        status::gauge(&app).await;
+        telemetry::metrics().upkeep();
     }
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is nothing at {}", uri.path()), "the routes are under /v1; see the README")
+    ApiError::not_found(
+        format!("there is nothing at {}", uri.path()),
+        "the routes are under /v1; see the README",
+    )
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let message = format!("{} does not take {method}", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message, "look at the response's `allow` header")
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        message,
+        "look at the response's `allow` header",
+    )
 }

@@ -20,14 +20,17 @@ pub(super) async fn alive() -> Response {
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let now = Now::of(&app);
     let (ready, degraded) = (now.health == Health::Well && !app.leaving.is_cancelled(), now.degraded());
-    let why = if app.leaving.is_cancelled() { "this process is leaving".to_owned() } else { status::sentence(&now) };
+    let why = if app.leaving.is_cancelled() {
+        "this process is leaving".to_owned()
+    } else {
+        status::sentence(&now)
+    };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()
 }
 
-/// Gauges are read when they are asked for.
-pub(super) async fn metrics(State(app): State<App>) -> Response {
-    status::gauge(&app).await;
+/// What was counted, and the gauges as they were within the last seconds: a scrape reads no disk.
+pub(super) async fn metrics() -> Response {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::metrics().render()).into_response()
 }
