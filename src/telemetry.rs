@@ -228,6 +228,9 @@ mod tests {
         assert!(text.contains("tidegate_spent{model=\"a\"} 1.5"), "{text}");
         assert_eq!(all.sum("tidegate_spent"), Some(3.5));
         assert_eq!(all.sum("tidegate_spen"), None);
-        assert!(text.contains("tidegate_http_seconds_bucket{route=\"of this test\",le=\"0.005\"} 1"), "{text}");
+        assert!(
+            text.contains("tidegate_http_seconds_bucket{route=\"of this test\",le=\"0.005\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -217,6 +217,9 @@ impl Models {
                 guard.answered(stream.first_token_ms);
                 let answer = whole(running, i, probe, stream, at);
                 call.allowance.spend(took, answer.usage.cost);
+                if let Some(cost) = answer.usage.cost {
+                    metrics::gauge!("tidegate_spent", "model" => running.model.name.to_string()).increment(cost);
+                }
                 Some(self.store(call, answer).await)
             }
             Err(failure) => {

@@ -209,7 +209,7 @@ async fn upkeep(app: App, stop: CancellationToken) {
 async fn no_such_route(uri: Uri) -> ApiError {
     ApiError::not_found(
         format!("there is nothing at {}", uri.path()),
-        "the routes are under /v1; see the README",
+        "try /v1/tasks, /v1/results, /v1/review, /v1/dead-letters, /v1/models or /v1/status",
     )
 }
 
