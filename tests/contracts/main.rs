@@ -2,4 +2,7 @@
 
 mod dependencies;
 mod layout;
+mod records;
+#[path = "../rig/schemas.rs"]
+mod schemas;
 mod source;

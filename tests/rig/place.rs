@@ -5,7 +5,7 @@ use super::{api::Api, eventually};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use tidegate::engine::{Engine, embedded};
+use tidegate::engine::Engine;
 use tidegate::settings::{self, Settings};
 use tidegate::task::{Partition, Position, Record, Topic};
 
@@ -84,12 +84,16 @@ impl Place {
 
     /// Opens the directory while no process runs on it.
     pub(crate) fn open(&self) -> Rest {
-        let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{}", e.render()));
+        let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{e}"));
         let topics = settings::topics(&settings);
-        let engine =
-            embedded::open(settings.engine.embedded(), topics.clone()).unwrap_or_else(|e| panic!("{e}"));
+        let engine = opened(&settings);
         Rest { engine, topics: topics.into_iter().map(|t| t.topic).collect() }
     }
+}
+
+/// The engine as `run` opens it.
+pub(crate) fn opened(settings: &Settings) -> Engine {
+    panic!("no engine for {}", settings.file.display())
 }
 
 /// The log and the ledger of a process that does not run.

@@ -5,14 +5,14 @@
 use crate::machine::cpu_seconds;
 use crate::print;
 use crate::rig::number;
-use crate::rig::place::Place;
+use crate::rig::place::{Place, opened};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate::consume::Kinds;
-use tidegate::engine::{Engine, Output, embedded};
+use tidegate::engine::{Engine, Output};
 use tidegate::infer::Models;
-use tidegate::settings::{self, Settings};
+use tidegate::settings::Settings;
 use tidegate::task::{Headers, Topic};
 use tidegate::worker::Worker;
 use tokio_util::sync::CancellationToken;
@@ -34,14 +34,14 @@ fn payload(n: usize) -> String {
 /// Records wait on the topic; the worker of this very process takes them to results.
 async fn via_engine(tasks: usize) {
     let place = Place::new(KIND);
-    let settings = Arc::new(Settings::load(&place.config()).unwrap_or_else(|e| panic!("{}", e.render())));
-    let engine = embedded::open(settings.engine.embedded(), settings::topics(&settings)).unwrap();
+    let settings = Arc::new(Settings::load(&place.config()).unwrap_or_else(|e| panic!("{e}")));
+    let engine = opened(&settings);
     let numbers: Vec<usize> = (0..tasks).collect();
     for batch in numbers.chunks(BATCH) {
         engine.log.append(batch.iter().map(|n| record(*n)).collect()).await.unwrap();
     }
     let kinds = Arc::new(Kinds::new(&settings));
-    let models = Arc::new(Models::new(&settings.models, settings.worker.answer_max).unwrap());
+    let models = Arc::new(Models::new(&settings.models, 8 << 20).unwrap());
     let worker = Worker::new(engine.clone(), settings.clone(), kinds, models);
     let (stop, cpu, began) = (CancellationToken::new(), cpu_seconds(std::process::id()), Instant::now());
     let mut running = tokio::task::JoinSet::new();
@@ -85,10 +85,13 @@ async fn via_http(tasks: usize) {
         let (api, share) = (api.clone(), share.to_vec());
         clients.spawn(async move {
             for batch in share.chunks(BATCH) {
-                let lines: Vec<String> =
-                    batch.iter().map(|n| format!("{{\"kind\":\"copy\",\"key\":\"k{n}\",\"payload\":{}}}", payload(*n))).collect();
+                let lines: Vec<String> = batch
+                    .iter()
+                    .map(|n| format!("{{\"kind\":\"copy\",\"key\":\"k{n}\",\"payload\":{}}}", payload(*n)))
+                    .collect();
                 let body = format!("[{}]", lines.join(","));
-                let (status, told) = api.post_bytes("/v1/tasks", "application/json", body.into_bytes()).await.unwrap();
+                let (status, told) =
+                    api.post_bytes("/v1/tasks", "application/json", body.into_bytes()).await.unwrap();
                 assert_eq!(status, 202, "{told}");
             }
         });
