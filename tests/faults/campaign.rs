@@ -150,6 +150,8 @@ impl Campaign {
     fn command(&mut self) -> Command {
         self.life += 1;
         let mut command = self.place.command();
+        // Small segments, so that sealing one and folding the state away happen often.
+        command.env("TIDEGATE_TEST_SEGMENT_BYTES", "400000");
         weaken(&mut command, self.mode, self.seed.wrapping_add(self.life));
         command
     }
@@ -222,10 +224,10 @@ fn weaken(command: &mut Command, mode: Mode, seed: u64) {
     match mode {
         Mode::Normal => {}
         Mode::Weak => {
-            command.env("TIDEGATE_WEAK_LEDGER", format!("seed={seed}"));
+            command.env("TIDEGATE_TEST_WEAK_LEDGER", seed.to_string());
         }
         Mode::Forgetting => {
-            command.env("TIDEGATE_WEAK_LEDGER", format!("seed={seed},forgets"));
+            command.env("TIDEGATE_TEST_WEAK_LEDGER", format!("{seed},forgets"));
         }
     }
 }
@@ -293,14 +295,21 @@ async fn decide(api: &Api, mut dice: Dice) {
     }
 }
 
-/// Sends dead letters again: outcomes, and records that never owned their key.
+/// Sends a few dead letters again: outcomes, and records that never owned their key.
 async fn redrive(api: &Api, life: u64) {
     let reason =
         ["deadline-passed", "key-conflict", "malformed", "input-refused"][usize::try_from(life % 4).unwrap()];
     loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let asked = json!({ "reason": reason, "limit": 3 });
-        if matches!(api.post("/v1/dead-letters/redrive", &asked).await, Ok((200, _))) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let Ok((200, found)) = api.get(&format!("/v1/dead-letters?reason={reason}&limit=3")).await else {
+            continue;
+        };
+        let letters = found["dead_letters"].as_array().cloned().unwrap_or_default();
+        for letter in &letters {
+            // Killed in between: nobody knows whether it was sent, and a second one must do no harm.
+            let _ = api.post("/v1/dead-letters/redrive", &json!({ "id": letter["id"] })).await;
+        }
+        if !letters.is_empty() {
             return;
         }
     }

@@ -4,8 +4,9 @@ use super::process::{Process, free_port, listening, tidegate};
 use super::{api::Api, eventually};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
-use tidegate::engine::Engine;
+use tidegate::engine::{Engine, embedded};
 use tidegate::settings::{self, Settings};
 use tidegate::task::{Partition, Position, Record, Topic};
 
@@ -93,7 +94,9 @@ impl Place {
 
 /// The engine as `run` opens it.
 pub(crate) fn opened(settings: &Settings) -> Engine {
-    panic!("no engine for {}", settings.file.display())
+    let embedded = embedded::EmbeddedSettings::of(&settings.engine);
+    embedded::open(embedded, settings::topics(settings), Arc::new(embedded::Disk))
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The log and the ledger of a process that does not run.
