@@ -151,7 +151,7 @@ impl Campaign {
         self.life += 1;
         let mut command = self.place.command();
         // Small segments, so that sealing one and folding the state away happen often.
-        command.env("TIDEGATE_TEST_SEGMENT_BYTES", "400000");
+        command.env("TIDEGATE_SEGMENT_BYTES", "400000");
         weaken(&mut command, self.mode, self.seed.wrapping_add(self.life));
         command
     }
@@ -224,10 +224,10 @@ fn weaken(command: &mut Command, mode: Mode, seed: u64) {
     match mode {
         Mode::Normal => {}
         Mode::Weak => {
-            command.env("TIDEGATE_TEST_WEAK_LEDGER", seed.to_string());
+            command.env("TIDEGATE_WEAK_LEDGER", seed.to_string());
         }
         Mode::Forgetting => {
-            command.env("TIDEGATE_TEST_WEAK_LEDGER", format!("{seed},forgets"));
+            command.env("TIDEGATE_WEAK_LEDGER", format!("{seed},forgets"));
         }
     }
 }
