@@ -151,7 +151,7 @@ impl Campaign {
         self.life += 1;
         let mut command = self.place.command();
         // Small segments, so that sealing one and folding the state away happen often.
-        command.env("TIDEGATE_SEGMENT_BYTES", "400000");
+        command.env("TIDEGATE_SEGMENT_BYTES", "60000");
         weaken(&mut command, self.mode, self.seed.wrapping_add(self.life));
         command
     }

@@ -23,7 +23,11 @@ async fn p2_every_kind_of_poison_is_a_dead_letter_with_its_bytes_and_nothing_is_
         (br#"{"text":"when?"}"#, &[("idempotency-key", "p3"), ("deadline", "soon")], "TG-malformed"),
         (large.as_bytes(), &[("idempotency-key", "p4")], "TG-record-too-large"),
     ];
+    // Written while larger records were allowed.
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    std::fs::write(stage.place.config(), format!("{config}\n[engine]\nrecord_max = \"2MiB\"\n")).unwrap();
     let rest = stage.place.open();
+    std::fs::write(stage.place.config(), config).unwrap();
     let records: Vec<_> = poison.iter().map(|(value, headers, _)| (*value, *headers)).collect();
     append(&rest, "tasks.ticket", &records).await;
     let sent = rest.all("tasks.ticket").await;
