@@ -145,7 +145,12 @@ fn sources(shelf: &Shelf) -> BTreeMap<Option<Name>, Vec<Source<'_>>> {
         (row.header("tidegate-kind").to_owned(), generation, row)
     });
     for (kind, generation, row) in sent.chain(redriven) {
-        let (name, payload, late) = match nature(&row.headers, row.value.as_deref().unwrap_or_default()) {
+        let mut headers = row.headers.clone();
+        if row.headers.contains_key("tidegate-generation") {
+            // Whoever sends a task again wants its answer now: its deadline does not come along.
+            headers.remove("deadline");
+        }
+        let (name, payload, late) = match nature(&headers, row.value.as_deref().unwrap_or_default()) {
             Nature::Poison => (None, Value::Null, false),
             Nature::Valid { key, payload, late } => (Some((kind, key, generation)), payload, late),
         };

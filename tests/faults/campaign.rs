@@ -33,6 +33,9 @@ input = { n = "integer", text = "string" }
 answer = { category = ["plain", "doubtful"], confidence = "number" }
 review = { start = "line" }
 
+[worker]
+in_flight = 64
+
 # Its only model goes away for a while: its tasks are parked.
 [tasks.frail]
 models = ["frail"]
@@ -86,7 +89,7 @@ impl Campaign {
             reply(asked, &down, drawn)
         })
         .await;
-        let models: String = ["main", "spare", "frail"].iter().map(|name| provider.model(name)).collect();
+        let models: String = ["main", "spare", "frail"].iter().map(|name| provider.patient_model(name, 30)).collect();
         let place = Place::new(&format!("{KINDS}{models}"));
         Campaign {
             mode,
@@ -118,6 +121,7 @@ impl Campaign {
             }
         }
         self.frail_is_down.store(false, Ordering::SeqCst);
+        self.between(0).await;
         self.until_all_rests().await
     }
 
