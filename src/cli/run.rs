@@ -114,7 +114,8 @@ async fn open(settings: &Settings) -> anyhow::Result<Engine> {
 /// For tests: `TIDEGATE_SEGMENT_BYTES=N` seals segments, and folds the state away, that much more often.
 fn segment_bytes() -> anyhow::Result<Option<u64>> {
     let Ok(text) = std::env::var(SEGMENT_BYTES) else { return Ok(None) };
-    let bytes = text.parse().with_context(|| format!("{SEGMENT_BYTES}: `{text}` is not a number of bytes"))?;
+    let bytes =
+        text.parse().with_context(|| format!("{SEGMENT_BYTES}: `{text}` is not a number of bytes"))?;
     Ok(Some(bytes))
 }
 

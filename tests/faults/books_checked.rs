@@ -67,6 +67,7 @@ fn well() -> Shelf {
         resume: vec![again],
         tasks: [("copy".to_owned(), vec![first, copy, other, poison, late])].into(),
         review_requests: vec![],
+        review_decisions: vec![],
     }
 }
 
@@ -120,9 +121,13 @@ fn a_second_result_and_an_open_item_beside_a_result_are_seen() {
 #[test]
 fn a_dead_letter_that_is_missing_doubled_changed_or_undeserved_is_seen() {
     let gone = complaints(|s| drop(s.dead_letters.remove(1)));
-    assert_eq!(gone, [Complaint::Buried { at: "tasks.copy/0/3".into(), why: "poison", times: 0 }]);
+    assert_eq!(
+        gone,
+        [Complaint::Buried { at: "tasks.copy/0/3".into(), name: None, why: "poison", times: 0 }]
+    );
     let doubled = complaints(|s| s.dead_letters.push(s.dead_letters[0].clone()));
-    assert_eq!(doubled, [Complaint::Buried { at: "tasks.copy/0/2".into(), why: "conflict", times: 2 }]);
+    let name = Some(("copy".into(), "a".into(), 0));
+    assert_eq!(doubled, [Complaint::Buried { at: "tasks.copy/0/2".into(), name, why: "conflict", times: 2 }]);
     let changed = complaints(|s| s.dead_letters[1].value = Some("[".into()));
     assert!(matches!(&changed[..], [Complaint::Changed { .. }]), "{changed:?}");
     let lost_header = complaints(|s| drop(s.dead_letters[1].headers.remove("idempotency-key")));

@@ -89,7 +89,8 @@ impl Campaign {
             reply(asked, &down, drawn)
         })
         .await;
-        let models: String = ["main", "spare", "frail"].iter().map(|name| provider.patient_model(name, 30)).collect();
+        let models: String =
+            ["main", "spare", "frail"].iter().map(|name| provider.patient_model(name, 30)).collect();
         let place = Place::new(&format!("{KINDS}{models}"));
         Campaign {
             mode,
@@ -125,6 +126,14 @@ impl Campaign {
         self.until_all_rests().await
     }
 
+    /// Claims whose latest writes a forgetful ledger has lost, as requests name them.
+    pub(crate) fn forgotten(&self) -> BTreeSet<String> {
+        let words = std::fs::read_to_string(self.place.log()).unwrap_or_default();
+        let lines = words.lines().filter(|l| l.contains("lost its latest writes"));
+        let scope = |l: &str| Some(l.split("scope=").nth(1)?.trim_matches('"').get(..16)?.to_owned());
+        lines.filter_map(scope).collect()
+    }
+
     /// The directory at rest: notes what was started and not stored, appends what comes next.
     async fn between(&mut self, records: usize) {
         let rest = self.place.open();
@@ -154,6 +163,7 @@ impl Campaign {
     fn command(&mut self) -> Command {
         self.life += 1;
         let mut command = self.place.command();
+        command.env("TIDEGATE_LOG", "warn");
         // Small segments, so that sealing one and folding the state away happen often.
         command.env("TIDEGATE_SEGMENT_BYTES", "60000");
         weaken(&mut command, self.mode, self.seed.wrapping_add(self.life));
@@ -343,6 +353,7 @@ pub(crate) async fn shelf(rest: &Rest) -> Shelf {
         results: rows(rest.all("results").await),
         dead_letters: rows(rest.all("dead-letters").await),
         review_requests: rows(rest.all("review.requests").await),
+        review_decisions: rows(rest.all("review.decisions").await),
     }
 }
 

@@ -95,7 +95,8 @@ impl Place {
 /// The engine as `run` opens it.
 pub(crate) fn opened(settings: &Settings) -> Engine {
     let how = settings.engine.embedded();
-    embedded::open(how, settings::topics(settings), Arc::new(embedded::Disk)).unwrap_or_else(|e| panic!("{e}"))
+    embedded::open(how, settings::topics(settings), Arc::new(embedded::Disk))
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The log and the ledger of a process that does not run.
