@@ -43,8 +43,13 @@ impl Folding {
         // One fold at a time, and at most one request to reopen behind it.
         let (jobs, todo) = sync_channel(2);
         let (ending, gave_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let folder =
-            Folder { shared: shared.clone(), path, db: Some(db), ending: ending.clone(), gave_up: gave_up.clone() };
+        let folder = Folder {
+            shared: shared.clone(),
+            path,
+            db: Some(db),
+            ending: ending.clone(),
+            gave_up: gave_up.clone(),
+        };
         let thread =
             std::thread::Builder::new().name("tidegate-fold".into()).spawn(move || folder.run(&todo))?;
         Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending, gave_up })

@@ -39,7 +39,11 @@ impl Remembered {
         let (count, now) = (shared.state().forgot, Timestamp::now().rfc3339());
         let scopes = self.claims.keys().filter_map(|key| ledger::scope(key));
         let lines: String = scopes.map(|scope| format!("{count}\t{now}\t{scope}\n")).collect();
-        tracing::warn!(loss = count, claims = self.claims.len(), "the weak ledger has forgotten its latest writes");
+        tracing::warn!(
+            loss = count,
+            claims = self.claims.len(),
+            "the weak ledger has forgotten its latest writes"
+        );
         let path = shared.settings.directory.join("forgotten.tsv");
         let written = shared.files.create(&path).and_then(|f| f.write_at(f.len()?, lines.as_bytes()));
         if let Err(e) = written {

@@ -28,8 +28,11 @@ async fn a_child_works_until_it_dies() {
     let Ok(dir) = std::env::var("TIDEGATE_CHILD_DIR") else { return };
     let point = std::env::var("TIDEGATE_CRASH_AT").unwrap();
     let promised = Arc::new(Mutex::new(super::power::Promised::loud()));
+    // Keys of their own for each life in the same directory.
+    let life = point.rsplit_once(':').and_then(|(_, nth)| nth.parse().ok()).unwrap_or(0);
     let settings = settings(Path::new(&dir), &point);
-    let _ = tokio::time::timeout(Duration::from_secs(20), work(Arc::new(Disk), settings, promised, 0)).await;
+    let _ =
+        tokio::time::timeout(Duration::from_secs(20), work(Arc::new(Disk), settings, promised, life)).await;
 }
 
 /// What the child was told: appended, and completed with its result.
@@ -56,7 +59,8 @@ fn live(dir: &Path, point: &str, nth: u32) -> (Vec<Position>, Vec<(Position, Pos
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p2_a_crash_at_any_named_place_keeps_what_was_acknowledged_and_pairs_what_was_committed() {
-    let mine = |p: &&&str| ["frame.", "segment.", "checkpoint.", "retention."].iter().any(|m| p.starts_with(m));
+    let mine =
+        |p: &&&str| ["frame.", "segment.", "checkpoint.", "retention."].iter().any(|m| p.starts_with(m));
     for point in POINTS.iter().filter(mine) {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");

@@ -68,7 +68,9 @@ async fn tasks_per_second_and_flushes_per_task() {
         let tasks = number("TIDEGATE_FIGURES_TASKS", 300);
         let tasks = if at_once == 1 { tasks / 20 + 1 } else { tasks };
         let (per_second, flushes) = copy(dir.path(), tasks, at_once).await;
-        println!("{{\"figure\":\"copy\",\"at_once\":{at_once},\"tasks_per_s\":{per_second:.0},\"flushes_per_task\":{flushes:.3}}}");
+        println!(
+            "{{\"figure\":\"copy\",\"at_once\":{at_once},\"tasks_per_s\":{per_second:.0},\"flushes_per_task\":{flushes:.3}}}"
+        );
         assert!(per_second > 0.0 && flushes > 0.0);
     }
 }
@@ -81,7 +83,11 @@ async fn how_long_a_directory_takes_to_open() {
     let engine = open(settings(), wide(), Arc::new(Disk)).unwrap();
     while engine.operation.storage().await.log_bytes <= bytes {
         for _ in 0..8 {
-            engine.log.append((0..500).map(|n| output("tasks", &n.to_string(), &value())).collect()).await.unwrap();
+            engine
+                .log
+                .append((0..500).map(|n| output("tasks", &n.to_string(), &value())).collect())
+                .await
+                .unwrap();
         }
     }
     // As after a kill: nothing is folded at the end.
@@ -102,7 +108,11 @@ async fn how_long_a_directory_takes_to_open() {
     let began = Instant::now();
     let engine = open(EmbeddedSettings::new(&copy), wide(), Arc::new(Disk)).unwrap();
     let ready = began.elapsed();
-    println!("{{\"figure\":\"recovery\",\"log_bytes\":{},\"ready_ms\":{:.1}}}", log.log_bytes, ready.as_secs_f64() * 1e3);
+    println!(
+        "{{\"figure\":\"recovery\",\"log_bytes\":{},\"ready_ms\":{:.1}}}",
+        log.log_bytes,
+        ready.as_secs_f64() * 1e3
+    );
     assert!(ready < Duration::from_secs(2));
     engine.operation.close().await;
 }

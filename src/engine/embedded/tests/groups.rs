@@ -36,7 +36,11 @@ async fn a_parked_record_comes_when_its_time_has_come_and_not_before() {
     let due = Timestamp::now().plus(Duration::from_millis(400));
     let far = Timestamp::now().plus(Duration::from_secs(3600));
     let parked = |key: &str, at| Output { not_before: Some(at), ..output("tasks", key, "x") };
-    engine.log.append(vec![parked("far", far), parked("due", due), output("tasks", "now", "x")]).await.unwrap();
+    engine
+        .log
+        .append(vec![parked("far", far), parked("due", due), output("tasks", "now", "x")])
+        .await
+        .unwrap();
     assert_eq!(next_record(&mut group).await.record.key.as_deref(), Some(&b"now"[..]));
     let began = Instant::now();
     assert_eq!(next_record(&mut group).await.record.key.as_deref(), Some(&b"due"[..]));
@@ -72,8 +76,12 @@ async fn an_output_that_is_too_large_commits_nothing_of_its_record_and_names_its
     assert!(!engine.commits.is_complete(&d.record.position));
     let ends = engine.log.ends(&Topic::new("results")).await.unwrap();
     assert_eq!(ends.iter().map(|e| e.next).sum::<u64>(), 0);
-    assert!(matches!(engine.commits.commit(done(&d, vec![output("results", "a", "small")])).await, Commit::Visible(_)));
-    let refused = engine.log.append(vec![output("tasks", "b", "x"), output("tasks", "c", &"x".repeat(9999))]).await;
+    assert!(matches!(
+        engine.commits.commit(done(&d, vec![output("results", "a", "small")])).await,
+        Commit::Visible(_)
+    ));
+    let refused =
+        engine.log.append(vec![output("tasks", "b", "x"), output("tasks", "c", &"x".repeat(9999))]).await;
     assert!(matches!(refused, Err(AppendError::TooLarge { index: 1, limit: 4096, .. })), "{refused:?}");
     let unknown = engine.log.append(vec![output("nowhere", "b", "x")]).await;
     assert_eq!(unknown, Err(AppendError::NoSuchTopic(Topic::new("nowhere"))));

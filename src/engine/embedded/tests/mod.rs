@@ -19,7 +19,12 @@ mod weakness;
 /// A directory of which no real disk knows; segments so small that every test rolls and folds them.
 fn quick(segment_bytes: u64) -> EmbeddedSettings {
     let settings = EmbeddedSettings::new("/simulated/data");
-    EmbeddedSettings { segment_bytes, reserve_bytes: 1 << 16, retention_every: Duration::from_millis(20), ..settings }
+    EmbeddedSettings {
+        segment_bytes,
+        reserve_bytes: 1 << 16,
+        retention_every: Duration::from_millis(20),
+        ..settings
+    }
 }
 
 fn specs() -> Vec<TopicSpec> {
@@ -185,7 +190,8 @@ async fn p3_after_a_crash_a_started_call_is_repeated_and_counted_an_effect_unkno
     let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
     let again = next_record(&mut group).await;
     assert_eq!(again.record.position, d.record.position);
-    let Admission::Resumed(claim, slots) = engine.ledger.admit(&again, &token(&again), None).await.unwrap() else {
+    let Admission::Resumed(claim, slots) = engine.ledger.admit(&again, &token(&again), None).await.unwrap()
+    else {
         panic!()
     };
     assert_eq!(slots.into_iter().collect::<Vec<_>>(), [(stored.name.clone(), Bytes::from("bought"))]);
@@ -215,7 +221,9 @@ async fn a_closed_claim_and_a_refused_mark_expire_with_their_window() {
             assert!(matches!(engine.ledger.admit(&d, &token(&d), None).await.unwrap(), Admission::Fresh(_)));
             let commit = engine.commits.commit(done(&d, vec![output("results", "one", "r")])).await;
             assert!(matches!(commit, Commit::Visible(_)));
-            let Admission::Silent(_) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else { panic!() };
+            let Admission::Silent(_) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else {
+                panic!()
+            };
             keys.push((d, false));
         }
     }

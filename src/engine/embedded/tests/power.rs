@@ -105,7 +105,8 @@ async fn broken(engine: &Engine, promised: &Promised) -> Vec<String> {
     let mut complaints = Vec::new();
     for (at, key) in &promised.appended {
         let found = engine.log.read(at.clone(), 1).await.unwrap();
-        let same = found.first().is_some_and(|r| r.position == *at && r.key.as_deref() == Some(key.as_bytes()));
+        let same =
+            found.first().is_some_and(|r| r.position == *at && r.key.as_deref() == Some(key.as_bytes()));
         if !same {
             complaints.push(format!("record {at} of `{key}` is gone"));
         }
@@ -122,7 +123,8 @@ async fn broken(engine: &Engine, promised: &Promised) -> Vec<String> {
     for key in &promised.stored {
         let claim = engine.ledger.look(key).await.unwrap();
         let kept = claim.is_some_and(|c| {
-            matches!(c.phase, crate::dedupe::Phase::Closed { .. }) || c.slots.iter().any(|s| s.state == "stored")
+            matches!(c.phase, crate::dedupe::Phase::Closed { .. })
+                || c.slots.iter().any(|s| s.state == "stored")
         });
         if !kept {
             complaints.push(format!("the answer of {key} is gone"));

@@ -57,9 +57,8 @@ async fn marks_come_after_their_commit_and_may_be_lost() {
         let commit = engine.commits.commit(done(&d, vec![output("results", "a", "r")])).await;
         assert!(matches!(commit, Commit::Visible(_)));
         let key = token(&d).key;
-        let closed = async || {
-            matches!(engine.ledger.look(&key).await.unwrap().unwrap().phase, Phase::Closed { .. })
-        };
+        let closed =
+            async || matches!(engine.ledger.look(&key).await.unwrap().unwrap().phase, Phase::Closed { .. });
         if lost == 0.0 {
             within("the mark arrives", closed).await;
         } else {
@@ -71,7 +70,8 @@ async fn marks_come_after_their_commit_and_may_be_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_an_answer_whose_reply_was_lost_or_that_met_an_outage_is_stored_all_the_same() {
-    let away = Weak { away_every: Some(Duration::from_millis(60)), away_for: Duration::from_millis(80), ..tame() };
+    let away =
+        Weak { away_every: Some(Duration::from_millis(60)), away_for: Duration::from_millis(80), ..tame() };
     for how in [Weak { replies_lost: 0.5, ..tame() }, away] {
         let engine = open(weak(how), specs(), Simulated::new()).unwrap();
         let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
@@ -121,7 +121,10 @@ async fn a_loss_goes_back_to_one_earlier_state_is_durable_and_never_reaches_past
     let back = disk.cut(7);
     let engine = open(weak(how()), specs(), back.clone()).unwrap();
     assert_eq!(there(&engine).await, [true, false, false]);
-    assert!(back.names().iter().any(|(p, len)| p.ends_with("forgotten.tsv") && *len > 0) || back.names().len() > 3);
+    assert!(
+        back.names().iter().any(|(p, len)| p.ends_with("forgotten.tsv") && *len > 0)
+            || back.names().len() > 3
+    );
 }
 
 enum Loss {
@@ -162,7 +165,9 @@ async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 match engine.commits.commit(done(&d, Vec::new())).await {
                     Commit::Void => void += 1,
-                    Commit::Visible(_) => assert!(visible.insert(d.record.position.clone()), "completed twice"),
+                    Commit::Visible(_) => {
+                        assert!(visible.insert(d.record.position.clone()), "completed twice")
+                    }
                     other => panic!("{other:?}"),
                 }
             }
