@@ -1,11 +1,71 @@
-//! `tidegate simulate-provider`.
+//! `tidegate simulate-provider`: serves simulated models until it is stopped.
 
 use super::Global;
+use crate::simulate::{Scenario, serve};
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::net::TcpSocket;
+use tokio_util::sync::CancellationToken;
+
+/// Connections that wait to be accepted: a load test opens thousands at once.
+const BACKLOG: u32 = 4_096;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// What the models answer, and what goes wrong when (default: every model, no faults)
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Where to listen; port 0 takes any that is free
+    #[arg(long, default_value = "127.0.0.1:9009")]
+    listen: SocketAddr,
+    /// Decides what is left to chance; the same seed gives the same chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Append one JSON line for each request
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
 
-pub(super) async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let scenario = match &args.scenario {
+        Some(path) => Scenario::load(path)?,
+        None => Scenario::built_in(),
+    };
+    let socket = if args.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    let listener = socket
+        .bind(args.listen)
+        .and_then(|()| socket.listen(BACKLOG))
+        .with_context(|| format!("cannot listen on {}; is another program there?", args.listen))?;
+    let address = listener.local_addr()?;
+    if global.json {
+        println!("{}", serde_json::json!({ "listening": address.to_string(), "seed": args.seed }));
+    } else {
+        println!("simulated models on http://{address}/v1 (seed {}); stop with Ctrl-C", args.seed);
+    }
+    let cancel = CancellationToken::new();
+    let mut serving = std::pin::pin!(serve(scenario, args.seed, args.log, listener, cancel.clone()));
+    let summary = tokio::select! {
+        ended = &mut serving => ended,
+        stopped = stop_signal() => {
+            stopped?;
+            cancel.cancel();
+            serving.await
+        }
+    };
+    let summary = summary.context("the simulated provider stopped")?;
+    println!("{}", serde_json::to_string(&summary)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C, or the polite signal of whatever started us.
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminate.recv() => Ok(()),
+    }
 }

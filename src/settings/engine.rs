@@ -4,6 +4,7 @@ use super::bounds::{name_is_plain, within};
 use super::context::Context;
 use super::raw::RawEngine;
 use super::written::{Field, Size};
+use crate::engine::embedded::EmbeddedSettings;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +48,17 @@ impl EngineSettings {
             disk_max: disk_max.map(|size| size.0),
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
             record_max: usize::try_from(record_max.map_or(MIB, |size| size.0)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// What the embedded engine is opened with. Retention of outcomes stands in their topics.
+    pub fn embedded(&self) -> EmbeddedSettings {
+        EmbeddedSettings {
+            window: self.dedupe_window,
+            budget_bytes: self.disk_max,
+            ..EmbeddedSettings::new(&self.dir)
         }
     }
 }

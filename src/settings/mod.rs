@@ -20,7 +20,7 @@ mod kind;
 mod model;
 mod plan;
 mod problems;
-mod quantity;
+pub(crate) mod quantity;
 mod raw;
 mod resolved;
 mod review;

@@ -22,7 +22,7 @@ const SIZE: [(&str, u64); 9] = [
 ];
 
 /// One or more numbers with units, whole or decimal: `500ms`, `1.5h`, `2m30s`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     total(text, &TIME).map(Duration::from_millis)
 }
 
