@@ -70,6 +70,19 @@ impl Prompt {
         &self.source
     }
 
+    /// What the template reads, with the fields: `task.title`. Sorted; nothing for a prompt without marks.
+    pub fn reads(&self) -> Vec<String> {
+        let env = environment();
+        let Ok(template) = env.template_from_named_str(&self.name, &self.source) else { return vec![] };
+        let own = |path: &String| {
+            let root = path.split('.').next().unwrap_or("");
+            env.globals().any(|(global, _)| global == root)
+        };
+        let mut read: Vec<_> = template.undeclared_variables(true).into_iter().filter(|p| !own(p)).collect();
+        read.sort_unstable();
+        if self.template { read } else { vec![] }
+    }
+
     /// The question about `task`.
     pub fn render(&self, task: &Value) -> Result<String, PromptError> {
         if !self.template {
@@ -147,6 +160,13 @@ mod tests {
         assert_eq!(e.line, Some(2));
         let e = Prompt::compile("ask", "{% if %}").expect_err("not a template");
         assert_eq!(e.line, Some(1));
+    }
+
+    #[test]
+    fn a_template_tells_what_it_reads_of_the_task() {
+        let source = "{% for u in task.said %}{{ loop.index }} {{ u.text }}{% endfor %}{{ range(3) }} {{ tsk.id }}";
+        assert_eq!(Prompt::compile("ask", source).expect("well-formed").reads(), ["task.said", "tsk.id"]);
+        assert!(Prompt::compile("ask", "No marks, task.x or not.").expect("plain").reads().is_empty());
     }
 
     #[test]

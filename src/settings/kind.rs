@@ -160,7 +160,7 @@ impl Kind {
             cx.report.add(name.span(), format!("`{}` cannot be the name of a kind", name.get_ref()), help);
         }
         let intake = intake::resolve(name, raw, topics, prefix, cx);
-        let plan = plan::resolve(name, raw, catalogue, cx);
+        let plan = plan::resolve(name, raw, intake.input.as_ref(), catalogue, cx);
         let (rules, review) = review::resolve(name, raw, plan.as_deref(), intake.input.as_ref(), cx);
         let allowance = AllowanceSettings::resolve(&raw.allowance.or_default(), plan.as_deref(), &place, cx);
         let year = Duration::from_secs(366 * 86_400);

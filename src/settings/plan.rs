@@ -4,6 +4,7 @@
 
 use super::catalogue::Catalogue;
 use super::context::Context;
+use super::fields;
 use super::kind::{Ask, Step, StepKind};
 use super::raw::{RawKind, RawSchema, RawStep};
 use super::written::{Field, path};
@@ -30,18 +31,21 @@ struct Asking<'r> {
     answer: &'r Field<RawSchema>,
     models: &'r Field<Vec<Spanned<String>>>,
     sanitizer: &'r Field<String>,
+    /// What payloads look like, where that is known.
+    input: Option<&'r Schema>,
 }
 
 /// The plan; empty for a kind that copies. `None` where something is wrong.
 pub(super) fn resolve(
     name: &Spanned<String>,
     raw: &RawKind,
+    input: Option<&Schema>,
     catalogue: &Catalogue<'_>,
     cx: &Context<'_>,
 ) -> Option<Vec<Step>> {
     let place = path("tasks", name.get_ref());
     if !raw.steps.is_absent() {
-        return steps(&place, raw, catalogue, cx);
+        return steps(&place, raw, input, catalogue, cx);
     }
     if raw.models.is_absent() && raw.ask.is_absent() {
         copies(raw, &place, cx);
@@ -55,6 +59,7 @@ pub(super) fn resolve(
         answer: &raw.answer,
         models: &raw.models,
         sanitizer: &raw.sanitizer,
+        input,
     };
     asking.resolve(raw, catalogue, cx).map(|step| vec![step])
 }
@@ -71,7 +76,13 @@ fn copies(raw: &RawKind, place: &str, cx: &Context<'_>) {
     }
 }
 
-fn steps(place: &str, raw: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>) -> Option<Vec<Step>> {
+fn steps(
+    place: &str,
+    raw: &RawKind,
+    input: Option<&Schema>,
+    catalogue: &Catalogue<'_>,
+    cx: &Context<'_>,
+) -> Option<Vec<Step>> {
     for (key, span) in [("ask", raw.ask.span()), ("answer", raw.answer.span())] {
         if let Some(span) = span {
             let help = "write it into the step, or leave the steps out";
@@ -107,6 +118,7 @@ fn steps(place: &str, raw: &RawKind, catalogue: &Catalogue<'_>, cx: &Context<'_>
         answer: &raw_step.answer,
         models: if raw_step.models.is_absent() { &raw.models } else { &raw_step.models },
         sanitizer: if raw_step.sanitizer.is_absent() { &raw.sanitizer } else { &raw_step.sanitizer },
+        input,
     };
     asking.resolve(raw, catalogue, cx).map(|step| vec![step])
 }
@@ -123,7 +135,7 @@ impl Asking<'_> {
         let models = self.line_up(data, catalogue, cx);
         let sanitizer = self.sanitizer(data, models.as_deref(), catalogue, cx);
         let answer = schema(self.answer, &format!("{}.answer", self.place), "answer schema", cx);
-        let prompt = prompt(self.ask, &self.place, cx);
+        let prompt = prompt(self.ask, &self.place, self.input, cx);
         let (models, answer, prompt) = (models?, answer?, prompt?);
         let digest = digest(&prompt, &answer, &models);
         let ask = Ask { prompt, answer, models, sanitizer, digest };
@@ -223,7 +235,7 @@ fn is_path(text: &str) -> bool {
     !text.contains(char::is_whitespace) && ends.iter().any(|end| text.ends_with(end))
 }
 
-fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt> {
+fn prompt(field: &Field<String>, place: &str, input: Option<&Schema>, cx: &Context<'_>) -> Option<Prompt> {
     let given = field.given()?;
     let written = given.get_ref();
     let name = if is_path(written) { written.clone() } else { format!("{place}.ask") };
@@ -233,12 +245,32 @@ fn prompt(field: &Field<String>, place: &str, cx: &Context<'_>) -> Option<Prompt
         return None;
     }
     match Prompt::compile(&name, &source) {
-        Ok(prompt) => Some(prompt),
+        Ok(prompt) => {
+            check_reads(&prompt, &name, input, given.span(), cx);
+            Some(prompt)
+        }
         Err(e) => {
-            let help = "Jinja; `task` is the payload";
-            cx.report.add(given.span(), format!("the prompt `{name}` does not compile: {e}"), help);
+            let what = format!("the {e}");
+            cx.report.add(
+                given.span(),
+                what,
+                "this is Jinja, because it has `{{`, `{%` or `{#`; `task` is the payload",
+            );
             None
         }
+    }
+}
+
+/// A prompt that reads what cannot be there would make a dead letter of every task.
+fn check_reads(prompt: &Prompt, name: &str, input: Option<&Schema>, span: Range<usize>, cx: &Context<'_>) {
+    let reads = prompt.reads();
+    if let Some(other) = reads.iter().find(|r| *r != "task" && !r.starts_with("task.")) {
+        let what = format!("the prompt `{name}` reads `{other}`, which is not there");
+        cx.report.add(span.clone(), what, "the payload is `task`, its fields `task.title`");
+    }
+    if let Some(input) = input {
+        let fields = reads.iter().filter_map(|r| r.strip_prefix("task.")).map(str::to_owned);
+        fields::check_names(fields, "task", input, span, cx);
     }
 }
 

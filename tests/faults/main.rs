@@ -4,6 +4,11 @@
 
 mod books;
 mod books_checked;
+mod calls;
+mod campaign;
+mod disk;
+mod kill;
+mod mistakes;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;

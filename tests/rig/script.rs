@@ -20,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
     /// How many came before it, to any model.
     pub(crate) nth: usize,
+    /// Was sent an error: whoever asks again for the same slot retries, and repeats nothing.
+    pub(crate) failed: bool,
 }
 
 impl Asked {
@@ -44,6 +46,8 @@ pub(crate) enum Reply {
     Fails(u16, &'static [(&'static str, &'static str)], Value),
     /// Takes the request and says nothing until the client goes away.
     Silent,
+    /// The reply, but not at once.
+    After(Duration, Box<Reply>),
 }
 
 impl Reply {
@@ -112,13 +116,23 @@ async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): ax
     let (asked, reply) = {
         let mut log = desk.log.lock().unwrap();
         let model = body["model"].as_str().unwrap_or_default().to_owned();
-        let asked = Asked { model, slot: text("x-tidegate-slot"), body, nth: log.len() };
+        let asked = Asked { model, slot: text("x-tidegate-slot"), body, nth: log.len(), failed: false };
         log.push(asked.clone());
         drop(log);
         let rule = desk.rule.lock().unwrap().clone();
         let reply = rule(&asked);
         (asked, reply)
     };
+    let reply = match reply {
+        Reply::After(delay, reply) => {
+            tokio::time::sleep(delay).await;
+            *reply
+        }
+        reply => reply,
+    };
+    if matches!(reply, Reply::Fails(..) | Reply::Cut(_)) {
+        desk.log.lock().unwrap()[asked.nth].failed = true;
+    }
     let streamed = asked.body["stream"] == true;
     match reply {
         Reply::Says(words) => answer(&asked, &words, Some("stop"), streamed),
@@ -131,10 +145,7 @@ async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): ax
             }
             answer
         }
-        Reply::Silent => {
-            std::future::pending::<()>().await;
-            unreachable!()
-        }
+        Reply::Silent | Reply::After(..) => std::future::pending().await,
     }
 }
 

@@ -249,6 +249,8 @@ fn p4_a_slot_in_doubt_is_left_as_if_its_owner_had_died_which_counts_no_death() {
     assert_eq!(go(&mut entry, &MINE, &effect(), &NOBODY_LAPSED), Started::Unknown);
 }
 
+type Script<'s> = dyn Fn(&mut Option<Entry>) -> String + 's;
+
 /// A store may load the head and that one slot, and write back no other.
 #[test]
 fn start_bar_and_store_neither_see_nor_touch_a_slot_they_do_not_name() {
@@ -258,7 +260,7 @@ fn start_bar_and_store_neither_see_nor_touch_a_slot_they_do_not_name() {
     for slot in [call(), effect(), Slot { name: SlotName("new".into()), kind: SlotKind::Effect }] {
         let mut alone = whole.clone();
         alone.as_mut().unwrap().slots.retain(|name, _| *name == slot.name);
-        let scripts: [&dyn Fn(&mut Option<Entry>) -> String; 3] = [
+        let scripts: [&Script; 3] = [
             &|e| format!("{:?}", go(e, &MINE, &slot, &OTHER_LAPSED)),
             &|e| format!("{:?}", bar(e, &MINE, &slot)),
             &|e| format!("{:?}", store(e, &own, &slot, "b".into())),

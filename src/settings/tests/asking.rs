@@ -285,3 +285,53 @@ error: `tasks.ticket.answer` cannot be used: at `order_id`: an empty list; name
 "##,
     );
 }
+
+#[test]
+fn a_prompt_that_is_no_template_is_refused() {
+    says(
+        r##"
+[tasks.ticket]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Classify {{ task.text }."
+answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = "string?" }
+"##,
+        r##"
+error: the prompt `tasks.ticket.ask`: syntax error: unexpected `}`, expected end
+       of variable block in line 1
+ --> tidegate.toml:3:10
+  |
+3 | ask    = "Classify {{ task.text }."
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: this is Jinja, because it has `{{`, `{%` or `{#`; `task` is the
+          payload
+"##,
+    );
+}
+
+#[test]
+fn a_prompt_that_reads_a_field_no_task_can_have_is_refused() {
+    says(
+        r##"
+[tasks.ticket]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Classify {{ task.txet }}, {{ ticket.id }}."
+answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = "string?" }
+input = { text = "string", id = "integer" }
+"##,
+        r##"
+error: the prompt `tasks.ticket.ask` reads `ticket.id`, which is not there
+ --> tidegate.toml:3:10
+  |
+3 | ask    = "Classify {{ task.txet }}, {{ ticket.id }}."
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: the payload is `task`, its fields `task.title`
+
+error: `task` has no field `txet`
+ --> tidegate.toml:3:10
+  |
+3 | ask    = "Classify {{ task.txet }}, {{ ticket.id }}."
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: did you mean `task.text`?
+"##,
+    );
+}
