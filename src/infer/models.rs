@@ -132,7 +132,9 @@ impl Models {
         let mut earliest: Option<(Instant, String)> = None;
         for (i, model) in lineup.iter().enumerate() {
             let Some(running) = self.of(model) else { continue };
-            match running.breaker().refused_until(now) {
+            // Asked apart: a lock in the head of a `match` is held through its arms.
+            let refused = running.breaker().refused_until(now);
+            match refused {
                 None => return Availability::Serves { model: model.name.clone(), first: i == 0 },
                 Some(until) if earliest.as_ref().is_none_or(|(e, _)| until < *e) => {
                     earliest = Some((until, format!("{} is {}", model.name, running.breaker().view().0)));

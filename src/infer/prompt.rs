@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_template_tells_what_it_reads_of_the_task() {
-        let source = "{% for u in task.said %}{{ loop.index }} {{ u.text }}{% endfor %}{{ range(3) }} {{ tsk.id }}";
+        let source =
+            "{% for u in task.said %}{{ loop.index }} {{ u.text }}{% endfor %}{{ range(3) }} {{ tsk.id }}";
         assert_eq!(Prompt::compile("ask", source).expect("well-formed").reads(), ["task.said", "tsk.id"]);
         assert!(Prompt::compile("ask", "No marks, task.x or not.").expect("plain").reads().is_empty());
     }

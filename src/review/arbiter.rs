@@ -49,15 +49,7 @@ impl Arbiter {
     async fn take(&self, delivery: &Delivery, cancel: &CancellationToken) {
         loop {
             match self.rule(delivery).await {
-                Ok(done) => {
-                    if let Commit::TooLarge { .. } = self.engine.commits.commit(done).await {
-                        tracing::error!(at = %delivery.record.position, "an outcome was too large for its topic; decision annulled");
-                        let detail = "the outcome is larger than its topic allows";
-                        let done = self.complete(delivery, vec![self.invalid(delivery, detail)], None);
-                        self.engine.commits.commit(done).await;
-                    }
-                    return;
-                }
+                Ok(ruled) => return self.commit(ruled).await,
                 Err(away) => {
                     tracing::debug!(%away, "the arbiter waits");
                     tokio::select! {
@@ -69,7 +61,22 @@ impl Arbiter {
         }
     }
 
-    async fn rule(&self, delivery: &Delivery) -> Result<Completion, Unavailable> {
+    async fn commit(&self, ruled: Ruled) {
+        let Ruled { completion, smaller } = ruled;
+        let lease = completion.lease.clone();
+        let offset = completion.offset;
+        if let Commit::TooLarge { output } = self.engine.commits.commit(completion).await {
+            tracing::warn!(output, "the outcome of a decision is too large for its topic");
+            // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
+            let Some((outputs, mark)) = smaller else { return };
+            let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
+            if let Commit::TooLarge { .. } = self.engine.commits.commit(done).await {
+                tracing::error!("even the smaller dead letter is too large; raise the limit of its topic");
+            }
+        }
+    }
+
+    async fn rule(&self, delivery: &Delivery) -> Result<Ruled, Unavailable> {
         let record = &delivery.record;
         let decision = record.value.as_ref().and_then(|v| serde_json::from_slice::<Decision>(v).ok());
         let Some(decision) = decision else {
@@ -111,7 +118,7 @@ impl Arbiter {
         token: Token,
         carry: Carry,
         admission: Admission,
-    ) -> Result<Completion, Unavailable> {
+    ) -> Result<Ruled, Unavailable> {
         let closes = write::item_decided(&self.settings.topics, &item.body.id);
         Ok(match admission {
             Admission::Fresh(claim) | Admission::Resumed(claim, _) => {
@@ -136,7 +143,7 @@ impl Arbiter {
             }
             Admission::Conflict | Admission::Refused | Admission::Invalid => {
                 let outcome = outcome(decision, Ruling::Superseded, "the key belongs to another task by now");
-                let letter = self.bury_origin(item, token, &carry);
+                let letter = self.bury_origin(item, &token, &carry);
                 self.complete(delivery, vec![self.publish(&outcome), closes, letter], None)
             }
         })
@@ -150,7 +157,7 @@ impl Arbiter {
         item: &Item,
         claim: &Claim,
         carry: &Carry,
-    ) -> Completion {
+    ) -> Ruled {
         let now = Timestamp::now();
         let envelope = decided(decision, item, &delivery.record, now);
         let (to, shape) = match self.kinds.named(&claim.token.key.kind) {
@@ -170,14 +177,44 @@ impl Arbiter {
         let outputs =
             vec![result, self.publish(&outcome), write::item_decided(&self.settings.topics, &item.body.id)];
         let mark = Mark::Close { token: claim.token.clone(), outcome: OutcomeKind::Result, output: 0 };
-        self.complete(delivery, outputs, Some(mark))
+        let letter = self.too_large(item, claim, carry);
+        let smaller =
+            vec![letter, self.publish(&outcome), write::item_decided(&self.settings.topics, &item.body.id)];
+        let close = Mark::Close { token: claim.token.clone(), outcome: OutcomeKind::DeadLetter, output: 0 };
+        Ruled { smaller: Some((smaller, close)), ..self.complete(delivery, outputs, Some(mark)) }
+    }
+
+    /// The dead letter that ends the task if its result does not fit.
+    fn too_large(&self, item: &Item, claim: &Claim, carry: &Carry) -> Output {
+        let burial = Burial {
+            reason: Reason::OutcomeTooLarge,
+            detail: "the decided result did not fit its topic".to_owned(),
+            outcome: true,
+            ..self.burial(&claim.token, carry)
+        };
+        write::shrink(&self.settings.topics.dead_letters, &origin_record(item, &claim.token), &burial)
+    }
+
+    fn burial(&self, token: &Token, carry: &Carry) -> Burial {
+        Burial {
+            reason: Reason::KeyConflict,
+            detail: "the key was taken by another payload while a person was asked".to_owned(),
+            source: token.origin.position.to_string(),
+            at: Timestamp::now(),
+            token: Some(token.clone()),
+            outcome: false,
+            tries: 0,
+            first_error: None,
+            last_error: None,
+            trail: carry.trail.clone(),
+        }
     }
 
     /// An edit must satisfy the schema; there must be something to approve.
     fn validate(&self, decision: &Decision, item: &Item) -> Result<(), String> {
         match decision.action {
             Action::Reject => Ok(()),
-            Action::Approve if item.body.proposed.answer.is_null() && item.body.answer_text.is_some() => {
+            Action::Approve if item.body.answer_text.is_some() => {
                 Err("there is no valid answer to approve; edit or reject".to_owned())
             }
             Action::Approve => Ok(()),
@@ -206,30 +243,15 @@ impl Arbiter {
         Ok(decision.map(|d| (d.by, d.at.rfc3339())))
     }
 
-    fn bury_origin(&self, item: &Item, token: Token, carry: &Carry) -> Output {
-        let burial = Burial {
-            reason: Reason::KeyConflict,
-            detail: "the key was taken by another payload while a person was asked".to_owned(),
-            source: token.origin.position.to_string(),
-            at: Timestamp::now(),
-            token: Some(token.clone()),
-            outcome: false,
-            tries: 0,
-            first_error: None,
-            last_error: None,
-            trail: carry.trail.clone(),
-        };
-        let record = Record {
-            key: item.body.record_key.as_deref().and_then(from_hex),
-            value: Some(token.payload),
-            ..(*item.record).clone()
-        };
-        write::bury(&self.settings.topics.dead_letters, &record, &burial)
+    fn bury_origin(&self, item: &Item, token: &Token, carry: &Carry) -> Output {
+        let burial = self.burial(token, carry);
+        write::bury(&self.settings.topics.dead_letters, &origin_record(item, token), &burial)
     }
 
-    fn complete(&self, delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>) -> Completion {
+    fn complete(&self, delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>) -> Ruled {
         let offset = delivery.record.position.offset;
-        Completion { lease: delivery.lease.clone(), offset, outputs, urgent: true, mark }
+        let completion = Completion { lease: delivery.lease.clone(), offset, outputs, urgent: true, mark };
+        Ruled { completion, smaller: None }
     }
 
     fn publish(&self, outcome: &ReviewOutcome) -> Output {
@@ -256,6 +278,21 @@ impl Arbiter {
             detail: detail.to_owned(),
             at: Timestamp::now(),
         })
+    }
+}
+
+/// What a decision comes to, and what instead if its result does not fit.
+struct Ruled {
+    completion: Completion,
+    smaller: Option<(Vec<Output>, Mark)>,
+}
+
+/// The task's own record as far as the item knows it.
+fn origin_record(item: &Item, token: &Token) -> Record {
+    Record {
+        key: item.body.record_key.as_deref().and_then(from_hex),
+        value: Some(token.payload.clone()),
+        ..(*item.record).clone()
     }
 }
 

@@ -124,7 +124,8 @@ pub struct ReviewItem {
     /// The task's own record key, as hexadecimal digits: the result is published under it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub record_key: Option<String>,
-    /// The result as it would be published if approved; `answer` is null where there is none to approve.
+    /// The result as it would be published if approved. With `answer_text`, its answer is only what came
+    /// nearest to one (or null): it can be edited or rejected, not approved.
     pub proposed: Envelope,
     /// The model's words, where they could not be read as an answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]

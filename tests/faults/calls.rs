@@ -13,7 +13,9 @@ type SlotOf = (String, u32, String);
 /// By slot: how often it was repeated, as published with the outcomes and open items.
 pub(crate) fn published(shelf: &Shelf) -> BTreeMap<SlotOf, u64> {
     let mut found = BTreeMap::new();
-    let json = |row: &Row| row.value.as_ref().and_then(|v| serde_json::from_slice::<Value>(v).ok()).unwrap_or_default();
+    let json = |row: &Row| {
+        row.value.as_ref().and_then(|v| serde_json::from_slice::<Value>(v).ok()).unwrap_or_default()
+    };
     let results = shelf.results.iter().map(json);
     let open = open_items(&shelf.review_requests).into_iter().map(|row| json(row)["proposed"].clone());
     for envelope in results.chain(open) {
@@ -22,7 +24,8 @@ pub(crate) fn published(shelf: &Shelf) -> BTreeMap<SlotOf, u64> {
         let generation = envelope["generation"].as_u64().and_then(|g| u32::try_from(g).ok()).unwrap_or(0);
         for note in envelope["tries"].as_array().into_iter().flatten() {
             let slot = note["slot"].as_str().unwrap_or_default().to_owned();
-            *found.entry((name.clone(), generation, slot)).or_insert(0) += note["repeats"].as_u64().unwrap_or(0);
+            *found.entry((name.clone(), generation, slot)).or_insert(0) +=
+                note["repeats"].as_u64().unwrap_or(0);
         }
     }
     found

@@ -238,10 +238,16 @@ fn reply(asked: &Asked, frail_is_down: &AtomicBool, drawn: u64) -> Reply {
     let first = asked.slot_name().contains(".r0#");
     let said = match drawn % 60 {
         0 => Reply::down(),
-        1 => Reply::Fails(429, &[("retry-after", "0")], json!({ "error": { "message": "slow down", "code": "rate_limit_exceeded" } })),
+        1 => Reply::Fails(
+            429,
+            &[("retry-after", "0")],
+            json!({ "error": { "message": "slow down", "code": "rate_limit_exceeded" } }),
+        ),
         2 if first => Reply::Says("{\"category\": ".to_owned()),
         3 => Reply::Cut("{\"category\": \"plain\"".to_owned()),
-        _ if asked.words().contains("doubtful request") => Reply::json(json!({ "category": "doubtful", "confidence": 0.5 })),
+        _ if asked.words().contains("doubtful request") => {
+            Reply::json(json!({ "category": "doubtful", "confidence": 0.5 }))
+        }
         _ => Reply::json(json!({ "category": "plain", "confidence": 0.97 })),
     };
     Reply::After(Duration::from_millis(drawn / 60 % 60), Box::new(said))
@@ -279,7 +285,9 @@ async fn decide(api: &Api, mut dice: Dice) {
             // By the item itself, so that it is the same in every life.
             if id.as_bytes().first().is_some_and(|b| b % 2 == 0) {
                 let action = if dice.percent(50) { "approve" } else { "reject" };
-                let _ = api.post(&format!("/v1/review/{id}/{action}"), &json!({ "by": "ada", "reason": "drawn" })).await;
+                let _ = api
+                    .post(&format!("/v1/review/{id}/{action}"), &json!({ "by": "ada", "reason": "drawn" }))
+                    .await;
             }
         }
     }
@@ -287,7 +295,8 @@ async fn decide(api: &Api, mut dice: Dice) {
 
 /// Sends dead letters again: outcomes, and records that never owned their key.
 async fn redrive(api: &Api, life: u64) {
-    let reason = ["deadline-passed", "key-conflict", "malformed", "input-refused"][usize::try_from(life % 4).unwrap()];
+    let reason =
+        ["deadline-passed", "key-conflict", "malformed", "input-refused"][usize::try_from(life % 4).unwrap()];
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let asked = json!({ "reason": reason, "limit": 3 });
@@ -298,7 +307,8 @@ async fn redrive(api: &Api, life: u64) {
 }
 
 fn output(sent: &Sent) -> Output {
-    let headers = sent.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone().into_bytes().into())).collect();
+    let headers =
+        sent.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone().into_bytes().into())).collect();
     Output {
         topic: Topic::new(format!("tasks.{}", sent.kind)),
         key: Some(sent.key.clone().into()),
@@ -328,7 +338,12 @@ fn rows(records: Vec<Record>) -> Vec<Row> {
         at: r.position.to_string(),
         key: r.key.map(Into::into),
         value: r.value.map(Into::into),
-        headers: r.headers.0.iter().map(|(n, v)| (n.clone(), String::from_utf8_lossy(v).into_owned())).collect(),
+        headers: r
+            .headers
+            .0
+            .iter()
+            .map(|(n, v)| (n.clone(), String::from_utf8_lossy(v).into_owned()))
+            .collect(),
     };
     records.into_iter().map(row).collect()
 }

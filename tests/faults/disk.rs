@@ -20,7 +20,8 @@ struct Mount(PathBuf);
 impl Mount {
     fn new(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        mount(&["-t", "tmpfs", "-o", &format!("size={SMALL_MIB}m"), "tmpfs"], at).then(|| Mount(at.to_owned()))
+        mount(&["-t", "tmpfs", "-o", &format!("size={SMALL_MIB}m"), "tmpfs"], at)
+            .then(|| Mount(at.to_owned()))
     }
 
     fn grow(&self) {
@@ -84,7 +85,12 @@ async fn p2_a_full_disk_pauses_intake_and_its_return_loses_nothing() {
         .all("results")
         .await
         .iter()
-        .map(|r| serde_json::from_slice::<Value>(r.value.as_ref().unwrap()).unwrap()["key"].as_str().unwrap().to_owned())
+        .map(|r| {
+            serde_json::from_slice::<Value>(r.value.as_ref().unwrap()).unwrap()["key"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     let once: BTreeSet<String> = results.iter().cloned().collect();
     assert_eq!(once.len(), results.len(), "some key has two results");

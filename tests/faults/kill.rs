@@ -30,14 +30,25 @@ async fn campaign(mode: Mode, offset: u64) -> Vec<Complaint> {
     let books = reckon(&shelf);
     println!("{mode:?}: {:?}, crash points reached {:?}", books.sums, campaign.reached);
     let noted: u64 = expected(&campaign.pairs).values().sum();
-    println!("{mode:?}: {noted} calls repeated after a kill, {} requests in all", campaign.provider.asked().len());
+    println!(
+        "{mode:?}: {noted} calls repeated after a kill, {} requests in all",
+        campaign.provider.asked().len()
+    );
 
-    let sent: BTreeSet<&str> =
-        shelf.tasks.values().flatten().filter_map(|r| r.headers.get("idempotency-key").map(String::as_str)).collect();
+    let sent: BTreeSet<&str> = shelf
+        .tasks
+        .values()
+        .flatten()
+        .filter_map(|r| r.headers.get("idempotency-key").map(String::as_str))
+        .collect();
     let accepted = campaign.accepted.lock().unwrap().clone();
     let lost: Vec<&String> = accepted.iter().filter(|key| !sent.contains(key.as_str())).collect();
     assert!(lost.is_empty(), "answered with 202 and not in the log: {lost:?}");
-    assert!(books.sums.records as u64 >= sizes.records * 9 / 10 && books.sums.results > 0, "{:?}", books.sums);
+    assert!(
+        books.sums.records as u64 >= sizes.records * 9 / 10 && books.sums.results > 0,
+        "{:?}",
+        books.sums
+    );
     for point in points() {
         assert!(campaign.reached.contains_key(point), "{mode:?}: crash point `{point}` was never reached");
     }

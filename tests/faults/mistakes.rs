@@ -16,7 +16,8 @@ fn fails(place: &Place, more: &[&str]) -> (i32, String) {
     let said = place.path("failed.log");
     let _ = std::fs::remove_file(&said);
     let mut process = Process::start(command, &said);
-    let status = process.wait(SOON).unwrap_or_else(|| panic!("it runs in spite of the mistake:\n{}", process.words()));
+    let status =
+        process.wait(SOON).unwrap_or_else(|| panic!("it runs in spite of the mistake:\n{}", process.words()));
     let code = status.code().unwrap_or_else(|| panic!("{status}:\n{}", process.words()));
     assert_ne!(code, 0);
     assert!(!process.words().contains("panicked"), "{}", process.words());
@@ -32,7 +33,9 @@ fn contains_all(said: &str, parts: &[&str]) {
 
 #[test]
 fn every_mistake_of_a_configuration_is_told_at_once_with_its_line_and_a_suggestion() {
-    let place = Place::new("[tasks.ticket]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"Classify.\"\nanswr = { a = \"string\" }\nreviw = { start = \"line\" }\n");
+    let place = Place::new(
+        "[tasks.ticket]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"Classify.\"\nanswr = { a = \"string\" }\nreviw = { start = \"line\" }\n",
+    );
     let (_, said) = fails(&place, &[]);
     contains_all(&said, &["tidegate.toml", "answr", "answer", "reviw", "review", ":4", ":5"]);
     let (code, out, err) = place.tool(&["check"]);

@@ -8,7 +8,8 @@ use serde_json::Value;
 pub(in crate::pipeline) struct Question {
     /// Every trigger, the strongest first; never empty.
     pub(in crate::pipeline) why: Vec<Why>,
-    /// What would be published if approved; `None` where no answer could be read.
+    /// What would be published if approved; where the findings say that it does not satisfy the schema,
+    /// what came nearest, to be edited.
     pub(in crate::pipeline) answer: Option<Value>,
     /// The model's words, where they could not be read.
     pub(in crate::pipeline) answer_text: Option<String>,
@@ -32,7 +33,12 @@ impl Question {
         if all.is_empty() {
             all.push(why(Reason::AnswerInvalid, None, "no answer could be read".to_owned()));
         }
-        Question { why: all, answer: None, answer_text: Some(cut(text.to_owned())), findings }
+        Question {
+            why: all,
+            answer: reading.nearest.clone(),
+            answer_text: Some(cut(text.to_owned())),
+            findings,
+        }
     }
 
     pub(super) fn told(reason: Reason, detail: String, text: Option<String>) -> Self {
@@ -51,8 +57,11 @@ impl Question {
     /// One sentence at the top of the item.
     pub(in crate::pipeline) fn sentence(&self) -> String {
         let Some(first) = self.why.first() else { return "no answer could be read".to_owned() };
-        let field =
-            first.field.as_deref().filter(|f| !f.is_empty()).map(|f| format!("{f}: ")).unwrap_or_default();
+        let field = match first.field.as_deref() {
+            // Most details name their field; the message of a rule does not.
+            Some(field) if !first.detail.contains(field) => format!("{field}: "),
+            _ => String::new(),
+        };
         let more = match self.why.len() - 1 {
             0 => String::new(),
             1 => " (and one more reason)".to_owned(),

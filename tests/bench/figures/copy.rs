@@ -85,10 +85,13 @@ async fn via_http(tasks: usize) {
         let (api, share) = (api.clone(), share.to_vec());
         clients.spawn(async move {
             for batch in share.chunks(BATCH) {
-                let lines: Vec<String> =
-                    batch.iter().map(|n| format!("{{\"kind\":\"copy\",\"key\":\"k{n}\",\"payload\":{}}}", payload(*n))).collect();
+                let lines: Vec<String> = batch
+                    .iter()
+                    .map(|n| format!("{{\"kind\":\"copy\",\"key\":\"k{n}\",\"payload\":{}}}", payload(*n)))
+                    .collect();
                 let body = format!("[{}]", lines.join(","));
-                let (status, told) = api.post_bytes("/v1/tasks", "application/json", body.into_bytes()).await.unwrap();
+                let (status, told) =
+                    api.post_bytes("/v1/tasks", "application/json", body.into_bytes()).await.unwrap();
                 assert_eq!(status, 202, "{told}");
             }
         });

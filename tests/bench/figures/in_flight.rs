@@ -18,7 +18,11 @@ const WARM: Duration = Duration::from_secs(8);
 pub(crate) async fn measure() {
     let all = std::env::var("TIDEGATE_BENCH_IN_FLIGHT").unwrap_or_else(|_| "1000,5000".to_owned());
     for n in all.split(',') {
-        one(n.trim().parse().unwrap_or_else(|_| panic!("TIDEGATE_BENCH_IN_FLIGHT is a list of numbers, not `{all}`"))).await;
+        one(n
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("TIDEGATE_BENCH_IN_FLIGHT is a list of numbers, not `{all}`")))
+        .await;
     }
 }
 
@@ -50,7 +54,11 @@ async fn one(n: u64) {
         most = most.max(rss(process.id()));
     }
     let (after, seconds) = (done().await, began.elapsed().as_secs_f64());
-    let used: Vec<f64> = pids.iter().zip(cpu).map(|(pid, c)| ((cpu_seconds(*pid) - c) / seconds * 100.0).round() / 100.0).collect();
+    let used: Vec<f64> = pids
+        .iter()
+        .zip(cpu)
+        .map(|(pid, c)| ((cpu_seconds(*pid) - c) / seconds * 100.0).round() / 100.0)
+        .collect();
     let per_s = (after - before) / seconds;
     let ideal = n as f64 / CALL.as_secs_f64();
     let figures = json!({
@@ -65,7 +73,12 @@ async fn simulated(place: &Place, port: u16) -> Process {
     let scenario = place.path("scenario.toml");
     std::fs::write(&scenario, SCENARIO).unwrap();
     let mut command = tidegate();
-    command.arg("simulate-provider").arg("--scenario").arg(scenario).arg("--listen").arg(format!("127.0.0.1:{port}"));
+    command
+        .arg("simulate-provider")
+        .arg("--scenario")
+        .arg(scenario)
+        .arg("--listen")
+        .arg(format!("127.0.0.1:{port}"));
     let mut provider = Process::start(command, &place.path("provider.log"));
     listening(&mut provider, port, Duration::from_secs(10)).await;
     provider

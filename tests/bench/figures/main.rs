@@ -52,7 +52,12 @@ fn print(scenario: &str, figures: Value) {
 /// The value below which `share` of the sorted samples lie.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len() - 1;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index below the length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below the length"
+    )]
     let at = (last as f64 * share).ceil() as usize;
     (sorted[at] * 100.0).round() / 100.0
 }

@@ -18,7 +18,11 @@ const BACKLOG: usize = 20_000;
 pub(crate) async fn measure() {
     let sizes = std::env::var("TIDEGATE_BENCH_GB").unwrap_or_else(|_| "1,10".to_owned());
     for gb in sizes.split(',') {
-        one(gb.trim().parse().unwrap_or_else(|_| panic!("TIDEGATE_BENCH_GB is a list of numbers, not `{sizes}`"))).await;
+        one(gb
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("TIDEGATE_BENCH_GB is a list of numbers, not `{sizes}`")))
+        .await;
     }
 }
 
@@ -75,7 +79,8 @@ async fn append(place: &Place, records: usize, bytes: usize, name: &str) {
     let rest = place.open();
     let text = "x".repeat(bytes);
     // Keys of this call are behind all that lie there.
-    let run = rest.engine.log.ends(&Topic::new("tasks.copy")).await.unwrap().iter().map(|e| e.next).sum::<u64>();
+    let run =
+        rest.engine.log.ends(&Topic::new("tasks.copy")).await.unwrap().iter().map(|e| e.next).sum::<u64>();
     let numbers: Vec<usize> = (0..records).collect();
     for batch in numbers.chunks(64) {
         let outputs = batch.iter().map(|n| {
