@@ -39,14 +39,23 @@ const fn seconds(name: &'static str, what: &'static str) -> Described {
 
 /// Every metric of this process.
 pub const METRICS: &[Described] = &[
-    counter("tidegate_intake_total", "Records that came by HTTP, by kind and answer: accepted, known, refused."),
-    counter("tidegate_outcomes_total", "Outcomes handed in, by kind and what: result, or a dead letter's reason."),
+    counter(
+        "tidegate_intake_total",
+        "Records that came by HTTP, by kind and answer: accepted, known, refused.",
+    ),
+    counter(
+        "tidegate_outcomes_total",
+        "Outcomes handed in, by kind and what: result, or a dead letter's reason.",
+    ),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
-    counter("tidegate_repaired_total", "Look-ups that found an outcome whose mark was lost, and sent it again."),
+    counter(
+        "tidegate_repaired_total",
+        "Look-ups that found an outcome whose mark was lost, and sent it again.",
+    ),
     counter("tidegate_calls_total", "Requests to models, by model and how they ended."),
     counter("tidegate_calls_repeated_total", "Calls bought again because an earlier one may have been used."),
     counter("tidegate_cost_total", "Money spent on models, in the unit of the configured prices, by model."),
@@ -64,9 +73,8 @@ pub const METRICS: &[Described] = &[
 ];
 
 /// From half a millisecond (a commit on a fast disk) to two minutes (the total timeout of a call).
-const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0,
-];
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0];
 
 /// The recorder of this process. Installed once, at the first call.
 pub struct Metrics {
@@ -78,7 +86,8 @@ static INSTALLED: OnceLock<Metrics> = OnceLock::new();
 /// The metrics of this process; installs the recorder if nobody has.
 pub fn metrics() -> &'static Metrics {
     INSTALLED.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS);
+        let builder =
+            PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS);
         match builder.and_then(PrometheusBuilder::install_recorder) {
             Ok(handle) => {
                 METRICS.iter().for_each(Described::describe);

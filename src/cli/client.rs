@@ -51,10 +51,17 @@ impl Client {
             Some(url) => url.clone(),
             None => configured(global),
         };
-        let mut base = Url::parse(&text).with_context(|| format!("`{text}` is not a URL; write --url http://HOST:PORT"))?;
-        anyhow::ensure!(base.has_host() && !base.cannot_be_a_base(), "`{text}` is not a URL of a server; write --url http://HOST:PORT");
+        let mut base = Url::parse(&text)
+            .with_context(|| format!("`{text}` is not a URL; write --url http://HOST:PORT"))?;
+        anyhow::ensure!(
+            base.has_host() && !base.cannot_be_a_base(),
+            "`{text}` is not a URL of a server; write --url http://HOST:PORT"
+        );
         base.set_path("");
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).read_timeout(READ_WITHIN).tcp_nodelay(true);
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WITHIN)
+            .read_timeout(READ_WITHIN)
+            .tcp_nodelay(true);
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
@@ -74,7 +81,12 @@ impl Client {
     }
 
     /// JSON lines.
-    pub(super) async fn post_lines(&self, path: &[&str], query: &[(&str, &str)], lines: Vec<u8>) -> Result<Value, Failed> {
+    pub(super) async fn post_lines(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        lines: Vec<u8>,
+    ) -> Result<Value, Failed> {
         let request = self.request(Method::POST, path, query).header("content-type", "application/x-ndjson");
         self.send(request.body(lines)).await
     }
@@ -105,7 +117,8 @@ impl Client {
     }
 
     fn refused(&self, status: u16, body: &[u8]) -> Failed {
-        let error = serde_json::from_slice::<Value>(body).ok().map(|v| v["error"].clone()).filter(Value::is_object);
+        let error =
+            serde_json::from_slice::<Value>(body).ok().map(|v| v["error"].clone()).filter(Value::is_object);
         let Some(error) = error else { return self.stranger(status) };
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
         Failed::Refused { status, code: text("code"), message: text("message"), help: text("help"), error }
@@ -171,8 +184,14 @@ mod tests {
     #[test]
     fn a_path_keeps_hostile_segments_apart() {
         let client = Client::new(&global(Some("http://127.0.0.1:1"), "/nowhere")).unwrap();
-        let request = client.request(Method::GET, &["v1", "tasks", "a/b?c#d e\u{e9}"], &[("tenant", "x&y")]).build().unwrap();
-        assert_eq!(request.url().as_str(), "http://127.0.0.1:1/v1/tasks/a%2Fb%3Fc%23d%20e%C3%A9?tenant=x%26y");
+        let request = client
+            .request(Method::GET, &["v1", "tasks", "a/b?c#d e\u{e9}"], &[("tenant", "x&y")])
+            .build()
+            .unwrap();
+        assert_eq!(
+            request.url().as_str(),
+            "http://127.0.0.1:1/v1/tasks/a%2Fb%3Fc%23d%20e%C3%A9?tenant=x%26y"
+        );
     }
 
     #[tokio::test]
@@ -184,6 +203,11 @@ mod tests {
         let failed = client.get(&["v1", "status"], &[]).await.unwrap_err();
         assert!(failed.passes());
         let said = failed.to_string();
-        assert_eq!(said, format!("no processor answers at {url} (connection refused); start one with `tidegate run`, or give --url"));
+        assert_eq!(
+            said,
+            format!(
+                "no processor answers at {url} (connection refused); start one with `tidegate run`, or give --url"
+            )
+        );
     }
 }

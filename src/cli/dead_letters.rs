@@ -69,13 +69,21 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         }
         Command::Show { id, raw: false } => {
             let letter = client.get(&["v1", "dead-letters", &id], &[]).await?;
-            if global.json { say_json(&letter) } else { say(whole(&letter)) }
+            if global.json {
+                say_json(&letter)
+            } else {
+                say(whole(&letter))
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Redrive { id, which, dry_run } => {
             let asked = json!({ "id": id, "key": which.key, "reason": which.reason, "kind": which.kind, "dry_run": dry_run });
             let told = client.post(&["v1", "dead-letters", "redrive"], &asked).await?;
-            if global.json { say_json(&told) } else { say(redriven(&told, dry_run)) }
+            if global.json {
+                say_json(&told)
+            } else {
+                say(redriven(&told, dry_run))
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -122,7 +130,15 @@ fn lines(letters: &[Value]) -> String {
 
 fn whole(letter: &Value) -> String {
     let mut out = vec![format!("Dead letter {}", plain(field(letter, "id")))];
-    for (name, label) in [("kind", "kind"), ("key", "key"), ("tenant", "tenant"), ("reason", "reason"), ("what", "what"), ("detail", "detail"), ("help", "what to do")] {
+    for (name, label) in [
+        ("kind", "kind"),
+        ("key", "key"),
+        ("tenant", "tenant"),
+        ("reason", "reason"),
+        ("what", "what"),
+        ("detail", "detail"),
+        ("help", "what to do"),
+    ] {
         if !field(letter, name).is_empty() {
             out.push(row(label, field(letter, name)));
         }
@@ -134,7 +150,10 @@ fn whole(letter: &Value) -> String {
         out.push(row("tries", &format!("{tries}, the last: {}", field(letter, "last_error"))));
     }
     for note in letter["trail"].as_array().into_iter().flatten() {
-        out.push(row("", &format!("{} {} {}", time(field(note, "at")), field(note, "what"), field(note, "detail"))));
+        out.push(row(
+            "",
+            &format!("{} {} {}", time(field(note, "at")), field(note, "what"), field(note, "detail")),
+        ));
     }
     let bytes = letter["bytes"].as_u64().unwrap_or(0);
     match letter["value"].as_str() {
@@ -142,7 +161,10 @@ fn whole(letter: &Value) -> String {
             out.push(format!("value ({})", many(bytes, "byte")));
             out.push(wrap(&text.chars().take(4_000).collect::<String>(), 2));
         }
-        None => out.push(row("value", &format!("{}, not text; `--raw` prints them as they are", many(bytes, "byte")))),
+        None => out.push(row(
+            "value",
+            &format!("{}, not text; `--raw` prints them as they are", many(bytes, "byte")),
+        )),
     }
     out.push(format!("\nto send it again: tidegate dead-letters redrive {}", plain(field(letter, "id"))));
     out.join("\n")
@@ -157,7 +179,10 @@ fn redriven(told: &Value, dry_run: bool) -> String {
             Some(why) => format!("left: {why}"),
             None => field(letter, "reason").to_owned(),
         };
-        out.push(short(&format!("{:<8} {}/{}  {what}", field(letter, "id"), field(letter, "kind"), field(letter, "key")), 80));
+        out.push(short(
+            &format!("{:<8} {}/{}  {what}", field(letter, "id"), field(letter, "kind"), field(letter, "key")),
+            80,
+        ));
     }
     if letters.len() > 20 {
         out.push(format!("… and {}", many(letters.len() as u64 - 20, "other")));
@@ -190,7 +215,10 @@ mod tests {
         assert!(said.contains("3-17") && said.contains("TG-input-refused"), "{said}");
         let shown = whole(&letter);
         assert!(shown.contains("Mend the producer.") && shown.contains("redrive 3-17"), "{shown}");
-        let told = redriven(&json!({ "would_redrive": 1, "left": 1, "dead_letters": [letter, { "id": "1-1", "left": "it was sent again before" }] }), true);
+        let told = redriven(
+            &json!({ "would_redrive": 1, "left": 1, "dead_letters": [letter, { "id": "1-1", "left": "it was sent again before" }] }),
+            true,
+        );
         assert!(told.ends_with("1 dead letter would be sent again, 1 left as they are"), "{told}");
         for line in said.lines().chain(shown.lines()).chain(told.lines()) {
             assert!(line.chars().count() <= 80, "{line}");

@@ -79,15 +79,24 @@ struct Who {
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let client = Client::new(global)?;
     match args.command {
-        Command::Ls { kind, team, limit } => list(&client, global, kind.as_deref(), team.as_deref(), limit).await,
+        Command::Ls { kind, team, limit } => {
+            list(&client, global, kind.as_deref(), team.as_deref(), limit).await
+        }
         Command::Show { id } => {
             let item = client.get(&["v1", "review", &id], &[]).await?;
-            if global.json { say_json(&item) } else { say(whole(&item)) }
+            if global.json {
+                say_json(&item)
+            } else {
+                say(whole(&item))
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Approve { id, who } => decide(&client, global, &id, "approve", &who, None).await,
         Command::Reject { id, who } => {
-            anyhow::ensure!(who.reason.is_some(), "a rejection needs --reason: it is published with the result");
+            anyhow::ensure!(
+                who.reason.is_some(),
+                "a rejection needs --reason: it is published with the result"
+            );
             decide(&client, global, &id, "reject", &who, None).await
         }
         Command::Edit { id, set, file, dry_run, who } => {
@@ -99,7 +108,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
                 changes.iter().for_each(|change| say(plain(change)));
             }
             if changes.is_empty() {
-                anyhow::bail!("nothing is changed; `tidegate review approve {id}` publishes the answer as it is");
+                anyhow::bail!(
+                    "nothing is changed; `tidegate review approve {id}` publishes the answer as it is"
+                );
             }
             if dry_run {
                 return Ok(ExitCode::SUCCESS);
@@ -109,7 +120,13 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     }
 }
 
-async fn list(client: &Client, global: &Global, kind: Option<&str>, team: Option<&str>, limit: u32) -> anyhow::Result<ExitCode> {
+async fn list(
+    client: &Client,
+    global: &Global,
+    kind: Option<&str>,
+    team: Option<&str>,
+    limit: u32,
+) -> anyhow::Result<ExitCode> {
     let limit = limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
     query.extend(kind.map(|kind| ("kind", kind)));
@@ -197,7 +214,14 @@ fn edited(before: &Value, item: &Value, set: &[String], file: Option<PathBuf>) -
     Ok(answer)
 }
 
-async fn decide(client: &Client, global: &Global, id: &str, action: &str, who: &Who, answer: Option<Value>) -> anyhow::Result<ExitCode> {
+async fn decide(
+    client: &Client,
+    global: &Global,
+    id: &str,
+    action: &str,
+    who: &Who,
+    answer: Option<Value>,
+) -> anyhow::Result<ExitCode> {
     let mut body = json!({ "by": who.by, "reason": who.reason });
     if let Some(answer) = answer {
         body["answer"] = answer;
@@ -223,7 +247,12 @@ async fn decide(client: &Client, global: &Global, id: &str, action: &str, who: &
     } else if field(&told, "ruling") == "pending" {
         say("written down; nobody has ruled on it yet: look again with `tidegate show`");
     } else {
-        say(format!("{} {}: task {} has its result", plain(field(&told, "status")), plain(field(&told, "item")), plain(field(&told, "key"))));
+        say(format!(
+            "{} {}: task {} has its result",
+            plain(field(&told, "status")),
+            plain(field(&told, "item")),
+            plain(field(&told, "key"))
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

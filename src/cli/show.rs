@@ -84,7 +84,10 @@ fn result(result: &Value, out: &mut Vec<String>) {
     let cost = usage["cost"].as_f64().map_or("price unknown".to_owned(), |c| format!("cost {c:.6}"));
     let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
     if tokens("input_tokens") + tokens("output_tokens") > 0 {
-        out.push(row("used", &format!("{} in, {} out, {cost}", many(tokens("input_tokens"), "token"), tokens("output_tokens"))));
+        out.push(row(
+            "used",
+            &format!("{} in, {} out, {cost}", many(tokens("input_tokens"), "token"), tokens("output_tokens")),
+        ));
     }
     if let Some(reviewed) = result["reviewed"].as_object() {
         let text = |name: &str| reviewed.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -174,7 +177,11 @@ fn trail(task: &Value, out: &mut Vec<String>) {
     }
     for note in &notes {
         let clock = time(field(note, "at"));
-        let detail = if field(note, "detail").is_empty() { String::new() } else { format!(": {}", field(note, "detail")) };
+        let detail = if field(note, "detail").is_empty() {
+            String::new()
+        } else {
+            format!(": {}", field(note, "detail"))
+        };
         let text = super::text::wrap(&format!("{}{detail}", field(note, "what")), 22);
         out.push(format!("  {clock:<20}{}", text.trim_start()));
     }
@@ -201,7 +208,15 @@ mod tests {
             "trail": [{ "at": "2026-11-24T18:00:00Z", "what": "admitted", "detail": "x ".repeat(70) }],
         });
         let said = story(&task);
-        for part in ["done: result, edited", "edit by ada", "wrong unit", "81 % uncalibrated", "price unknown", "model large, ended ok, ms 12", "sent again    1 time"] {
+        for part in [
+            "done: result, edited",
+            "edit by ada",
+            "wrong unit",
+            "81 % uncalibrated",
+            "price unknown",
+            "model large, ended ok, ms 12",
+            "sent again    1 time",
+        ] {
             assert!(said.contains(part), "{part} is missing:\n{said}");
         }
         assert!(said.lines().all(|l| l.chars().count() <= 80), "{said}");
@@ -214,7 +229,12 @@ mod tests {
             "with": "clinicians", "position": "p", "review": { "id": "ab12", "question": "dose: below the line", "why": [] },
         });
         let said = story(&task).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("waits for a person (clinicians) since 2026-11-24 18:00:00, due 2026-11-24 18:30:00"), "{said}");
+        assert!(
+            said.contains(
+                "waits for a person (clinicians) since 2026-11-24 18:00:00, due 2026-11-24 18:30:00"
+            ),
+            "{said}"
+        );
         assert!(said.contains("tidegate review show ab12"), "{said}");
     }
 }

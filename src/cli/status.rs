@@ -27,16 +27,31 @@ fn report(status: &Value, all: bool) -> String {
     let count = |name: &str| status[name].as_u64().unwrap_or(0);
     let mut out = vec![wrap(field(status, "sentence"), 0), String::new()];
     out.push(row("running for", &span(count("uptime_s"))));
-    out.push(row("waiting", &format!("{} to be done, {} for a person", number(count("backlog")), number(count("reviews_open")))));
+    out.push(row(
+        "waiting",
+        &format!("{} to be done, {} for a person", number(count("backlog")), number(count("reviews_open"))),
+    ));
     let storage = &status["storage"];
     let bytes = |name: &str| size(storage[name].as_u64().unwrap_or(0));
-    out.push(row("disk", &format!("log {}, ledger {}, free {}", bytes("log_bytes"), bytes("ledger_bytes"), bytes("free_bytes"))));
-    out.push(row("spent", &status["spend"].as_f64().map_or("nothing counted".to_owned(), |s| format!("{s:.4}"))));
+    out.push(row(
+        "disk",
+        &format!(
+            "log {}, ledger {}, free {}",
+            bytes("log_bytes"),
+            bytes("ledger_bytes"),
+            bytes("free_bytes")
+        ),
+    ));
+    out.push(row(
+        "spent",
+        &status["spend"].as_f64().map_or("nothing counted".to_owned(), |s| format!("{s:.4}")),
+    ));
     for pinned in storage["pinned"].as_array().into_iter().flatten() {
         out.push(row("kept", &format!("{}: {}", field(pinned, "segment"), field(pinned, "by"))));
     }
     for held in status["held"].as_array().into_iter().flatten() {
-        let kinds: Vec<&str> = held["kinds"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let kinds: Vec<&str> =
+            held["kinds"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         out.push(row("held", &format!("{}: {}", kinds.join(", "), field(held, "why"))));
     }
     out.extend(models(&status["models"]));
@@ -51,8 +66,18 @@ fn models(models: &Value) -> Option<String> {
         let count = |name: &str| model[name].as_u64().map_or("-".to_owned(), number);
         let first = model["first_token_ms"].as_f64().map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
         let why = field(model, "why");
-        let state = if why.is_empty() { field(model, "state").to_owned() } else { format!("{} ({why})", field(model, "state")) };
-        lines.add_row([short(field(model, "name"), 30), plain(&state), count("calls"), count("failed"), first]);
+        let state = if why.is_empty() {
+            field(model, "state").to_owned()
+        } else {
+            format!("{} ({why})", field(model, "state"))
+        };
+        lines.add_row([
+            short(field(model, "name"), 30),
+            plain(&state),
+            count("calls"),
+            count("failed"),
+            first,
+        ]);
     }
     Some(format!("\n{}", trim(&lines.to_string())))
 }
@@ -66,7 +91,11 @@ fn topics(topics: &Value, all: bool) -> Option<String> {
     let mut lines = table(&["topic", "waiting", "records"]);
     for topic in topics {
         let open = topic["open"].as_u64().map_or("-".to_owned(), number);
-        lines.add_row([short(field(topic, "topic"), 40), open, many(topic["records"].as_u64().unwrap_or(0), "record")]);
+        lines.add_row([
+            short(field(topic, "topic"), 40),
+            open,
+            many(topic["records"].as_u64().unwrap_or(0), "record"),
+        ]);
     }
     Some(format!("\n{}", trim(&lines.to_string())))
 }
@@ -92,7 +121,14 @@ mod tests {
         });
         let said = report(&status, false);
         assert!(said.starts_with("All is well; 2 reviews wait"), "{said}");
-        for part in ["1,234 to be done, 2 for a person", "log 2.0 KiB", "a, b: no model", "1,200", "12 ms", "tasks.ticket"] {
+        for part in [
+            "1,234 to be done, 2 for a person",
+            "log 2.0 KiB",
+            "a, b: no model",
+            "1,200",
+            "12 ms",
+            "tasks.ticket",
+        ] {
             assert!(said.contains(part), "{part} is missing:\n{said}");
         }
         assert!(!said.contains("results"), "nothing waits there:\n{said}");

@@ -68,7 +68,8 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     // Subscribed before the first task is sent: nothing happens unseen.
     let mut waiting = if args.wait { Some(Waiting::open(&client, &args.kind).await?) } else { None };
     let resting = Resting::new(&args.kind, args.tenant.as_deref());
-    let mut job = Submitter { client: &client, global, args: &args, bar: bar(bytes), sums: Sums::default(), resting };
+    let mut job =
+        Submitter { client: &client, global, args: &args, bar: bar(bytes), sums: Sums::default(), resting };
     loop {
         let (batch, last) = collect(&mut job, &mut lines).await?;
         if !batch.is_empty() {
@@ -95,7 +96,9 @@ async fn open(file: &Path) -> anyhow::Result<(Lines, Option<u64>)> {
         return Ok((Lines::new(Box::new(tokio::io::stdin())), None));
     }
     let opened = tokio::fs::File::open(file).await;
-    let opened = opened.with_context(|| format!("cannot open {}; give a file of JSON lines, or `-` for standard input", file.display()))?;
+    let opened = opened.with_context(|| {
+        format!("cannot open {}; give a file of JSON lines, or `-` for standard input", file.display())
+    })?;
     let bytes = opened.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
     Ok((Lines::new(Box::new(opened)), bytes))
 }
@@ -153,11 +156,20 @@ impl Submitter<'_> {
             }
         };
         let tasks = told["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
-        anyhow::ensure!(tasks.len() == numbers.len(), "{} answered {} of {} tasks; is it another version?", self.client.url(), tasks.len(), numbers.len());
+        anyhow::ensure!(
+            tasks.len() == numbers.len(),
+            "{} answered {} of {} tasks; is it another version?",
+            self.client.url(),
+            tasks.len(),
+            numbers.len()
+        );
         for (number, task) in numbers.iter().zip(tasks) {
             self.take(*number, task);
         }
-        self.bar.set_message(format!("{} accepted, {} known, {} refused", self.sums.accepted, self.sums.known, self.sums.refused));
+        self.bar.set_message(format!(
+            "{} accepted, {} known, {} refused",
+            self.sums.accepted, self.sums.known, self.sums.refused
+        ));
         Ok(())
     }
 
@@ -172,7 +184,11 @@ impl Submitter<'_> {
                 self.note("these tasks carry no key: the hash of its content is each one's key, so the same line again is the same task");
             }
         }
-        if task["status"].as_u64() == Some(202) { self.sums.accepted += 1 } else { self.sums.known += 1 }
+        if task["status"].as_u64() == Some(202) {
+            self.sums.accepted += 1
+        } else {
+            self.sums.known += 1
+        }
         if self.args.wait {
             self.resting.expect(line, task);
         }
@@ -206,10 +222,18 @@ impl Submitter<'_> {
     fn summary(&self) {
         let Sums { lines, accepted, known, refused, .. } = self.sums;
         if self.global.json {
-            say_json(&json!({ "summary": { "lines": lines, "accepted": accepted, "known": known, "refused": refused, "content_keys": self.sums.content_keys } }));
+            say_json(
+                &json!({ "summary": { "lines": lines, "accepted": accepted, "known": known, "refused": refused, "content_keys": self.sums.content_keys } }),
+            );
             return;
         }
-        say(format!("{}: {} accepted, {} known before, {} refused", many(lines, "line"), number(accepted), number(known), number(refused)));
+        say(format!(
+            "{}: {} accepted, {} known before, {} refused",
+            many(lines, "line"),
+            number(accepted),
+            number(known),
+            number(refused)
+        ));
         if accepted > 0 && !self.args.wait {
             say("what becomes of them: tidegate tail results --from start");
         }

@@ -30,7 +30,10 @@ pub(super) fn note(line: impl Display) {
 /// Somebody else's text with its control characters spelled out, so that it cannot move a cursor,
 /// hide a line or change the direction of reading.
 pub(super) fn plain(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}')
+    };
     if !text.contains(hidden) {
         return text.to_owned();
     }

@@ -32,7 +32,9 @@ impl Cursor {
 
     /// Takes note of a record. False: it was seen before, or its topic is not followed.
     pub(super) fn pass(&mut self, at: &Position) -> bool {
-        let Some((_, next)) = self.topics.iter_mut().find(|(topic, _)| *topic == at.at.topic) else { return false };
+        let Some((_, next)) = self.topics.iter_mut().find(|(topic, _)| *topic == at.at.topic) else {
+            return false;
+        };
         let index = at.at.index as usize;
         if index >= next.len() {
             // A topic that grew while it was followed: its new partitions begin at their start.
@@ -78,7 +80,8 @@ impl Cursor {
         let topic = |part: &str| {
             let (name, offsets) = part.split_once('~')?;
             let offset = |o: &str| u64::from_str_radix(o, 36).ok();
-            let next = offsets.split(',').filter(|o| !o.is_empty()).map(offset).collect::<Option<Vec<_>>>()?;
+            let next =
+                offsets.split(',').filter(|o| !o.is_empty()).map(offset).collect::<Option<Vec<_>>>()?;
             (!name.is_empty()).then(|| (Topic::new(name), next))
         };
         parts.map(topic).collect::<Option<Vec<_>>>().map(Cursor::new)
@@ -110,7 +113,10 @@ mod tests {
     }
 
     fn cursor() -> Cursor {
-        Cursor::new(vec![(Topic::new("results"), vec![100, 0, u64::MAX]), (Topic::new("tickets.labelled"), vec![35])])
+        Cursor::new(vec![
+            (Topic::new("results"), vec![100, 0, u64::MAX]),
+            (Topic::new("tickets.labelled"), vec![35]),
+        ])
     }
 
     #[test]
@@ -122,7 +128,8 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", "v2;results~1", "v1;results", "v1;results~1,!", "v1;~1", "17", "v1;r~zzzzzzzzzzzzzz"] {
+        for text in ["", "v2;results~1", "v1;results", "v1;results~1,!", "v1;~1", "17", "v1;r~zzzzzzzzzzzzzz"]
+        {
             assert_eq!(Cursor::read(text), None, "{text}");
         }
     }
@@ -140,9 +147,11 @@ mod tests {
 
     #[test]
     fn a_reader_that_comes_back_goes_on_where_it_was_and_begins_new_topics_at_their_place() {
-        let mut now = Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![9, 9, 9, 9])]);
+        let mut now =
+            Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![9, 9, 9, 9])]);
         now.resume(&Cursor::read("v1;results~1,2,3;gone~4").unwrap());
-        let expected = Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![1, 2, 3, 9])]);
+        let expected =
+            Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![1, 2, 3, 9])]);
         assert_eq!(now, expected);
     }
 }

@@ -37,7 +37,10 @@ pub(super) struct Which {
 }
 
 /// The newest first.
-pub(super) async fn list(State(app): State<App>, which: Result<Query<Which>, QueryRejection>) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(app): State<App>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let Query(which) = which?;
     let filter = Filter::new(which.key, which.reason, which.kind)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
@@ -46,7 +49,10 @@ pub(super) async fn list(State(app): State<App>, which: Result<Query<Which>, Que
     Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
 }
 
-pub(super) async fn show(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+pub(super) async fn show(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
     let letter = by_id(&app, &id?.0).await?;
     let mut view = task_view::dead_letter(&letter);
     let value = letter.record.value.clone().unwrap_or_default();
@@ -67,7 +73,10 @@ pub(super) async fn show(State(app): State<App>, id: Result<Path<String>, PathRe
 }
 
 /// The original value, byte for byte.
-pub(super) async fn value(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+pub(super) async fn value(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
     let letter = by_id(&app, &id?.0).await?;
     let mut response = letter.record.value.clone().unwrap_or_default().into_response();
     let headers = response.headers_mut();
@@ -109,14 +118,21 @@ struct Redriven {
 /// is at a later generation.
 pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
     let body = whole(body, app.settings.http.body_max).await?;
-    let asked: Redriven = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::bad(format!("the body does not say what to redrive: {e}"), "send `id`, `key`, `reason` or `kind`, and `\"dry_run\": true` to look first"))?;
+    let asked: Redriven = serde_json::from_slice(&body).map_err(|e| {
+        ApiError::bad(
+            format!("the body does not say what to redrive: {e}"),
+            "send `id`, `key`, `reason` or `kind`, and `\"dry_run\": true` to look first",
+        )
+    })?;
     let found = match &asked.id {
         Some(id) => Found { letters: vec![by_id(&app, id).await?], more: false, read: 1 },
         None => {
             let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
             if filter.is_empty() {
-                return Err(ApiError::bad("nothing says which dead letters", "give `id`, `key`, `reason` or `kind`"));
+                return Err(ApiError::bad(
+                    "nothing says which dead letters",
+                    "give `id`, `key`, `reason` or `kind`",
+                ));
             }
             find::newest(&app, &filter, LIMIT_MAX).await?
         }
@@ -143,7 +159,8 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
     }
     let name = if asked.dry_run { "would_redrive" } else { "redriven" };
     let left = told.len() - count;
-    Ok(axum::Json(json!({ name: count, "left": left, "more": found.more, "dead_letters": told })).into_response())
+    Ok(axum::Json(json!({ name: count, "left": left, "more": found.more, "dead_letters": told }))
+        .into_response())
 }
 
 /// What would be appended for a dead letter, or why nothing is.
@@ -175,7 +192,10 @@ async fn superseded(app: &App, letter: &DeadLetter) -> Result<Option<&'static st
 async fn by_id(app: &App, id: &str) -> Result<DeadLetter, ApiError> {
     let missing = || {
         let id: String = id.chars().take(40).collect();
-        ApiError::not_found(format!("no dead letter `{id}`"), "ids look like `3-17`; GET /v1/dead-letters lists them")
+        ApiError::not_found(
+            format!("no dead letter `{id}`"),
+            "ids look like `3-17`; GET /v1/dead-letters lists them",
+        )
     };
     let (index, offset) = id.split_once('-').ok_or_else(missing)?;
     let (Ok(index), Ok(offset)) = (index.parse(), offset.parse()) else { return Err(missing()) };

@@ -17,9 +17,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// Records read at once from one partition while a subscriber is behind.
@@ -65,8 +65,12 @@ pub(super) type Show = fn(&Record) -> Option<Event>;
 impl Wanted {
     fn takes(&self, event: &Event) -> bool {
         let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
-        let reason = self.reason.as_deref().map(|r| r.trim_start_matches("TG-").trim_start_matches("tg-").to_owned());
-        same(&self.kind, &event.kind) && same(&self.key, &event.key) && same(&self.status, &event.what) && same(&reason, &event.what)
+        let reason =
+            self.reason.as_deref().map(|r| r.trim_start_matches("TG-").trim_start_matches("tg-").to_owned());
+        same(&self.kind, &event.kind)
+            && same(&self.key, &event.key)
+            && same(&self.status, &event.what)
+            && same(&reason, &event.what)
     }
 
     /// The id to go on after, and where a subscriber without one begins.
@@ -74,23 +78,39 @@ impl Wanted {
         let begin = match self.from.as_deref() {
             None | Some("now") => Begin::Now,
             Some("start") => Begin::Start,
-            Some(other) => return Err(ApiError::bad(format!("`from` is `{other}`"), "give `from=start` or `from=now`")),
+            Some(other) => {
+                return Err(ApiError::bad(format!("`from` is `{other}`"), "give `from=start` or `from=now`"));
+            }
         };
         let id = headers.get("last-event-id").and_then(|v| v.to_str().ok()).or(self.after.as_deref());
         match id.filter(|id| !id.is_empty()).map(Cursor::read) {
             None => Ok((begin, None)),
             // Topics that the id does not name begin at their start: nothing is passed over.
             Some(Some(cursor)) => Ok((Begin::Start, Some(cursor))),
-            Some(None) => Err(ApiError::bad("the id to go on after is not one of ours", "leave `Last-Event-ID` out, or give the id of an event as it came")),
+            Some(None) => Err(ApiError::bad(
+                "the id to go on after is not one of ours",
+                "leave `Last-Event-ID` out, or give the id of an event as it came",
+            )),
         }
     }
 }
 
 /// The response that streams `hub`'s records until the client goes.
-pub(super) async fn stream(app: &App, hub: &Hub, show: Show, wanted: Wanted, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn stream(
+    app: &App,
+    hub: &Hub,
+    show: Show,
+    wanted: Wanted,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     let permit = app.streams.clone().try_acquire_owned().map_err(|_| {
         let help = "close some, or let one subscriber pass the events on";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "too many event streams are open", help)
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-streams",
+            "too many event streams are open",
+            help,
+        )
     })?;
     let (begin, after) = wanted.place(headers)?;
     let told = hub.subscribe();
@@ -110,7 +130,9 @@ pub(super) async fn stream(app: &App, hub: &Hub, show: Show, wanted: Wanted, hea
         leaving: app.leaving.clone(),
         _permit: permit,
     };
-    let body = futures::stream::unfold(feed, async |mut feed| feed.chunk().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), feed)));
+    let body = futures::stream::unfold(feed, async |mut feed| {
+        feed.chunk().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), feed))
+    });
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -117,8 +117,12 @@ impl Hub {
     /// Everything new, one page of each partition that has some; `None` at the end.
     async fn more(&self, cursor: &mut Cursor) -> Result<Option<Vec<Record>>, Unavailable> {
         let ends = self.cursor(Begin::Now).await?;
-        let behind: Vec<Position> =
-            cursor.partitions().zip(ends.partitions()).filter(|(mine, end)| mine.offset < end.offset).map(|(mine, _)| mine).collect();
+        let behind: Vec<Position> = cursor
+            .partitions()
+            .zip(ends.partitions())
+            .filter(|(mine, end)| mine.offset < end.offset)
+            .map(|(mine, _)| mine)
+            .collect();
         let mut found = Vec::new();
         for from in behind {
             let records = self.log.read(from, PAGE).await?;

@@ -70,14 +70,16 @@ struct Wrapped<'a> {
 pub(super) fn read(body: &Bytes, asked: &Asked, http: &HeaderMap) -> Result<Tasks, ApiError> {
     let lines = is_lines(http);
     let shared = shared_headers(asked, http)?;
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad("the body is not UTF-8", "send JSON as UTF-8"))?;
+    let text = std::str::from_utf8(body)
+        .map_err(|_| ApiError::bad("the body is not UTF-8", "send JSON as UTF-8"))?;
     let one = |raw: &str| match &asked.kind {
         Some(kind) => bare(body, raw, kind, &shared),
         None => wrapped(body, raw, &shared),
     };
     if lines {
         let all = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let tasks: Vec<_> = all.take(TASKS_MAX + 1).map(|(i, line)| (Some(i + 1), one(line.trim()))).collect();
+        let tasks: Vec<_> =
+            all.take(TASKS_MAX + 1).map(|(i, line)| (Some(i + 1), one(line.trim()))).collect();
         return many(tasks);
     }
     if asked.kind.is_none() && text.trim_start().starts_with('[') {
@@ -92,7 +94,10 @@ pub(super) fn read(body: &Bytes, asked: &Asked, http: &HeaderMap) -> Result<Task
 
 fn many(tasks: Vec<(Option<usize>, Read)>) -> Result<Tasks, ApiError> {
     match tasks.len() {
-        0 => Err(ApiError::bad("the body holds no task", "send one task, a JSON array of tasks, or JSON lines")),
+        0 => Err(ApiError::bad(
+            "the body holds no task",
+            "send one task, a JSON array of tasks, or JSON lines",
+        )),
         n if n > TASKS_MAX => Err(too_many()),
         _ => Ok(Tasks::Many(tasks)),
     }
@@ -100,7 +105,12 @@ fn many(tasks: Vec<(Option<usize>, Read)>) -> Result<Tasks, ApiError> {
 
 fn bare(body: &Bytes, raw: &str, kind: &str, shared: &Headers) -> Read {
     let _: &RawValue = serde_json::from_str(raw).map_err(|e| not_json(&e))?;
-    Ok(Entry { kind: kind.to_owned(), key: None, headers: shared.clone(), payload: body.slice_ref(raw.as_bytes()) })
+    Ok(Entry {
+        kind: kind.to_owned(),
+        key: None,
+        headers: shared.clone(),
+        payload: body.slice_ref(raw.as_bytes()),
+    })
 }
 
 fn wrapped(body: &Bytes, raw: &str, shared: &Headers) -> Read {
@@ -166,25 +176,43 @@ fn tenant_name(tenant: &str) -> Result<Bytes, ApiError> {
 fn is_lines(http: &HeaderMap) -> bool {
     let said = http.get(axum::http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let kind = said.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    matches!(&*kind, "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines")
+    matches!(
+        &*kind,
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines"
+    )
 }
 
 fn not_json(e: &serde_json::Error) -> ApiError {
     // serde_json's messages name a place and a token, never a value's text.
-    ApiError::new(axum::http::StatusCode::BAD_REQUEST, "malformed", format!("not JSON: {e}"), "send valid JSON; several tasks without a list around them need `content-type: application/x-ndjson`")
+    ApiError::new(
+        axum::http::StatusCode::BAD_REQUEST,
+        "malformed",
+        format!("not JSON: {e}"),
+        "send valid JSON; several tasks without a list around them need `content-type: application/x-ndjson`",
+    )
 }
 
 fn not_a_task(e: &serde_json::Error) -> ApiError {
     if e.is_data() {
         let help = "a task is `{\"kind\": …, \"payload\": …}` with `key`, `tenant`, `deadline` and `headers` where you need them";
-        return ApiError::new(axum::http::StatusCode::BAD_REQUEST, "malformed", format!("not a task: {e}"), help);
+        return ApiError::new(
+            axum::http::StatusCode::BAD_REQUEST,
+            "malformed",
+            format!("not a task: {e}"),
+            help,
+        );
     }
     not_json(e)
 }
 
 fn too_many() -> ApiError {
     let message = format!("more than {TASKS_MAX} tasks in one request");
-    ApiError::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, "too-many-tasks", message, "send them in several requests")
+    ApiError::new(
+        axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+        "too-many-tasks",
+        message,
+        "send them in several requests",
+    )
 }
 
 #[cfg(test)]
@@ -192,7 +220,10 @@ mod tests {
     use super::*;
 
     fn http(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (n.parse::<axum::http::HeaderName>().unwrap(), v.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| (n.parse::<axum::http::HeaderName>().unwrap(), v.parse().unwrap()))
+            .collect()
     }
 
     fn lines() -> HeaderMap {
@@ -236,7 +267,11 @@ mod tests {
 
     #[test]
     fn a_mistake_in_one_element_of_a_list_is_its_own() {
-        let found = all(r#"[{"kind":"t","payload":1},{"kind":"t"},{"kind":"t","payload":2,"kye":"x"},7]"#, &Asked::default(), &HeaderMap::new());
+        let found = all(
+            r#"[{"kind":"t","payload":1},{"kind":"t"},{"kind":"t","payload":2,"kye":"x"},7]"#,
+            &Asked::default(),
+            &HeaderMap::new(),
+        );
         let good: Vec<_> = found.iter().map(|(_, read)| read.is_ok()).collect();
         assert_eq!(good, [true, false, false, false]);
         assert!(found[1].1.as_ref().unwrap_err().message.contains("payload"));
@@ -245,7 +280,13 @@ mod tests {
 
     #[test]
     fn cloudevents_headers_and_the_tenant_go_for_every_task() {
-        let sent = http(&[("ce-id", "1"), ("ce-source", "/a"), ("tenant", "north"), ("cookie", "secret"), ("deadline", "9")]);
+        let sent = http(&[
+            ("ce-id", "1"),
+            ("ce-source", "/a"),
+            ("tenant", "north"),
+            ("cookie", "secret"),
+            ("deadline", "9"),
+        ]);
         let entry = one(r#"{"kind":"t","payload":1,"tenant":"south"}"#, &Asked::default(), &sent).unwrap();
         let text = |name| entry.headers.text(name);
         assert_eq!((text("ce_id"), text("ce_source"), text("deadline")), (Some("1"), Some("/a"), Some("9")));
@@ -262,6 +303,9 @@ mod tests {
         assert_eq!(read(&Bytes::from_static(b"\xff"), &asked, &lines()).unwrap_err().code, "bad-request");
         assert!(read(&Bytes::from("1\n".repeat(TASKS_MAX)), &asked, &lines()).is_ok());
         let deep = "[".repeat(100_000);
-        assert_eq!(all(Box::leak(deep.into_boxed_str()), &asked, &lines())[0].1.as_ref().unwrap_err().code, "malformed");
+        assert_eq!(
+            all(Box::leak(deep.into_boxed_str()), &asked, &lines())[0].1.as_ref().unwrap_err().code,
+            "malformed"
+        );
     }
 }

@@ -57,13 +57,21 @@ pub enum Place {
     Queued,
     Running,
     /// Set aside: no model could serve it.
-    Parked { until: Timestamp },
+    Parked {
+        until: Timestamp,
+    },
     /// For a person.
     Review(Box<Item>),
-    Result { at: Position, envelope: Box<Envelope> },
+    Result {
+        at: Position,
+        envelope: Box<Envelope>,
+    },
     DeadLetter(Box<DeadLetter>),
     /// The ledger knows of an outcome that the log does not hold any more.
-    Forgotten { outcome: OutcomeKind, at: Position },
+    Forgotten {
+        outcome: OutcomeKind,
+        at: Position,
+    },
 }
 
 impl Lookup {
@@ -79,8 +87,9 @@ impl Lookup {
         if let Phase::Closed { outcome, at } = &claim.phase {
             let record = self.record(at).await?;
             let found = record.and_then(|r| self.outcome(r, *outcome));
-            let (place, trail) =
-                found.unwrap_or_else(|| (Place::Forgotten { outcome: *outcome, at: at.clone() }, Trail::default()));
+            let (place, trail) = found.unwrap_or_else(|| {
+                (Place::Forgotten { outcome: *outcome, at: at.clone() }, Trail::default())
+            });
             return Ok(stands(key, &claim, place, trail));
         }
         if let Some(item) = self.item(&claim) {
@@ -110,11 +119,15 @@ impl Lookup {
     async fn token(&self, claim: &ClaimView) -> Result<Option<(Place, Trail)>, Unavailable> {
         let commits = &self.engine.commits;
         let live = |record: &Record| {
-            let live = is_chain(record, claim) && hop(record) >= Some(claim.hop) && !commits.is_complete(&record.position);
+            let live = is_chain(record, claim)
+                && hop(record) >= Some(claim.hop)
+                && !commits.is_complete(&record.position);
             live.then(|| (record.not_before, trail_of(record)))
         };
         for (_, topic) in &self.names.retry {
-            if let Some((until, trail)) = Scan::new(&*self.engine.log, topic, claim.origin.stamp).first(live).await? {
+            if let Some((until, trail)) =
+                Scan::new(&*self.engine.log, topic, claim.origin.stamp).first(live).await?
+            {
                 let parked = until.filter(|until| *until > Timestamp::now());
                 let place = parked.map_or(Place::Running, |until| Place::Parked { until });
                 return Ok(Some((place, trail)));
@@ -176,7 +189,8 @@ impl Lookup {
     }
 
     fn outcome(&self, record: Record, kind: OutcomeKind) -> Option<(Place, Trail)> {
-        let trail = record.headers.get(TRAIL).and_then(|t| serde_json::from_slice(t).ok()).unwrap_or_default();
+        let trail =
+            record.headers.get(TRAIL).and_then(|t| serde_json::from_slice(t).ok()).unwrap_or_default();
         let place = match kind {
             OutcomeKind::Result => {
                 let envelope = Box::new(write::read_result(&record)?);

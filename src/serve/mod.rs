@@ -196,10 +196,18 @@ async fn upkeep(stop: CancellationToken) {
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is nothing at {}", uri.path()), "the routes are under /v1; see the README")
+    ApiError::not_found(
+        format!("there is nothing at {}", uri.path()),
+        "the routes are under /v1; see the README",
+    )
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let message = format!("{} does not take {method}", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message, "look at the response's `allow` header")
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        message,
+        "look at the response's `allow` header",
+    )
 }

@@ -20,7 +20,11 @@ pub(super) async fn alive() -> Response {
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let now = Now::of(&app);
     let (ready, degraded) = (now.health == Health::Well && !app.leaving.is_cancelled(), now.degraded());
-    let why = if app.leaving.is_cancelled() { "this process is leaving".to_owned() } else { status::sentence(&now) };
+    let why = if app.leaving.is_cancelled() {
+        "this process is leaving".to_owned()
+    } else {
+        status::sentence(&now)
+    };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()
 }

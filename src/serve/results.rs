@@ -6,8 +6,8 @@ use super::feed::{self, Event, Wanted};
 use crate::task::Record;
 use crate::token;
 use crate::write;
-use axum::extract::{Query, State};
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 

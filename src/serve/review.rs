@@ -37,12 +37,17 @@ pub(super) struct Which {
 }
 
 /// Oldest first.
-pub(super) async fn list(State(app): State<App>, which: Result<Query<Which>, QueryRejection>) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(app): State<App>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let Query(which) = which?;
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
     let fits = |item: &Item| {
         let about = &item.body.proposed;
-        same(&which.kind, Some(&about.kind)) && same(&which.key, Some(&about.key)) && same(&which.team, item.body.team.as_deref())
+        same(&which.kind, Some(&about.kind))
+            && same(&which.key, Some(&about.key))
+            && same(&which.team, item.body.team.as_deref())
     };
     let open = app.queue.list();
     let total = open.len();
@@ -52,7 +57,10 @@ pub(super) async fn list(State(app): State<App>, which: Result<Query<Which>, Que
 }
 
 /// By id, or by a beginning of it that only one item has.
-pub(super) async fn show(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+pub(super) async fn show(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let item = open(&app, &id)?;
     let mut view = json!(*item.body);
@@ -78,7 +86,8 @@ fn event(record: &Record) -> Option<Event> {
         return Some(Event { name: "decided", data, ..Event::default() });
     };
     let body = serde_json::from_slice(value).ok()?;
-    let item = Item { at: record.position.clone(), record: record.clone().into(), body: std::sync::Arc::new(body) };
+    let item =
+        Item { at: record.position.clone(), record: record.clone().into(), body: std::sync::Arc::new(body) };
     let text = |name| record.headers.text(name).unwrap_or_default().to_owned();
     let data = brief(&item).to_string();
     Some(Event { name: "opened", kind: text(token::KIND), key: text(token::KEY), what: String::new(), data })
@@ -124,12 +133,19 @@ pub(super) async fn decide(
         "reject" => Action::Reject,
         other => {
             let help = "an item can be sent to `approve`, `edit` or `reject`";
-            return Err(ApiError::not_found(format!("nobody can `{}` an item", other.chars().take(40).collect::<String>()), help));
+            return Err(ApiError::not_found(
+                format!("nobody can `{}` an item", other.chars().take(40).collect::<String>()),
+                help,
+            ));
         }
     };
     let body = whole(body, app.settings.http.body_max).await?;
-    let said: Said = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::bad(format!("the body is not a decision: {e}"), "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit"))?;
+    let said: Said = serde_json::from_slice(&body).map_err(|e| {
+        ApiError::bad(
+            format!("the body is not a decision: {e}"),
+            "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit",
+        )
+    })?;
     let item = match open(&app, &id) {
         Ok(item) => item,
         Err(e) => return Err(decided_before(&app, &id).await?.unwrap_or(e)),
@@ -151,7 +167,8 @@ pub(super) async fn decide(
         Err(SubmitError::Log(e)) => return Err(e.into()),
         Err(SubmitError::Away(e)) => return Err(e.into()),
         Err(SubmitError::Slow) => {
-            let body = json!({ "item": decision.item, "ruling": "pending", "note": SubmitError::Slow.to_string() });
+            let body =
+                json!({ "item": decision.item, "ruling": "pending", "note": SubmitError::Slow.to_string() });
             return Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response());
         }
     };
@@ -160,7 +177,8 @@ pub(super) async fn decide(
         Ruling::Superseded => "superseded",
         Ruling::Invalid => "invalid",
     };
-    metrics::counter!("tidegate_reviews_decided_total", "action" => action.as_str(), "ruling" => ruling).increment(1);
+    metrics::counter!("tidegate_reviews_decided_total", "action" => action.as_str(), "ruling" => ruling)
+        .increment(1);
     match outcome.verdict {
         Ruling::Counts => Ok(axum::Json(json!({
             "item": decision.item,
@@ -181,7 +199,10 @@ pub(super) async fn decide(
 fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiError> {
     let by = said.by.trim();
     if by.is_empty() || by.len() > TEXT_MAX || said.reason.as_ref().is_some_and(|r| r.len() > TEXT_MAX) {
-        return Err(ApiError::bad("`by` is empty, or `by` or `reason` is longer than 2,000 bytes", "say in `by` who decides"));
+        return Err(ApiError::bad(
+            "`by` is empty, or `by` or `reason` is longer than 2,000 bytes",
+            "say in `by` who decides",
+        ));
     }
     match action {
         Action::Reject => Ok(()),
@@ -193,13 +214,16 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
         }
         Action::Approve => Ok(()),
         Action::Edit => {
-            let Some(answer) = &said.answer else { return Err(ApiError::bad("an edit needs `answer`", "send the whole answer as it should be")) };
+            let Some(answer) = &said.answer else {
+                return Err(ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"));
+            };
             let schema = app.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
             let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
             if findings.is_empty() {
                 return Ok(());
             }
-            let fields: Vec<Value> = findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
+            let fields: Vec<Value> =
+                findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
             Err(invalid("the answer does not satisfy its schema", &fields))
         }
     }
@@ -208,7 +232,10 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
 fn open(app: &App, id: &str) -> Result<Item, ApiError> {
     app.queue.get(id).ok_or_else(|| {
         let id: String = id.chars().take(40).collect();
-        ApiError::not_found(format!("no open review item `{id}`"), "it may be decided already; GET /v1/review lists what is open")
+        ApiError::not_found(
+            format!("no open review item `{id}`"),
+            "it may be decided already; GET /v1/review lists what is open",
+        )
     })
 }
 

@@ -68,8 +68,15 @@ pub(super) fn sentence(now: &State) -> String {
     };
     match now.away.as_slice() {
         [] => format!("All is well{reviews}."),
-        [(name, why)] => format!("{name} is not used now{}: new tasks go to the next model, nothing waits{reviews}.", because(why)),
-        more => format!("{} of {} models are not used now: new tasks go to the others, nothing waits{reviews}.", more.len(), now.models),
+        [(name, why)] => format!(
+            "{name} is not used now{}: new tasks go to the next model, nothing waits{reviews}.",
+            because(why)
+        ),
+        more => format!(
+            "{} of {} models are not used now: new tasks go to the others, nothing waits{reviews}.",
+            more.len(),
+            now.models
+        ),
     }
 }
 
@@ -126,7 +133,8 @@ fn kinds(app: &App, topics: &[TopicLine]) -> Value {
 }
 
 fn storage_view(report: &StorageReport) -> Value {
-    let pinned: Vec<Value> = report.pinned.iter().map(|(file, by)| json!({ "segment": file, "by": by })).collect();
+    let pinned: Vec<Value> =
+        report.pinned.iter().map(|(file, by)| json!({ "segment": file, "by": by })).collect();
     json!({
         "log_bytes": report.log_bytes,
         "ledger_bytes": report.ledger_bytes,
@@ -206,7 +214,11 @@ mod tests {
             sentence(&one),
             "main-model is not used now (down since 00:12): new tasks go to the next model, nothing waits; 3 reviews wait for a person."
         );
-        let held = Held { topic: "tasks.ticket".into(), kinds: vec!["ticket".into()], why: "no model answers".into() };
+        let held = Held {
+            topic: "tasks.ticket".into(),
+            kinds: vec!["ticket".into()],
+            why: "no model answers".into(),
+        };
         let held = State { held: vec![held], ..one };
         assert_eq!(sentence(&held), "Tasks of ticket wait, nothing is lost: no model answers.");
         assert!(held.degraded());

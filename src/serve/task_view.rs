@@ -28,7 +28,10 @@ pub(super) fn view(stands: &Stands) -> Value {
             put("since", json!(body.opened_at.rfc3339()));
             put("due", json!(body.due_at.map(crate::task::Timestamp::rfc3339)));
             put("with", json!(body.team.as_deref().unwrap_or("anyone")));
-            put("review", json!({ "id": body.id, "question": body.question, "severity": body.severity, "why": body.why }));
+            put(
+                "review",
+                json!({ "id": body.id, "question": body.question, "severity": body.severity, "why": body.why }),
+            );
         }
         Place::Result { at, envelope } => {
             put("outcome", json!("result"));

@@ -47,7 +47,10 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let Query(asked) = asked?;
     if asked.key.as_deref().is_some_and(|k| k != "content") {
-        return Err(ApiError::bad("`key` can only be `content` here", "give a key per task, or in the header `Idempotency-Key`"));
+        return Err(ApiError::bad(
+            "`key` can only be `content` here",
+            "give a key per task, or in the header `Idempotency-Key`",
+        ));
     }
     accepting(&app)?;
     // The semaphore is never closed.
@@ -57,9 +60,10 @@ pub(super) async fn submit(
     let lend = asked.key.is_some();
     let answer = match intake::read(&body, &asked, &headers)? {
         Tasks::One(read) => one(&app, read, &headers, lend).await,
-        Tasks::Many(_) if headers.contains_key("idempotency-key") => {
-            Err(ApiError::bad("`Idempotency-Key` cannot go for several tasks", "give each task its own `key`"))
-        }
+        Tasks::Many(_) if headers.contains_key("idempotency-key") => Err(ApiError::bad(
+            "`Idempotency-Key` cannot go for several tasks",
+            "give each task its own `key`",
+        )),
         Tasks::Many(tasks) => many(&app, tasks, lend).await,
     };
     metrics::histogram!("tidegate_http_seconds", "route" => "/v1/tasks").record(began.elapsed());
@@ -73,7 +77,12 @@ fn accepting(app: &App) -> Result<(), ApiError> {
         Health::Well => Ok(()),
         Health::Paused { why } | Health::Gone { why } => {
             let help = "nothing was accepted; send the same request again once it is well";
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "paused", format!("intake is paused: {why}"), help))
+            Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "paused",
+                format!("intake is paused: {why}"),
+                help,
+            ))
         }
     }
 }
@@ -82,14 +91,26 @@ pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, limit)).await;
     match read {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(e)) if std::error::Error::source(&e).is_some_and(|s| s.to_string().contains("length limit")) => {
+        Ok(Err(e))
+            if std::error::Error::source(&e).is_some_and(|s| s.to_string().contains("length limit")) =>
+        {
             let message = format!("the body is larger than {limit} bytes");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", message, "send fewer tasks at once, or raise `[http] body_max`"))
+            Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                message,
+                "send fewer tasks at once, or raise `[http] body_max`",
+            ))
         }
         Ok(Err(_)) => Err(ApiError::bad("the body ended early", "send it again")),
         Err(_) => {
             let message = format!("the body did not arrive within {} s", BODY_WITHIN.as_secs());
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", message, "send it again, in smaller pieces"))
+            Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "too-slow",
+                message,
+                "send it again, in smaller pieces",
+            ))
         }
     }
 }
@@ -98,7 +119,8 @@ async fn one(app: &App, read: Read, headers: &HeaderMap, lend: bool) -> Result<R
     let read = read.and_then(|mut entry| {
         if let Some(key) = headers.get("idempotency-key") {
             let text = std::str::from_utf8(key.as_bytes());
-            let text = text.map_err(|_| ApiError::bad("`Idempotency-Key` is not UTF-8", "send the key as UTF-8"))?;
+            let text =
+                text.map_err(|_| ApiError::bad("`Idempotency-Key` is not UTF-8", "send the key as UTF-8"))?;
             entry.key = entry.key.or_else(|| Some(text.to_owned()));
         }
         Ok(entry)
@@ -136,8 +158,17 @@ async fn many(app: &App, tasks: Vec<(Option<usize>, Read)>, lend: bool) -> Resul
         reads.into_iter().map(|read| check(app, read, lend)).collect()
     } else {
         let app = app.clone();
-        let checked = tokio::task::spawn_blocking(move || reads.into_iter().map(|read| check(&app, read, lend)).collect());
-        checked.await.map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the tasks could not be checked", "send them again"))?
+        let checked = tokio::task::spawn_blocking(move || {
+            reads.into_iter().map(|read| check(&app, read, lend)).collect()
+        });
+        checked.await.map_err(|_| {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the tasks could not be checked",
+                "send them again",
+            )
+        })?
     };
     settle(app, &mut told).await?;
     let mut batch = Batch { accepted: 0, known: 0, refused: 0, tasks: Vec::with_capacity(told.len()) };
@@ -246,7 +277,8 @@ async fn append(app: &App, told: &mut [Told]) -> Result<(), ApiError> {
             }
             // Each round refuses one, so this ends.
             Err(AppendError::TooLarge { index, bytes, limit, topic }) if index < places.len() => {
-                told[places[index]] = refused("none", AppendError::TooLarge { index, bytes, limit, topic }.into());
+                told[places[index]] =
+                    refused("none", AppendError::TooLarge { index, bytes, limit, topic }.into());
             }
             Err(e) => return Err(e.into()),
         }
@@ -305,7 +337,8 @@ fn no_such_kind(app: &App, name: &str) -> ApiError {
     };
     // A name that a stranger chose may be long.
     let name: String = name.chars().take(80).collect();
-    ApiError::not_found(format!("no kind `{name}`"), help).with("reason", crate::outcome::Reason::KindUnknown.code())
+    ApiError::not_found(format!("no kind `{name}`"), help)
+        .with("reason", crate::outcome::Reason::KindUnknown.code())
 }
 
 #[derive(Deserialize)]
@@ -345,8 +378,15 @@ pub(super) async fn by_key(
         1 => Ok(axum::Json(task_view::view(&found[0])).into_response()),
         n => {
             let kinds: Vec<&str> = found.iter().map(|s| &*s.key.kind).collect();
-            let help = format!("ask for one of them: GET /v1/tasks/{{kind}}/{{key}} with {}", kinds.join(" or "));
-            Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", format!("{n} kinds have a task with this key"), help).with("kinds", kinds))
+            let help =
+                format!("ask for one of them: GET /v1/tasks/{{kind}}/{{key}} with {}", kinds.join(" or "));
+            Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "ambiguous",
+                format!("{n} kinds have a task with this key"),
+                help,
+            )
+            .with("kinds", kinds))
         }
     }
 }
@@ -361,7 +401,10 @@ pub(super) struct Wanted {
 }
 
 /// The same, for keys that a path cannot hold (`.` and `..`: clients take them for steps).
-pub(super) async fn by_query(State(app): State<App>, wanted: Result<Query<Wanted>, QueryRejection>) -> Result<Response, ApiError> {
+pub(super) async fn by_query(
+    State(app): State<App>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let Query(Wanted { key, kind, tenant }) = wanted?;
     let whose = Ok(Query(Whose { tenant }));
     match kind {

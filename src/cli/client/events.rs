@@ -27,7 +27,11 @@ pub(in crate::cli) struct Events {
 
 impl Events {
     /// Subscribed once this returns: what happens from then on is seen.
-    pub(in crate::cli) async fn open(client: &Client, path: &[&str], query: &[(&str, &str)]) -> Result<Events, Failed> {
+    pub(in crate::cli) async fn open(
+        client: &Client,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Events, Failed> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut events = Events {
             client: client.clone(),
@@ -65,7 +69,8 @@ impl Events {
     async fn connect(&mut self) -> Result<(), Failed> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         let query: Vec<(&str, &str)> = self.query.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let mut request = self.client.request(Method::GET, &path, &query).header("accept", "text/event-stream");
+        let mut request =
+            self.client.request(Method::GET, &path, &query).header("accept", "text/event-stream");
         if !self.parser.id.is_empty() {
             request = request.header("last-event-id", &self.parser.id);
         }
@@ -88,7 +93,9 @@ impl Events {
                 Ok(())
             }
             Ok(Some(_)) => Err(self.client.stranger(200)),
-            Ok(None) => Err(Failed::NoAnswer { url: self.client.url().to_owned(), why: "it ended the stream" }),
+            Ok(None) => {
+                Err(Failed::NoAnswer { url: self.client.url().to_owned(), why: "it ended the stream" })
+            }
             Err(e) => Err(self.client.no_answer(&e)),
         }
     }
@@ -173,7 +180,8 @@ mod tests {
                     found.push((event.name, event.data));
                 }
             }
-            let expected = [("result".to_owned(), "{\"x\":\"é\"}".to_owned()), ("two".to_owned(), "1\n2".to_owned())];
+            let expected =
+                [("result".to_owned(), "{\"x\":\"é\"}".to_owned()), ("two".to_owned(), "1\n2".to_owned())];
             assert_eq!(found, expected, "pieces of {size} bytes");
             assert_eq!(parser.id, "c");
             parser.restart();

@@ -36,8 +36,14 @@ fn find<'v>(answer: &'v mut Value, name: &str) -> anyhow::Result<&'v mut Value> 
         at = match part.strip_prefix('[').and_then(|p| p.strip_suffix(']')) {
             Some(index) => {
                 let index: usize = index.parse().with_context(|| format!("`[{index}]` is not an index"))?;
-                let items = at.as_array_mut().with_context(|| format!("`{part}` stands behind what is not a list"))?;
-                anyhow::ensure!(index <= items.len() && index < LIST_MAX, "the list has {} items", items.len());
+                let items = at
+                    .as_array_mut()
+                    .with_context(|| format!("`{part}` stands behind what is not a list"))?;
+                anyhow::ensure!(
+                    index <= items.len() && index < LIST_MAX,
+                    "the list has {} items",
+                    items.len()
+                );
                 if index == items.len() {
                     items.push(Value::Null);
                 }
@@ -47,7 +53,9 @@ fn find<'v>(answer: &'v mut Value, name: &str) -> anyhow::Result<&'v mut Value> 
                 if at.is_null() {
                     *at = Value::Object(Map::new());
                 }
-                let fields = at.as_object_mut().with_context(|| format!("`{part}` stands behind what has no fields"))?;
+                let fields = at
+                    .as_object_mut()
+                    .with_context(|| format!("`{part}` stands behind what has no fields"))?;
                 fields.entry(part).or_insert(Value::Null)
             }
         };
@@ -58,17 +66,26 @@ fn find<'v>(answer: &'v mut Value, name: &str) -> anyhow::Result<&'v mut Value> 
 pub(super) fn from_file(path: &Path) -> anyhow::Result<Value> {
     let mut text = String::new();
     if path == Path::new("-") {
-        std::io::stdin().lock().take(FILE_MAX).read_to_string(&mut text).context("cannot read standard input as text")?;
+        std::io::stdin()
+            .lock()
+            .take(FILE_MAX)
+            .read_to_string(&mut text)
+            .context("cannot read standard input as text")?;
     } else {
         let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        file.take(FILE_MAX).read_to_string(&mut text).with_context(|| format!("cannot read {} as text", path.display()))?;
+        file.take(FILE_MAX)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {} as text", path.display()))?;
     }
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 /// The answer in `$VISUAL` or `$EDITOR`, in a file that only this user can read.
 pub(super) fn in_editor(before: &Value, item: &Value) -> anyhow::Result<Value> {
-    let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok()).filter(|e| !e.trim().is_empty());
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok())
+        .filter(|e| !e.trim().is_empty());
     let editor = editor.context("say what to change with --set FIELD=VALUE or --file, or set $EDITOR")?;
     let begin = match (before, item["answer_text"].as_str()) {
         (Value::Null, Some(text)) => text.to_owned(),
@@ -80,7 +97,12 @@ pub(super) fn in_editor(before: &Value, item: &Value) -> anyhow::Result<Value> {
     let written = options.open(&path).and_then(|mut file| file.write_all(begin.as_bytes()));
     written.with_context(|| format!("cannot write {}", path.display()))?;
     // The variable may hold arguments (`code --wait`), so a shell reads it; the path is its argument.
-    let ended = std::process::Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(&path).status();
+    let ended = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("{editor} \"$1\""))
+        .arg("sh")
+        .arg(&path)
+        .status();
     let answer = match ended {
         Ok(status) if status.success() => from_file(&path),
         Ok(_) => Err(anyhow::anyhow!("{editor} did not end well; nothing was sent")),
@@ -131,7 +153,15 @@ mod tests {
     #[test]
     fn a_field_keeps_its_type_and_lists_grow_by_one() {
         let mut answer = json!({ "a": { "b": "5" }, "n": 1, "list": [{ "x": true }] });
-        for change in ["a.b=7", "n=2", "list[0].x=false", "list[1]={\"x\":null}", "new.deep=plain words", "a.b:=null", "eq=a=b"] {
+        for change in [
+            "a.b=7",
+            "n=2",
+            "list[0].x=false",
+            "list[1]={\"x\":null}",
+            "new.deep=plain words",
+            "a.b:=null",
+            "eq=a=b",
+        ] {
             set(&mut answer, change).unwrap();
         }
         let expected = json!({ "a": { "b": null }, "n": 2, "list": [{ "x": false }, { "x": null }], "new": { "deep": "plain words" }, "eq": "a=b" });
@@ -144,7 +174,14 @@ mod tests {
     #[test]
     fn a_change_that_cannot_be_made_says_why() {
         let mut answer = json!({ "a": 1, "l": [] });
-        for (change, why) in [("a", "FIELD=VALUE"), ("a.b=1", "no fields"), ("a[0]=1", "not a list"), ("l[3]=1", "0 items"), ("l[x]=1", "not an index"), ("a:=oops", "not JSON")] {
+        for (change, why) in [
+            ("a", "FIELD=VALUE"),
+            ("a.b=1", "no fields"),
+            ("a[0]=1", "not a list"),
+            ("l[3]=1", "0 items"),
+            ("l[x]=1", "not an index"),
+            ("a:=oops", "not JSON"),
+        ] {
             let said = format!("{:#}", set(&mut answer, change).unwrap_err());
             assert!(said.contains(why), "{change}: {said}");
         }

@@ -34,14 +34,23 @@ impl Lines {
             let Some((line, whole)) = self.raw().await? else { return Ok(None) };
             self.number += 1;
             if !whole {
-                return Ok(Some((self.number, Line::Bad(format!("the line is longer than {} bytes", self.max)))));
+                return Ok(Some((
+                    self.number,
+                    Line::Bad(format!("the line is longer than {} bytes", self.max)),
+                )));
             }
-            let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| self.number == 1).map(<[u8]>::to_vec).unwrap_or(line);
+            let line = line
+                .strip_prefix(b"\xef\xbb\xbf")
+                .filter(|_| self.number == 1)
+                .map(<[u8]>::to_vec)
+                .unwrap_or(line);
             match std::str::from_utf8(&line) {
                 Err(_) => return Ok(Some((self.number, Line::Bad("the line is not UTF-8".to_owned())))),
                 Ok(text) if text.trim().is_empty() => {}
                 // A lone carriage return would be a line break to others.
-                Ok(text) => return Ok(Some((self.number, Line::Text(text.trim().replace('\r', " ").into_bytes())))),
+                Ok(text) => {
+                    return Ok(Some((self.number, Line::Text(text.trim().replace('\r', " ").into_bytes()))));
+                }
             }
         }
     }
@@ -89,7 +98,13 @@ mod tests {
                 Line::Bad(why) => format!("{number} bad: {why}"),
             });
         }
-        let expected = ["1 {\"a\":1}", "3 {\"b\":", "4 bad: the line is not UTF-8", "5 bad: the line is longer than 16 bytes", "6 last"];
+        let expected = [
+            "1 {\"a\":1}",
+            "3 {\"b\":",
+            "4 bad: the line is not UTF-8",
+            "5 bad: the line is longer than 16 bytes",
+            "6 last",
+        ];
         assert_eq!(found, expected);
         assert_eq!(lines.bytes(), text.len() as u64);
     }

@@ -55,7 +55,9 @@ impl Resting {
                 self.seen.insert(key.clone(), print);
                 self.awaited.insert(key, line);
             }
-            Some(first) if *first == print || task["status"].as_u64() == Some(200) => self.sums.duplicates += 1,
+            Some(first) if *first == print || task["status"].as_u64() == Some(200) => {
+                self.sums.duplicates += 1
+            }
             Some(_) => {
                 self.strangers.insert(field(task, "position").to_owned(), line);
             }
@@ -83,7 +85,11 @@ impl Resting {
             return None;
         }
         let own_grave = place == Place::DeadLetter && about["outcome"].as_bool() == Some(false);
-        let line = if own_grave { self.strangers.remove(field(about, "source")) } else { self.awaited.remove(field(about, "key")) };
+        let line = if own_grave {
+            self.strangers.remove(field(about, "source"))
+        } else {
+            self.awaited.remove(field(about, "key"))
+        };
         if line.is_some() {
             match place {
                 Place::Result => self.sums.results += 1,
@@ -107,7 +113,11 @@ mod tests {
     #[test]
     fn every_line_rests_once_and_the_sums_add_up() {
         let mut resting = Resting::new("t", None);
-        for (line, (key, print, at)) in [("a", "1", "p1"), ("b", "2", "p2"), ("a", "1", "p3"), ("a", "9", "p4"), ("c", "3", "p5")].iter().enumerate() {
+        for (line, (key, print, at)) in
+            [("a", "1", "p1"), ("b", "2", "p2"), ("a", "1", "p3"), ("a", "9", "p4"), ("c", "3", "p5")]
+                .iter()
+                .enumerate()
+        {
             resting.expect(line as u64 + 1, &accepted(key, print, at));
         }
         assert_eq!((resting.left(), resting.some(2)), (4, vec!["a".to_owned(), "b".to_owned()]));
@@ -116,7 +126,11 @@ mod tests {
         assert_eq!(resting.arrive(Place::Result, &about("a")), None, "a place is counted once");
         assert_eq!(resting.arrive(Place::Review, &about("b")), Some(2));
         assert_eq!(resting.arrive(Place::Result, &about("stranger")), None);
-        assert_eq!(resting.arrive(Place::Result, &json!({ "kind": "t", "key": "c", "tenant": "north" })), None, "another tenant's");
+        assert_eq!(
+            resting.arrive(Place::Result, &json!({ "kind": "t", "key": "c", "tenant": "north" })),
+            None,
+            "another tenant's"
+        );
         let grave = |source: &str| json!({ "kind": "t", "key": "a", "outcome": false, "source": source });
         assert_eq!(resting.arrive(Place::DeadLetter, &grave("p1")), None);
         assert_eq!(resting.arrive(Place::DeadLetter, &grave("p4")), Some(4));
@@ -133,6 +147,9 @@ mod tests {
         resting.expect(1, &known);
         resting.expect(2, &known);
         assert_eq!((resting.left(), resting.sums().duplicates), (1, 1));
-        assert_eq!(resting.arrive(Place::Result, &json!({ "kind": "t", "key": "a", "tenant": "north" })), Some(1));
+        assert_eq!(
+            resting.arrive(Place::Result, &json!({ "kind": "t", "key": "a", "tenant": "north" })),
+            Some(1)
+        );
     }
 }

@@ -30,7 +30,11 @@ pub(super) struct Found {
 }
 
 impl Filter {
-    pub(super) fn new(key: Option<String>, reason: Option<String>, kind: Option<String>) -> Result<Self, ApiError> {
+    pub(super) fn new(
+        key: Option<String>,
+        reason: Option<String>,
+        kind: Option<String>,
+    ) -> Result<Self, ApiError> {
         let reason = match reason {
             None => None,
             Some(text) => Some(Reason::parse(&text).ok_or_else(|| {

@@ -36,12 +36,16 @@ impl<'a> Scan<'a> {
 
     /// The first record that `pick` takes; every partition is read, for which one a key goes to is the
     /// engine's to know.
-    pub(in crate::serve) async fn first<T>(&self, pick: impl Fn(&Record) -> Option<T>) -> Result<Option<T>, Unavailable> {
+    pub(in crate::serve) async fn first<T>(
+        &self,
+        pick: impl Fn(&Record) -> Option<T>,
+    ) -> Result<Option<T>, Unavailable> {
         let mut budget = READ_MAX;
         for ends in self.log.ends(self.topic).await? {
             let mut next = self.begin(&ends).await?;
             while next < ends.next && budget > 0 {
-                let records = self.log.read(Position { at: ends.at.clone(), offset: next }, PAGE.min(budget)).await?;
+                let records =
+                    self.log.read(Position { at: ends.at.clone(), offset: next }, PAGE.min(budget)).await?;
                 let Some(last) = records.last() else { break };
                 next = last.position.offset + 1;
                 budget -= records.len().min(budget);
