@@ -4,6 +4,7 @@
 //! or the configuration is wrong, and nothing was done.
 
 mod check;
+mod client;
 mod dead_letters;
 mod demo;
 mod explain;
@@ -14,6 +15,7 @@ mod simulate_provider;
 mod status;
 mod submit;
 mod tail;
+mod text;
 mod try_task;
 
 use crate::settings::Problems;

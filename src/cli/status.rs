@@ -1,11 +1,138 @@
-//! `tidegate status`.
+//! `tidegate status`: one sentence why things are as they are, then the figures.
 
 use super::Global;
+use super::client::Client;
+use super::text::{field, many, number, plain, row, say, say_json, short, size, span, table, wrap};
+use serde_json::Value;
 use std::process::ExitCode;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Every topic, also those in which nothing waits
+    #[arg(long)]
+    all: bool,
+}
 
-pub(super) async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let status = Client::new(global)?.get(&["v1", "status"], &[]).await?;
+    if global.json {
+        say_json(&status);
+    } else {
+        say(report(&status, args.all));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(status: &Value, all: bool) -> String {
+    let count = |name: &str| status[name].as_u64().unwrap_or(0);
+    let mut out = vec![wrap(field(status, "sentence"), 0), String::new()];
+    out.push(row("running for", &span(count("uptime_s"))));
+    out.push(row(
+        "waiting",
+        &format!("{} to be done, {} for a person", number(count("backlog")), number(count("reviews_open"))),
+    ));
+    let storage = &status["storage"];
+    let bytes = |name: &str| size(storage[name].as_u64().unwrap_or(0));
+    out.push(row(
+        "disk",
+        &format!(
+            "log {}, ledger {}, free {}",
+            bytes("log_bytes"),
+            bytes("ledger_bytes"),
+            bytes("free_bytes")
+        ),
+    ));
+    out.push(row(
+        "spent",
+        &status["spend"].as_f64().map_or("nothing counted".to_owned(), |s| format!("{s:.4}")),
+    ));
+    for pinned in storage["pinned"].as_array().into_iter().flatten() {
+        out.push(row("kept", &format!("{}: {}", field(pinned, "segment"), field(pinned, "by"))));
+    }
+    for held in status["held"].as_array().into_iter().flatten() {
+        let kinds: Vec<&str> =
+            held["kinds"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        out.push(row("held", &format!("{}: {}", kinds.join(", "), field(held, "why"))));
+    }
+    out.extend(models(&status["models"]));
+    out.extend(topics(&status["topics"], all));
+    out.join("\n")
+}
+
+fn models(models: &Value) -> Option<String> {
+    let models = models.as_array().filter(|m| !m.is_empty())?;
+    let mut lines = table(&["model", "state", "calls", "failed", "first token"]);
+    for model in models {
+        let count = |name: &str| model[name].as_u64().map_or("-".to_owned(), number);
+        let first = model["first_token_ms"].as_f64().map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+        let why = field(model, "why");
+        let state = if why.is_empty() {
+            field(model, "state").to_owned()
+        } else {
+            format!("{} ({why})", field(model, "state"))
+        };
+        lines.add_row([
+            short(field(model, "name"), 30),
+            plain(&state),
+            count("calls"),
+            count("failed"),
+            first,
+        ]);
+    }
+    Some(format!("\n{}", trim(&lines.to_string())))
+}
+
+fn topics(topics: &Value, all: bool) -> Option<String> {
+    let wanted = |t: &&Value| all || t["open"].as_u64().is_some_and(|open| open > 0);
+    let topics: Vec<&Value> = topics.as_array()?.iter().filter(wanted).collect();
+    if topics.is_empty() {
+        return None;
+    }
+    let mut lines = table(&["topic", "waiting", "records"]);
+    for topic in topics {
+        let open = topic["open"].as_u64().map_or("-".to_owned(), number);
+        lines.add_row([
+            short(field(topic, "topic"), 40),
+            open,
+            many(topic["records"].as_u64().unwrap_or(0), "record"),
+        ]);
+    }
+    Some(format!("\n{}", trim(&lines.to_string())))
+}
+
+/// Tables pad every line to its full width.
+pub(super) fn trim(table: &str) -> String {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_sentence_comes_first_and_everything_fits_eighty_columns() {
+        let status = json!({
+            "sentence": "All is well; 2 reviews wait for a person.", "uptime_s": 61, "backlog": 1_234, "reviews_open": 2,
+            "storage": { "log_bytes": 2048, "ledger_bytes": 0, "free_bytes": 1, "pinned": [{ "segment": "00.log", "by": "an open task" }] },
+            "held": [{ "kinds": ["a", "b"], "why": "no model" }], "spend": null,
+            "models": [{ "name": "main", "state": "open", "why": "it failed again and again", "calls": 1200, "failed": 3, "first_token_ms": 12.4 }],
+            "topics": [{ "topic": "tasks.ticket", "open": 3, "records": 9 }, { "topic": "results", "open": null, "records": 1 }],
+        });
+        let said = report(&status, false);
+        assert!(said.starts_with("All is well; 2 reviews wait"), "{said}");
+        for part in [
+            "1,234 to be done, 2 for a person",
+            "log 2.0 KiB",
+            "a, b: no model",
+            "1,200",
+            "12 ms",
+            "tasks.ticket",
+        ] {
+            assert!(said.contains(part), "{part} is missing:\n{said}");
+        }
+        assert!(!said.contains("results"), "nothing waits there:\n{said}");
+        assert!(report(&status, true).contains("results"));
+        assert!(said.lines().all(|l| l.chars().count() <= 80), "{said}");
+    }
 }

@@ -139,13 +139,20 @@ mod tests {
             ("total = { uniform = ['2s', '1s'] }", "scenario:3:", "`uniform` goes from"),
             ("timeline = [{ fault = 'overlode' }]", "scenario:3:", "unknown variant `overlode`"),
             ("timeline = [{ fault = '500', share = 2.0 }]", "scenario:3:", "2 is no share"),
-            ("[answer.x]\ncapture = '('\ncopy = 'b'", "scenario:4:", "the pattern cannot be read: unclosed group"),
+            (
+                "[answer.x]\ncapture = '('\ncopy = 'b'",
+                "scenario:4:",
+                "the pattern cannot be read: unclosed group",
+            ),
             ("[answer.x]\nvalue = 1\ncopy = 'b'", "scenario:3:", "an answer rule has exactly one of"),
             ("[[when]]\ncontains = 'a'", "scenario:3:", "missing field `fault`"),
         ];
         for (text, at, expected) in cases {
             let said = refused(&format!("{head}{text}\n"));
-            assert!(said.starts_with(at) && said.contains(expected), "{text}\n  said {said}\n  expected {expected}");
+            assert!(
+                said.starts_with(at) && said.contains(expected),
+                "{text}\n  said {said}\n  expected {expected}"
+            );
         }
         assert_eq!(refused("[models]"), "scenario: names no model; `[models.\"*\"]` serves every name");
     }

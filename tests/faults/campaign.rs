@@ -158,7 +158,7 @@ impl Campaign {
     async fn live_for_a_while(&mut self) {
         let command = self.command();
         let mut process = Process::start(command, &self.place.log());
-        let clients = self.clients();
+        let mut clients = self.clients();
         let lives_for = Duration::from_millis(150 + self.dice.pick(1_850));
         tokio::time::sleep(lives_for).await;
         assert!(process.ended().is_none(), "it ended by itself:\n{}", tail(&process.words()));
@@ -173,7 +173,7 @@ impl Campaign {
         let nth = 1 + self.dice.pick(5);
         command.env("TIDEGATE_CRASH_AT", format!("{point}:{nth}"));
         let mut process = Process::start(command, &self.place.log());
-        let clients = self.clients();
+        let mut clients = self.clients();
         let began = Instant::now();
         while process.ended().is_none() && began.elapsed() < Duration::from_secs(8) {
             tokio::time::sleep(Duration::from_millis(5)).await;

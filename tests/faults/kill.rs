@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 /// Every place where the engine can be made to crash, each between two durable steps.
 fn points() -> Vec<&'static str> {
-    tidegate::engine::crash::POINTS.to_vec()
+    tidegate::engine::crash::CRASH_POINTS.to_vec()
 }
 
 fn sizes(offset: u64) -> Sizes {

@@ -84,10 +84,11 @@ impl Place {
 
     /// Opens the directory while no process runs on it.
     pub(crate) fn open(&self) -> Rest {
-        let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{}", e.render()));
+        let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{e}"));
         let topics = settings::topics(&settings);
         let engine =
-            embedded::open(settings.engine.embedded(), topics.clone()).unwrap_or_else(|e| panic!("{e}"));
+            embedded::open(settings.engine.embedded(), topics.clone(), std::sync::Arc::new(embedded::Disk))
+                .unwrap_or_else(|e| panic!("{e}"));
         Rest { engine, topics: topics.into_iter().map(|t| t.topic).collect() }
     }
 }

@@ -34,8 +34,10 @@ fn payload(n: usize) -> String {
 /// Records wait on the topic; the worker of this very process takes them to results.
 async fn via_engine(tasks: usize) {
     let place = Place::new(KIND);
-    let settings = Arc::new(Settings::load(&place.config()).unwrap_or_else(|e| panic!("{}", e.render())));
-    let engine = embedded::open(settings.engine.embedded(), settings::topics(&settings)).unwrap();
+    let settings = Arc::new(Settings::load(&place.config()).unwrap_or_else(|e| panic!("{e}")));
+    let engine =
+        embedded::open(settings.engine.embedded(), settings::topics(&settings), Arc::new(embedded::Disk))
+            .unwrap();
     let numbers: Vec<usize> = (0..tasks).collect();
     for batch in numbers.chunks(BATCH) {
         engine.log.append(batch.iter().map(|n| record(*n)).collect()).await.unwrap();

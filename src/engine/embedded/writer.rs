@@ -1,0 +1,378 @@
+//! The one thread that changes anything: takes what waits, decides it, writes one frame, flushes
+//! once, makes it visible, answers everyone.
+//!
+//! Nobody is answered before the flush. If the frame cannot be written, its round is dropped and
+//! the same commands are decided again later; only what may not wait is told `Unavailable`.
+
+use super::super::crash::crash_point;
+use super::base::{BaseError, FrameRef};
+use super::changes::{Changes, ExpiryRow, PartId, Swept};
+use super::checkpoint::Fold;
+use super::folder::Folding;
+use super::frame;
+use super::queue::{Command, LedgerCall};
+use super::remembered::Remembered;
+use super::round::{Answer, Ground, Round, outcome_at};
+use super::shared::Shared;
+use super::space::Space;
+use super::tail::{Refused, Tail};
+use super::weak::Weakness;
+use crate::engine::{AppendError, Commit, Health, Unavailable};
+use crate::task::Timestamp;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Commands of one frame at most: enough that the flush costs nothing each, few enough that the
+/// first does not wait long for the last.
+const BATCH_MAX: usize = 2048;
+/// How often an idle writer looks at the disk and sweeps.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long a writer that cannot write waits before it tries again.
+const STALL: Duration = Duration::from_millis(100);
+/// Expired rows per sweep: a frame of some ten KB.
+const SWEEP_MAX: usize = 256;
+/// Log that may lie before the checkpoint, in segments, before the writer slows down for it.
+const AHEAD_MAX: u64 = 8;
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tail: Tail,
+    pub(super) space: Space,
+    pub(super) folding: Folding,
+    pub(super) weak: Option<Arc<Weakness>>,
+    pub(super) remembered: Option<Remembered>,
+    pub(super) buffer: Vec<u8>,
+    /// Expiry rows up to here are swept; the base shows them until the next checkpoint.
+    pub(super) swept: ExpiryRow,
+}
+
+/// Why a round could not be made durable.
+enum Trouble {
+    Full(String),
+    Failed(String),
+    Base(BaseError),
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        let mut idle_at = Instant::now();
+        loop {
+            let (batch, shut) = self.shared.queue.take(BATCH_MAX, IDLE);
+            let worked = !batch.is_empty();
+            for batch in apart(batch) {
+                self.process(batch);
+            }
+            if idle_at.elapsed() >= IDLE {
+                self.idle();
+                idle_at = Instant::now();
+            }
+            if shut && !worked {
+                break;
+            }
+        }
+        self.fold(0);
+        self.folding.finish();
+        self.shared.set_health(Health::Gone { why: "the engine has been closed".to_owned() });
+        self.shared.let_go();
+    }
+
+    fn process(&mut self, mut batch: Vec<Command>) {
+        loop {
+            if self.space.is_paused() {
+                batch = self.refuse_intake(batch);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            match self.round(&batch) {
+                Ok(answers) => {
+                    if self.space.works_again() {
+                        self.shared.set_health(Health::Well);
+                    }
+                    return self.answer(batch, answers);
+                }
+                // What waits for a disk that does not come back is not acknowledged: it may go.
+                Err(_) if self.shared.queue.is_shut() && self.space.is_paused() => return,
+                Err(trouble) => batch = self.bear(trouble, batch),
+            }
+        }
+    }
+
+    /// Decides and writes; all or nothing.
+    fn round(&mut self, batch: &[Command]) -> Result<Vec<Answer>, Trouble> {
+        let shared = self.shared.clone();
+        let (state, leases) = (shared.state(), shared.leases());
+        let stamp = Timestamp::now().max(state.stamp);
+        let ground = Ground {
+            state: &state,
+            topics: &shared.topics,
+            leases: &leases,
+            instance: shared.instance,
+            window: shared.settings.window,
+            now: Timestamp::now(),
+            stamp,
+            connection: shared.connection.load(Ordering::Acquire),
+            marks_apart: self.weak.is_some(),
+            remembered: self.remembered.as_ref(),
+        };
+        let mut round = Round::new(ground);
+        let answers: Result<Vec<Answer>, BaseError> = batch.iter().map(|c| round.decide(c)).collect();
+        let answers = answers.map_err(Trouble::Base)?;
+        let (changes, revoked) = (round.changes, round.revoked);
+        drop((state, leases));
+        self.write(changes, stamp)?;
+        self.revoke(revoked);
+        self.remember(batch);
+        Ok(answers)
+    }
+
+    /// One frame, one flush; then it is visible.
+    pub(super) fn write_first(&mut self, changes: Changes) -> Result<(), String> {
+        let stamp = Timestamp::now().max(self.shared.state().stamp);
+        self.write(changes, stamp).map_err(|t| match t {
+            Trouble::Full(e) | Trouble::Failed(e) => e,
+            Trouble::Base(e) => e.to_string(),
+        })
+    }
+
+    fn write(&mut self, changes: Changes, stamp: Timestamp) -> Result<(), Trouble> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let sequence = self.tail.sequence();
+        frame::begin(&mut self.buffer);
+        changes.encode(&mut self.buffer);
+        frame::seal(&mut self.buffer, sequence, stamp);
+        let (segment, at) = self.tail.append(&self.buffer).map_err(|e| match e {
+            Refused::Full(e) => Trouble::Full(e.to_string()),
+            Refused::Failed(e) => Trouble::Failed(e.to_string()),
+        })?;
+        self.shared.flushes.fetch_add(1, Ordering::Relaxed);
+        let len = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
+        let frame = FrameRef { segment, at, len, count: 0, stamp };
+        self.shared.keep(frame, &changes);
+        let visible = !changes.records.is_empty() || !changes.completed.is_empty();
+        let mut state = self.shared.state_mut();
+        if let Some(remembered) = &mut self.remembered {
+            remembered.keep(&changes, &state);
+        }
+        state.merge(changes, frame, sequence);
+        drop(state);
+        // A frame of a huge batch must not keep its memory for ever.
+        if self.buffer.capacity() > 16 << 20 {
+            self.buffer = Vec::new();
+        }
+        crash_point("frame-merged");
+        if visible {
+            self.shared.tell();
+        }
+        self.fold(self.shared.settings.segment_bytes);
+        Ok(())
+    }
+
+    fn revoke(&self, revoked: BTreeMap<PartId, u64>) {
+        if !revoked.is_empty() {
+            self.shared.set_leases(revoked);
+            self.shared.tell();
+        }
+    }
+
+    /// After a loss, and whenever asked, the ledger begins to remember anew.
+    fn remember(&mut self, batch: &[Command]) {
+        if batch.iter().any(|c| matches!(c, Command::Forget { .. })) {
+            // Calls that were on their way go down with their connection.
+            self.shared.connection.fetch_add(1, Ordering::AcqRel);
+        }
+        if batch.iter().any(|c| matches!(c, Command::Forget { .. } | Command::Remember)) {
+            self.remembered = Some(Remembered::default());
+        }
+    }
+
+    fn answer(&self, batch: Vec<Command>, answers: Vec<Answer>) {
+        let half = batch.len() / 2;
+        for (i, (command, answer)) in batch.into_iter().zip(answers).enumerate() {
+            if i == half {
+                crash_point("replies-half-sent");
+            }
+            self.answer_one(command, answer);
+        }
+    }
+
+    /// Whoever no longer waits has gone; that is his affair.
+    fn answer_one(&self, command: Command, answer: Answer) {
+        match (command, answer) {
+            (Command::Append { reply, .. }, Answer::Append(a)) => drop(reply.send(a)),
+            (Command::Commit { done, reply }, Answer::Commit(a)) => {
+                if let (Some(weak), Some(mark), Commit::Visible(at)) = (&self.weak, &done.mark, &a) {
+                    weak.owe(LedgerCall::Mark { mark: mark.clone(), at: outcome_at(mark, at) });
+                }
+                drop(reply.send(a));
+            }
+            (Command::Ledger { reply, .. }, Answer::Ledger(a)) => drop(reply.send(a)),
+            (
+                Command::Join { reply, .. }
+                | Command::Revoke { reply, .. }
+                | Command::Drop { reply, .. }
+                | Command::Forget { reply },
+                Answer::Done,
+            ) => drop(reply.send(())),
+            _ => {}
+        }
+    }
+
+    // when it does not work
+
+    /// Does what can be done about it; answers those that may not wait.
+    fn bear(&mut self, trouble: Trouble, batch: Vec<Command>) -> Vec<Command> {
+        match trouble {
+            Trouble::Full(e) => {
+                // The reserve is there for this: what is in flight can still be committed.
+                if self.space.give_reserve() {
+                    self.shared.set_health(self.space.pause(&e));
+                    return batch;
+                }
+                self.shared.set_health(self.space.pause(&e));
+            }
+            Trouble::Failed(e) => match self.tail.leave() {
+                Ok(()) => {
+                    tracing::error!(error = %e, "a write to the log failed; the log goes on in a new segment");
+                    return batch;
+                }
+                Err(again) => self.shared.set_health(self.space.stopped(&format!("{e}; {again}"))),
+            },
+            Trouble::Base(e) => {
+                self.shared.set_health(self.space.stopped(&e.to_string()));
+                self.folding.reopen();
+            }
+        }
+        let batch = self.refuse_waiting(batch);
+        std::thread::sleep(STALL);
+        self.space.look(&self.shared);
+        batch
+    }
+
+    /// Intake has stopped: appends are refused, the rest goes on.
+    fn refuse_intake(&self, batch: Vec<Command>) -> Vec<Command> {
+        let why = self.space.why();
+        let (appends, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|c| matches!(c, Command::Append { .. }));
+        for command in appends {
+            let answer = Err(AppendError::Unavailable(Unavailable(why.clone())));
+            self.answer_one(command, Answer::Append(answer));
+        }
+        rest
+    }
+
+    /// Nothing can be written: commits and answers wait, the rest is told so.
+    fn refuse_waiting(&self, batch: Vec<Command>) -> Vec<Command> {
+        let why = self.space.why();
+        let mut kept = Vec::new();
+        for command in batch {
+            match &command {
+                Command::Append { .. } => {
+                    let answer = Err(AppendError::Unavailable(Unavailable(why.clone())));
+                    self.answer_one(command, Answer::Append(answer));
+                }
+                Command::Ledger { call, .. }
+                    if !matches!(call.call, LedgerCall::Store { .. } | LedgerCall::Mark { .. }) =>
+                {
+                    self.answer_one(command, Answer::Ledger(Err(Unavailable(why.clone()))));
+                }
+                _ => kept.push(command),
+            }
+        }
+        kept
+    }
+
+    // in between
+
+    fn idle(&mut self) {
+        self.space.look(&self.shared);
+        self.fold(self.shared.settings.segment_bytes);
+        if !self.space.is_paused() {
+            // A sweep that fails is tried again; what it would have removed is expired all the same.
+            if let Err(Trouble::Full(e)) = self.sweep() {
+                self.space.give_reserve();
+                self.shared.set_health(self.space.pause(&e));
+            }
+        }
+    }
+
+    fn sweep(&mut self) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        let (state, leases) = (shared.state(), shared.leases());
+        let now = Timestamp::now();
+        let window = i64::try_from(shared.settings.window.as_millis()).unwrap_or(i64::MAX);
+        let due = Timestamp(now.0.saturating_sub(window));
+        let rows = state.base.due(&self.swept, due, SWEEP_MAX).map_err(Trouble::Base)?;
+        let Some(last) = rows.last().cloned() else { return Ok(()) };
+        let stamp = now.max(state.stamp);
+        let mut round = Round::new(Ground {
+            state: &state,
+            topics: &shared.topics,
+            leases: &leases,
+            instance: shared.instance,
+            window: shared.settings.window,
+            now,
+            stamp,
+            connection: 0,
+            marks_apart: false,
+            remembered: None,
+        });
+        for row in rows {
+            round.sweep(row).map_err(Trouble::Base)?;
+        }
+        let changes = round.changes;
+        drop((state, leases));
+        self.write(changes, stamp)?;
+        self.swept = last;
+        Ok(())
+    }
+
+    /// Hands what came since the last checkpoint to the folder, if it is worth it and it is free.
+    fn fold(&mut self, worth: u64) {
+        let bytes = self.shared.state().layer.bytes;
+        if bytes == 0 || bytes < worth || (self.space.is_paused() && worth > 0) {
+            return;
+        }
+        if self.folding.is_busy() {
+            if bytes > AHEAD_MAX * worth.max(1) && worth > 0 {
+                // The longer this gets, the longer a restart takes.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if worth > 0 {
+                return;
+            }
+            self.folding.wait();
+        }
+        let fold = Fold::freeze(&mut self.shared.state_mut());
+        self.folding.start(fold);
+    }
+}
+
+/// A loss of the ledger lies in a frame of its own, between what was before and what comes after.
+fn apart(batch: Vec<Command>) -> Vec<Vec<Command>> {
+    let mut batches = vec![Vec::new()];
+    for command in batch {
+        let alone = matches!(command, Command::Forget { .. } | Command::Remember);
+        if alone {
+            batches.push(Vec::new());
+        }
+        if let Some(last) = batches.last_mut() {
+            last.push(command);
+        }
+        if alone {
+            batches.push(Vec::new());
+        }
+    }
+    batches.retain(|b| !b.is_empty());
+    batches
+}
+
+/// Where a sweep begins.
+pub(super) fn first_row() -> ExpiryRow {
+    (i64::MIN, Swept::Claim, Bytes::new())
+}

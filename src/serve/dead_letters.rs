@@ -1,0 +1,219 @@
+//! `/v1/dead-letters`: a list, one with its bytes, events, and sending them again.
+
+mod find;
+
+use super::App;
+use super::error::ApiError;
+use super::feed::{self, Event, Wanted};
+use super::task_view;
+use super::tasks::whole;
+use crate::dedupe::ClaimView;
+use crate::engine::Output;
+use crate::task::{Partition, Position, Record};
+use crate::write::{self, DeadLetter, Redrive};
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use find::{Filter, Found};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const LIMIT: usize = 100;
+/// Dead letters in one list, and in one redrive: what one answer can sensibly hold.
+const LIMIT_MAX: usize = 10_000;
+/// Records of a redrive that become durable together.
+const BATCH: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    key: Option<String>,
+    reason: Option<String>,
+    kind: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The newest first.
+pub(super) async fn list(
+    State(app): State<App>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(which) = which?;
+    let filter = Filter::new(which.key, which.reason, which.kind)?;
+    let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
+    let letters: Vec<Value> = letters.iter().map(task_view::dead_letter).collect();
+    Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
+}
+
+pub(super) async fn show(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let letter = by_id(&app, &id?.0).await?;
+    let mut view = task_view::dead_letter(&letter);
+    let value = letter.record.value.clone().unwrap_or_default();
+    match std::str::from_utf8(&value) {
+        Ok(text) => view["value"] = text.into(),
+        Err(_) => view["value_hex"] = hex(&value).into(),
+    }
+    view["headers"] = letter
+        .record
+        .headers
+        .0
+        .iter()
+        .filter(|(name, _)| !name.starts_with(crate::token::PREFIX))
+        .map(|(name, value)| json!([name, String::from_utf8_lossy(value)]))
+        .collect();
+    view["trail"] = task_view::notes(&letter.trail);
+    Ok(axum::Json(view).into_response())
+}
+
+/// The original value, byte for byte.
+pub(super) async fn value(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let letter = by_id(&app, &id?.0).await?;
+    let mut response = letter.record.value.clone().unwrap_or_default().into_response();
+    let headers = response.headers_mut();
+    // Somebody else's bytes: never to be shown as a page.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+pub(super) async fn events(
+    State(app): State<App>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(wanted) = wanted?;
+    feed::stream(&app, &app.dead_letters, event, wanted, &headers).await
+}
+
+fn event(record: &Record) -> Option<Event> {
+    let letter = DeadLetter::read(record.clone());
+    let view = task_view::dead_letter(&letter);
+    let text = |name: &str| view[name].as_str().unwrap_or_default().to_owned();
+    let what = letter.reason.map_or(String::new(), |r| r.code().to_owned());
+    Some(Event { name: "dead-letter", kind: text("kind"), key: text("key"), what, data: view.to_string() })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redriven {
+    id: Option<String>,
+    key: Option<String>,
+    reason: Option<String>,
+    kind: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Appends each as the next life of its key. Those that were sent again before are left out: their key
+/// is at a later generation.
+pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
+    let body = whole(body, app.settings.http.body_max).await?;
+    let asked: Redriven = serde_json::from_slice(&body).map_err(|e| {
+        ApiError::bad(
+            format!("the body does not say what to redrive: {e}"),
+            "send `id`, `key`, `reason` or `kind`, and `\"dry_run\": true` to look first",
+        )
+    })?;
+    let found = match &asked.id {
+        Some(id) => Found { letters: vec![by_id(&app, id).await?], more: false, read: 1 },
+        None => {
+            let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
+            if filter.is_empty() {
+                return Err(ApiError::bad(
+                    "nothing says which dead letters",
+                    "give `id`, `key`, `reason` or `kind`",
+                ));
+            }
+            find::newest(&app, &filter, LIMIT_MAX).await?
+        }
+    };
+    let mut sends: Vec<(usize, Output)> = Vec::new();
+    let mut told: Vec<Value> = Vec::with_capacity(found.letters.len());
+    // Oldest first, as they came.
+    for letter in found.letters.iter().rev() {
+        let (view, output) = plan(&app, letter).await?;
+        if let Some(output) = output {
+            sends.push((told.len(), output));
+        }
+        told.push(view);
+    }
+    let count = sends.len();
+    if !asked.dry_run {
+        for batch in sends.chunks(BATCH) {
+            let outputs = batch.iter().map(|(_, output)| output.clone()).collect();
+            for ((i, _), at) in batch.iter().zip(app.engine.log.append(outputs).await?) {
+                told[*i]["sent_to"] = at.to_string().into();
+            }
+            metrics::counter!("tidegate_redriven_total").increment(batch.len() as u64);
+        }
+    }
+    let name = if asked.dry_run { "would_redrive" } else { "redriven" };
+    let left = told.len() - count;
+    Ok(axum::Json(json!({ name: count, "left": left, "more": found.more, "dead_letters": told }))
+        .into_response())
+}
+
+/// What would be appended for a dead letter, or why nothing is.
+async fn plan(app: &App, letter: &DeadLetter) -> Result<(Value, Option<Output>), ApiError> {
+    let mut view = task_view::dead_letter(letter);
+    if let Some(why) = superseded(app, letter).await? {
+        view["left"] = why.into();
+        return Ok((view, None));
+    }
+    let output = match write::redrive(&app.settings.topics, letter) {
+        Redrive::Send(output) | Redrive::Again(output) => *output,
+        Redrive::Cannot(why) => {
+            view["left"] = why.into();
+            return Ok((view, None));
+        }
+    };
+    view["to"] = output.topic.as_str().into();
+    Ok((view, Some(output)))
+}
+
+/// Why a dead letter has had its next life already.
+async fn superseded(app: &App, letter: &DeadLetter) -> Result<Option<&'static str>, ApiError> {
+    let Some(token) = letter.token.as_ref().filter(|_| letter.outcome) else { return Ok(None) };
+    let later = |claim: &ClaimView| claim.generation > token.generation;
+    let claim = app.engine.ledger.look(&token.key).await?;
+    Ok(claim.filter(later).map(|_| "it was sent again before"))
+}
+
+async fn by_id(app: &App, id: &str) -> Result<DeadLetter, ApiError> {
+    let missing = || {
+        let id: String = id.chars().take(40).collect();
+        ApiError::not_found(
+            format!("no dead letter `{id}`"),
+            "ids look like `3-17`; GET /v1/dead-letters lists them",
+        )
+    };
+    let (index, offset) = id.split_once('-').ok_or_else(missing)?;
+    let (Ok(index), Ok(offset)) = (index.parse(), offset.parse()) else { return Err(missing()) };
+    let at = Position { at: Partition { topic: app.settings.topics.dead_letters.clone(), index }, offset };
+    let ends = app.engine.log.ends(&at.at.topic).await?;
+    if !ends.iter().any(|e| e.at == at.at && (e.first..e.next).contains(&offset)) {
+        return Err(missing());
+    }
+    let records = app.engine.log.read(at.clone(), 1).await?;
+    let record = records.into_iter().next().filter(|r| r.position == at).ok_or_else(missing)?;
+    Ok(DeadLetter::read(record))
+}
+
+fn hex(bytes: &Bytes) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}

@@ -1,0 +1,37 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+//!
+//! Ready means that this process can accept and serve. A provider outage is ready but `degraded`: a
+//! restart or another process would not help.
+
+use super::App;
+use super::status::{self, State as Now};
+use crate::engine::Health;
+use crate::telemetry;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// The process runs and its runtime answers; nothing more is claimed.
+pub(super) async fn alive() -> Response {
+    axum::Json(json!({ "alive": true, "version": env!("CARGO_PKG_VERSION") })).into_response()
+}
+
+pub(super) async fn ready(State(app): State<App>) -> Response {
+    let now = Now::of(&app);
+    let (ready, degraded) = (now.health == Health::Well && !app.leaving.is_cancelled(), now.degraded());
+    let why = if app.leaving.is_cancelled() {
+        "this process is leaving".to_owned()
+    } else {
+        status::sentence(&now)
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()
+}
+
+/// Gauges are read when they are asked for.
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    status::gauge(&app).await;
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, telemetry::metrics().render()).into_response()
+}

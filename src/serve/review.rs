@@ -1,0 +1,272 @@
+//! `/v1/review`: what waits for a person, and what people decide.
+//!
+//! A decision is judged here only so that its sender hears of a mistake at once; which decision counts,
+//! the arbiter says.
+
+use super::App;
+use super::error::ApiError;
+use super::feed::{self, Event, Wanted};
+use super::lookup::trail_of;
+use super::task_view;
+use super::tasks::whole;
+use crate::review::{self, Item, SubmitError};
+use crate::task::{Record, Timestamp};
+use crate::token;
+use crate::write::record::{Action, Decision, ReviewOutcome, Ruling, VERSION};
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Items in one list.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+/// A name or a reason is a line or two, not a document.
+const TEXT_MAX: usize = 2_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    kind: Option<String>,
+    key: Option<String>,
+    team: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Oldest first.
+pub(super) async fn list(
+    State(app): State<App>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(which) = which?;
+    let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
+    let fits = |item: &Item| {
+        let about = &item.body.proposed;
+        same(&which.kind, Some(&about.kind))
+            && same(&which.key, Some(&about.key))
+            && same(&which.team, item.body.team.as_deref())
+    };
+    let open = app.queue.list();
+    let total = open.len();
+    let limit = which.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
+    let found: Vec<Value> = open.iter().filter(|i| fits(i)).take(limit).map(brief).collect();
+    Ok(axum::Json(json!({ "open": total, "items": found })).into_response())
+}
+
+/// By id, or by a beginning of it that only one item has.
+pub(super) async fn show(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = id?;
+    let item = open(&app, &id)?;
+    let mut view = json!(*item.body);
+    view["position"] = item.at.to_string().into();
+    view["trail"] = task_view::notes(&trail_of(&item.record));
+    Ok(axum::Json(view).into_response())
+}
+
+pub(super) async fn events(
+    State(app): State<App>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(wanted) = wanted?;
+    feed::stream(&app, &app.reviews, event, wanted, &headers).await
+}
+
+/// `opened` with the item in brief; `decided` with its id alone.
+fn event(record: &Record) -> Option<Event> {
+    let id = std::str::from_utf8(record.key.as_ref()?).ok()?;
+    let Some(value) = &record.value else {
+        let data = json!({ "id": id }).to_string();
+        return Some(Event { name: "decided", data, ..Event::default() });
+    };
+    let body = serde_json::from_slice(value).ok()?;
+    let item =
+        Item { at: record.position.clone(), record: record.clone().into(), body: std::sync::Arc::new(body) };
+    let text = |name| record.headers.text(name).unwrap_or_default().to_owned();
+    let data = brief(&item).to_string();
+    Some(Event { name: "opened", kind: text(token::KIND), key: text(token::KEY), what: String::new(), data })
+}
+
+fn brief(item: &Item) -> Value {
+    let body = &item.body;
+    json!({
+        "id": body.id,
+        "kind": body.proposed.kind,
+        "key": body.proposed.key,
+        "tenant": body.proposed.tenant,
+        "origin": body.proposed.origin,
+        "question": body.question,
+        "why": body.why,
+        "severity": body.severity,
+        "team": body.team,
+        "opened_at": body.opened_at.rfc3339(),
+        "due_at": body.due_at.map(Timestamp::rfc3339),
+    })
+}
+
+/// What a person sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    by: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    answer: Option<Value>,
+}
+
+pub(super) async fn decide(
+    State(app): State<App>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Path((id, action)) = path?;
+    let action = match &*action {
+        "approve" => Action::Approve,
+        "edit" => Action::Edit,
+        "reject" => Action::Reject,
+        other => {
+            let help = "an item can be sent to `approve`, `edit` or `reject`";
+            return Err(ApiError::not_found(
+                format!("nobody can `{}` an item", other.chars().take(40).collect::<String>()),
+                help,
+            ));
+        }
+    };
+    let body = whole(body, app.settings.http.body_max).await?;
+    let said: Said = serde_json::from_slice(&body).map_err(|e| {
+        ApiError::bad(
+            format!("the body is not a decision: {e}"),
+            "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit",
+        )
+    })?;
+    let item = match open(&app, &id) {
+        Ok(item) => item,
+        Err(e) => return Err(decided_before(&app, &id).await?.unwrap_or(e)),
+    };
+    judge(&app, &item, action, &said)?;
+    let decision = Decision {
+        v: VERSION,
+        item: item.body.id.clone(),
+        item_at: item.at.to_string(),
+        action,
+        by: said.by.trim().to_owned(),
+        reason: said.reason,
+        answer: said.answer,
+        nonce: format!("{:032x}", rand::random::<u128>()),
+        at: Timestamp::now(),
+    };
+    let outcome = match review::submit(&app.engine, &app.settings.topics, &decision).await {
+        Ok(outcome) => outcome,
+        Err(SubmitError::Log(e)) => return Err(e.into()),
+        Err(SubmitError::Away(e)) => return Err(e.into()),
+        Err(SubmitError::Slow) => {
+            let body =
+                json!({ "item": decision.item, "ruling": "pending", "note": SubmitError::Slow.to_string() });
+            return Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response());
+        }
+    };
+    let ruling = match outcome.verdict {
+        Ruling::Counts => "counts",
+        Ruling::Superseded => "superseded",
+        Ruling::Invalid => "invalid",
+    };
+    metrics::counter!("tidegate_reviews_decided_total", "action" => action.as_str(), "ruling" => ruling)
+        .increment(1);
+    match outcome.verdict {
+        Ruling::Counts => Ok(axum::Json(json!({
+            "item": decision.item,
+            "ruling": ruling,
+            "status": action.status().as_str(),
+            "kind": item.body.proposed.kind,
+            "key": item.body.proposed.key,
+            "by": decision.by,
+            "at": outcome.at.rfc3339(),
+        }))
+        .into_response()),
+        Ruling::Superseded => Err(superseded(&outcome)),
+        Ruling::Invalid => Err(invalid(&outcome.detail, &[])),
+    }
+}
+
+/// Told at once, before anything is written; the arbiter judges again.
+fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiError> {
+    let by = said.by.trim();
+    if by.is_empty() || by.len() > TEXT_MAX || said.reason.as_ref().is_some_and(|r| r.len() > TEXT_MAX) {
+        return Err(ApiError::bad(
+            "`by` is empty, or `by` or `reason` is longer than 2,000 bytes",
+            "say in `by` who decides",
+        ));
+    }
+    match action {
+        Action::Reject => Ok(()),
+        Action::Approve if said.answer.is_some() => {
+            Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"))
+        }
+        Action::Approve if item.body.proposed.answer.is_null() && item.body.answer_text.is_some() => {
+            Err(invalid("there is no valid answer to approve; edit or reject", &[]))
+        }
+        Action::Approve => Ok(()),
+        Action::Edit => {
+            let Some(answer) = &said.answer else {
+                return Err(ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"));
+            };
+            let schema = app.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
+            let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
+            if findings.is_empty() {
+                return Ok(());
+            }
+            let fields: Vec<Value> =
+                findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
+            Err(invalid("the answer does not satisfy its schema", &fields))
+        }
+    }
+}
+
+fn open(app: &App, id: &str) -> Result<Item, ApiError> {
+    app.queue.get(id).ok_or_else(|| {
+        let id: String = id.chars().take(40).collect();
+        ApiError::not_found(
+            format!("no open review item `{id}`"),
+            "it may be decided already; GET /v1/review lists what is open",
+        )
+    })
+}
+
+/// Who decided an item that is not open any more, where the log still knows.
+async fn decided_before(app: &App, id: &str) -> Result<Option<ApiError>, ApiError> {
+    let topic = &app.settings.topics.review_outcomes;
+    let counts = |record: &Record| {
+        let outcome: ReviewOutcome = serde_json::from_slice(record.value.as_ref()?).ok()?;
+        (outcome.item == id && outcome.verdict == Ruling::Counts).then_some(outcome)
+    };
+    let found = super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
+    Ok(found.map(|outcome| superseded(&outcome)))
+}
+
+fn superseded(outcome: &ReviewOutcome) -> ApiError {
+    let by = outcome.decided_by.as_deref().unwrap_or("somebody else");
+    let at = outcome.decided_at.as_deref().unwrap_or("before");
+    let what = match outcome.action {
+        Some(Action::Approve) => "approved",
+        Some(Action::Edit) => "edited",
+        Some(Action::Reject) => "rejected",
+        None => "decided",
+    };
+    let help = "your decision was not used; a correction is a new task, or a redrive";
+    ApiError::new(StatusCode::CONFLICT, "already-decided", format!("{by} {what} this item ({at})"), help)
+        .with("decided_by", outcome.decided_by.clone())
+        .with("decided_at", outcome.decided_at.clone())
+        .with("action", outcome.action.map(Action::as_str))
+}
+
+fn invalid(detail: &str, fields: &[Value]) -> ApiError {
+    let help = "mend the fields that are named, and send the decision again";
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-decision", detail, help).with("fields", fields)
+}

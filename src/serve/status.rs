@@ -1,0 +1,228 @@
+//! `GET /v1/status`: one sentence why things are as they are, then the figures behind it.
+
+use super::App;
+use crate::engine::{Ends, Health, StorageReport, Unavailable};
+use crate::task::{Timestamp, Topic};
+use crate::telemetry;
+use crate::worker::Held;
+use axum::extract::State as Shared;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// What the sentence is made of. Cheap to take: no disk is touched.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct State {
+    pub(super) health: Health,
+    pub(super) held: Vec<Held>,
+    /// Models that may not be called now, and why.
+    pub(super) away: Vec<(String, String)>,
+    pub(super) models: usize,
+    pub(super) reviews: usize,
+}
+
+impl State {
+    pub(super) fn of(app: &App) -> State {
+        let views = json!(app.models.view());
+        let views = views.as_array().cloned().unwrap_or_default();
+        State {
+            health: app.engine.operation.health().borrow().clone(),
+            held: app.worker.held(),
+            away: views.iter().filter_map(away).collect(),
+            models: views.len(),
+            reviews: app.queue.len(),
+        }
+    }
+
+    /// It runs, but not as it should.
+    pub(super) fn degraded(&self) -> bool {
+        self.health != Health::Well || !self.held.is_empty() || !self.away.is_empty()
+    }
+}
+
+/// Name and why of a model that is not available.
+fn away(view: &Value) -> Option<(String, String)> {
+    if view["available"].as_bool() != Some(false) {
+        return None;
+    }
+    let text = |name: &str| view[name].as_str().map(str::to_owned);
+    Some((text("name")?, text("why").or_else(|| text("state")).unwrap_or_default()))
+}
+
+/// The strongest reason first; one sentence.
+pub(super) fn sentence(now: &State) -> String {
+    match &now.health {
+        Health::Gone { why } => return format!("Nothing is processed any more: {why}."),
+        Health::Paused { why } => return format!("Intake is paused, nothing is lost: {why}."),
+        Health::Well => {}
+    }
+    if let Some(first) = now.held.first() {
+        let kinds: Vec<&str> = now.held.iter().flat_map(|h| h.kinds.iter().map(String::as_str)).collect();
+        let why = if first.why.is_empty() { "no model can serve them" } else { &first.why };
+        return format!("Tasks of {} wait, nothing is lost: {why}.", kinds.join(", "));
+    }
+    let reviews = match now.reviews {
+        0 => String::new(),
+        1 => "; 1 review waits for a person".to_owned(),
+        n => format!("; {n} reviews wait for a person"),
+    };
+    match now.away.as_slice() {
+        [] => format!("All is well{reviews}."),
+        [(name, why)] => format!(
+            "{name} is not used now{}: new tasks go to the next model, nothing waits{reviews}.",
+            because(why)
+        ),
+        more => format!(
+            "{} of {} models are not used now: new tasks go to the others, nothing waits{reviews}.",
+            more.len(),
+            now.models
+        ),
+    }
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" ({why})") }
+}
+
+#[derive(Serialize)]
+struct TopicLine {
+    topic: String,
+    /// Records the log holds.
+    records: u64,
+    /// Records not complete yet; null where nothing completes them.
+    open: Option<u64>,
+}
+
+pub(super) async fn status(Shared(app): Shared<App>) -> Response {
+    let now = State::of(&app);
+    let topics = lines(&app).await.unwrap_or_default();
+    let storage = app.engine.operation.storage().await;
+    let backlog: u64 = topics.iter().filter_map(|l| l.open).sum();
+    let uptime_s = app.started.until(Timestamp::now()).as_secs();
+    axum::Json(json!({
+        "sentence": sentence(&now),
+        "degraded": now.degraded(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_at": app.started.rfc3339(),
+        "uptime_s": uptime_s,
+        "backlog": backlog,
+        "reviews_open": now.reviews,
+        "held": now.held,
+        "kinds": kinds(&app, &topics),
+        "topics": topics,
+        "models": app.models.view(),
+        "storage": storage_view(&storage),
+        "spend": telemetry::metrics().sum("tidegate_cost_total"),
+    }))
+    .into_response()
+}
+
+fn kinds(app: &App, topics: &[TopicLine]) -> Value {
+    let line = |topic: &Topic| topics.iter().find(|l| l.topic == topic.as_str());
+    let kind = |k: &std::sync::Arc<crate::settings::Kind>| {
+        let models: Vec<&str> = k.lineup().map(|l| l.iter().map(|m| &*m.name).collect()).unwrap_or_default();
+        json!({
+            "kind": &*k.name,
+            "from": k.from.as_str(),
+            "to": k.to.as_str(),
+            "open": line(&k.from).and_then(|l| l.open),
+            "models": models,
+        })
+    };
+    app.settings.kinds.iter().map(kind).collect()
+}
+
+fn storage_view(report: &StorageReport) -> Value {
+    let pinned: Vec<Value> =
+        report.pinned.iter().map(|(file, by)| json!({ "segment": file, "by": by })).collect();
+    json!({
+        "log_bytes": report.log_bytes,
+        "ledger_bytes": report.ledger_bytes,
+        "free_bytes": report.free_bytes,
+        "segments": report.segments,
+        "pinned": pinned,
+    })
+}
+
+/// Every topic that something reads or writes, each once.
+async fn lines(app: &App) -> Result<Vec<TopicLine>, Unavailable> {
+    let names = &app.settings.topics;
+    let mut topics: Vec<&Topic> = app.settings.kinds.iter().map(|k| &k.from).collect();
+    topics.extend(names.internal());
+    topics.extend(app.settings.kinds.iter().map(|k| &k.to));
+    let mut lines: Vec<TopicLine> = Vec::with_capacity(topics.len());
+    for topic in topics {
+        if lines.iter().any(|l| l.topic == topic.as_str()) {
+            continue;
+        }
+        let ends = app.engine.log.ends(topic).await?;
+        lines.push(line(topic, &ends));
+    }
+    Ok(lines)
+}
+
+fn line(topic: &Topic, ends: &[Ends]) -> TopicLine {
+    let open = ends.iter().filter_map(|e| e.open);
+    TopicLine {
+        topic: topic.to_string(),
+        records: ends.iter().map(|e| e.next - e.first).sum(),
+        open: ends.iter().any(|e| e.open.is_some()).then(|| open.sum()),
+    }
+}
+
+/// Sets the gauges to what they are now.
+pub(super) async fn gauge(app: &App) {
+    let now = State::of(app);
+    set("tidegate_reviews_open", now.reviews as u64);
+    set("tidegate_kinds_held", now.held.iter().map(|h| h.kinds.len() as u64).sum());
+    set("tidegate_models_unavailable", now.away.len() as u64);
+    for line in lines(app).await.unwrap_or_default() {
+        if let Some(open) = line.open {
+            metrics::gauge!("tidegate_records_open", "topic" => line.topic).set(to_f64(open));
+        }
+    }
+    let storage = app.engine.operation.storage().await;
+    set("tidegate_log_bytes", storage.log_bytes);
+    set("tidegate_ledger_bytes", storage.ledger_bytes);
+    set("tidegate_disk_free_bytes", storage.free_bytes);
+}
+
+fn set(name: &'static str, value: u64) {
+    metrics::gauge!(name).set(to_f64(value));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a double; beyond 2^53 nobody counts bytes")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> State {
+        State { health: Health::Well, held: vec![], away: vec![], models: 2, reviews: 0 }
+    }
+
+    #[test]
+    fn the_sentence_names_the_strongest_reason() {
+        assert_eq!(sentence(&well()), "All is well.");
+        let reviews = State { reviews: 3, ..well() };
+        assert_eq!(sentence(&reviews), "All is well; 3 reviews wait for a person.");
+        let one = State { away: vec![("main-model".into(), "down since 00:12".into())], ..reviews.clone() };
+        assert_eq!(
+            sentence(&one),
+            "main-model is not used now (down since 00:12): new tasks go to the next model, nothing waits; 3 reviews wait for a person."
+        );
+        let held = Held {
+            topic: "tasks.ticket".into(),
+            kinds: vec!["ticket".into()],
+            why: "no model answers".into(),
+        };
+        let held = State { held: vec![held], ..one };
+        assert_eq!(sentence(&held), "Tasks of ticket wait, nothing is lost: no model answers.");
+        assert!(held.degraded());
+        let full = State { health: Health::Paused { why: "the disk is full".into() }, ..held };
+        assert_eq!(sentence(&full), "Intake is paused, nothing is lost: the disk is full.");
+    }
+}
