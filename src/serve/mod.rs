@@ -12,6 +12,7 @@ mod intake;
 mod lookup;
 mod models;
 mod ready;
+mod records;
 mod results;
 mod review;
 mod status;
@@ -130,6 +131,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/tasks", post(tasks::submit).get(tasks::by_query))
         .route("/v1/tasks/{key}", get(tasks::by_key))
         .route("/v1/tasks/{kind}/{key}", get(tasks::by_kind_and_key))
+        .route("/v1/records/{topic}", post(records::append))
         .route("/v1/results", get(results::events))
         .route("/v1/review", get(review::list))
         .route("/v1/review/events", get(review::events))

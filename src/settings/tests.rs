@@ -243,7 +243,12 @@ level = "info,tidegate::infer=debug"
     assert!(kind.rules[0].critical);
     assert_eq!(kind.to.as_str(), "eu.results");
     assert_eq!(settings.topics.resume.as_str(), "eu.resume");
-    assert_eq!(settings.engine.disk_max, Some(20 << 30));
+    let opened = settings.engine.embedded();
+    assert_eq!(
+        (opened.directory.as_path(), opened.budget_bytes),
+        (Path::new("/var/lib/tidegate"), Some(20 << 30))
+    );
+    assert_eq!(opened.window, Duration::from_secs(14 * 86_400));
     assert_eq!(settings.worker.drain, Duration::from_secs(300), "the longest call");
     assert_eq!(settings.http.listen.to_string(), "[::1]:9000");
 }

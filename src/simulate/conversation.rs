@@ -40,13 +40,10 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     let system =
         [text_of(&body["system"]), said("system").join("\n"), said("developer").join("\n")].join("\n");
     let all = || users.iter().chain([&system]);
-    let format = &body["response_format"]["json_schema"]["schema"];
-    let schema = if format.is_object() {
-        Some(format.clone())
-    } else {
+    let schema = held_to(body).or_else(|| {
         let texts = [&system].into_iter().chain(&users);
         texts.filter_map(|text| text.split_once(SCHEMA_MARK)).find_map(|(_, rest)| object_at(rest))
-    };
+    });
     let mend = users.first().and_then(|text| mended(text));
     let marked = users.iter().find_map(|text| marked(text));
     let payload_text = match (marked, &mend) {
@@ -74,6 +71,13 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
         bytes: all().map(String::len).sum(),
         turns: users.len(),
     })
+}
+
+/// The schema that the answer is to be decoded to, under the name of either API.
+fn held_to(body: &Value) -> Option<Value> {
+    let openai = &body["response_format"]["json_schema"]["schema"];
+    let anthropic = &body["output_config"]["format"]["schema"];
+    [openai, anthropic].into_iter().find(|schema| schema.is_object()).cloned()
 }
 
 /// A content is a text or a list of parts.

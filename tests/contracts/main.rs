@@ -1,5 +1,6 @@
 //! What the project promises about itself: form, dependencies, published records.
 
+mod commands;
 mod dependencies;
 mod layout;
 mod source;

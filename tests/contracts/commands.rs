@@ -1,0 +1,78 @@
+//! `check` and `explain` as scripts and terminals meet them: exit codes, streams, no colour, no secrets.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const FOUR_LINES: &str = r#"[tasks.ticket]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Classify this support ticket and extract its fields."
+answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = "string?" }
+"#;
+
+fn tidegate(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(dir).args(args).env_clear().env("ANTHROPIC_API_KEY", "sk-live-not-to-be-shown");
+    command.env("OPENAI_BASE_URL", "http://127.0.0.1:9/v1").output().unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8(bytes.to_vec()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!text.contains("sk-live"), "a secret is shown:\n{text}");
+    assert!(!text.contains('\u{1b}'), "colour in a pipe:\n{text}");
+    text
+}
+
+#[test]
+fn the_four_line_file_is_good_and_what_is_in_force_can_be_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tidegate.toml"), FOUR_LINES).unwrap();
+    let said = tidegate(dir.path(), &["check"]);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    assert!(text(&said.stdout).starts_with("tidegate.toml is good: 1 kind\n"));
+
+    let said = tidegate(dir.path(), &["check", "--resolved"]);
+    let table: toml::Table = toml::from_str(&text(&said.stdout)).unwrap();
+    assert_eq!(table["models"]["anthropic/claude-haiku-4-5"]["key"].as_str(), Some("hidden"));
+    assert_eq!(table["models"]["openai/gpt-5-mini"]["key"].as_str(), Some("none"));
+    let json = tidegate(dir.path(), &["check", "--resolved", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text(&json.stdout)).unwrap();
+    assert_eq!(json["tasks"]["ticket"]["review"]["below"], 0.85);
+    assert!(!dir.path().join("data").exists(), "check opens nothing");
+}
+
+#[test]
+fn mistakes_end_with_2_and_point_at_their_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = FOUR_LINES.replace("models", "modles") + "reveiw = { below = 0.9 }\n";
+    std::fs::write(dir.path().join("bad.toml"), bad).unwrap();
+    let said = tidegate(dir.path(), &["--config", "bad.toml", "check"]);
+    let words = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(2), "{words}");
+    assert!(words.contains("error: unknown key `modles` in [tasks.ticket]\n --> bad.toml:2:1"), "{words}");
+    assert!(words.contains("--> bad.toml:5:1") && words.contains("did you mean `review`?"), "{words}");
+    assert!(words.trim_end().ends_with("2 problems in bad.toml"), "{words}");
+    let said = tidegate(dir.path(), &["--config", "bad.toml", "check", "--json"]);
+    assert_eq!(said.status.code(), Some(2));
+    let json: serde_json::Value = serde_json::from_str(&text(&said.stdout)).unwrap();
+    assert_eq!((&json["ok"], &json["problems"][1]["at"]["line"]), (&false.into(), &5.into()));
+}
+
+#[test]
+fn a_missing_file_is_said_in_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = tidegate(dir.path(), &["check"]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said.stderr).starts_with("error: no configuration at ./tidegate.toml\n"));
+}
+
+#[test]
+fn a_code_is_explained_and_a_wrong_one_ends_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = tidegate(dir.path(), &["explain", "TG-below-line"]);
+    assert_eq!(said.status.code(), Some(0));
+    assert!(text(&said.stdout).contains("What to do\n  Read the flagged fields"));
+    let said = tidegate(dir.path(), &["explain", "below-lnie"]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stderr).contains("did you mean TG-below-line?"));
+    assert!(text(&tidegate(dir.path(), &["explain"]).stdout).lines().count() > 20);
+}
