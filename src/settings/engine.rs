@@ -50,9 +50,7 @@ impl EngineSettings {
             record_max: usize::try_from(record_max.map_or(MIB, |size| size.0)).unwrap_or(usize::MAX),
         }
     }
-}
 
-impl EngineSettings {
     /// What the embedded engine is opened with. Retention of outcomes stands in their topics.
     pub fn embedded(&self) -> EmbeddedSettings {
         EmbeddedSettings {

@@ -181,7 +181,7 @@ async fn p3_after_a_crash_a_started_call_is_repeated_and_counted_an_effect_unkno
     let Admission::Fresh(claim) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else { panic!() };
     for s in [&call, &effect, &stored] {
         let go = engine.journal.start(&claim, s, second).await.unwrap();
-        assert!(matches!(go, Started::Go { repeat: false, deaths: 0, .. }));
+        assert_eq!(go, Started::Go { repeat: false, deaths: 0, times: 0 });
     }
     let _ = engine.journal.store(&claim, &stored, "bought".into()).await.unwrap();
 
@@ -196,7 +196,7 @@ async fn p3_after_a_crash_a_started_call_is_repeated_and_counted_an_effect_unkno
     };
     assert_eq!(slots.into_iter().collect::<Vec<_>>(), [(stored.name.clone(), Bytes::from("bought"))]);
     let start = async |s| engine.journal.start(&claim, s, second).await.unwrap();
-    assert!(matches!(start(&call).await, Started::Go { repeat: true, deaths: 1, .. }));
+    assert_eq!(start(&call).await, Started::Go { repeat: true, deaths: 1, times: 1 });
     assert_eq!(start(&effect).await, Started::Unknown);
     assert_eq!(start(&stored).await, Started::Done("bought".into()));
     let view = engine.ledger.list(None, 10).await.unwrap();
