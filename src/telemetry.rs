@@ -51,7 +51,6 @@ pub const METRICS: &[Described] = &[
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
-    counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(

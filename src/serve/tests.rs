@@ -3,8 +3,9 @@
 use super::memory::Memory;
 use super::{App, run};
 use crate::consume::Kinds;
-use crate::dedupe::{ClaimView, Phase, fingerprint};
+use crate::dedupe::{ClaimView, Phase};
 use crate::engine::{Health, Output};
+use crate::fingerprint::fingerprint;
 use crate::infer::Models;
 use crate::outcome::{OutcomeKind, Reason, Status};
 use crate::review::Queue;
