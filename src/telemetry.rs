@@ -59,7 +59,11 @@ pub const METRICS: &[Described] = &[
     ),
     counter("tidegate_calls_total", "Requests to models, by model and how they ended."),
     counter("tidegate_calls_repeated_total", "Calls bought again because an earlier one may have been used."),
-    counter("tidegate_cost_total", "Money spent on models, in the unit of the configured prices, by model."),
+    gauge(
+        "tidegate_spent",
+        Unit::Count,
+        "Money spent on models since the start, in the unit of the configured prices, by model.",
+    ),
     counter(
         "tidegate_retries_total",
         "Tries of the same model again, by model and why the one before failed.",
@@ -80,6 +84,7 @@ pub const METRICS: &[Described] = &[
         "gen_ai_client_operation_time_to_first_chunk_seconds",
         "From a request to its first token, by model.",
     ),
+    seconds("tidegate_commit_seconds", "From a completion handed in to its commit visible."),
     seconds("tidegate_http_seconds", "From a request's body read to its answer, by route."),
     gauge("tidegate_reviews_open", Unit::Count, "Review items that wait for a person."),
     gauge("tidegate_records_open", Unit::Count, "Records not complete yet, by topic."),

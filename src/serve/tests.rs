@@ -551,7 +551,7 @@ async fn what_waits_for_a_person_is_listed_shown_followed_and_judged_before_it_i
 async fn events_come_once_each_and_go_on_where_the_last_id_stood() {
     let server = Server::start().await;
     let publish = |n: usize| {
-        let kind = if n % 5 == 0 { "other" } else { "copy" };
+        let kind = if n.is_multiple_of(5) { "other" } else { "copy" };
         server.publish(
             &token(kind, &format!("k{n:04}"), &position(&format!("tasks.copy/0/{n}")), "{}"),
             json!(n),
@@ -594,7 +594,7 @@ async fn a_subscriber_that_does_not_read_costs_nothing_and_misses_nothing() {
     for n in 0..2_000 {
         let answer = if n == 1_000 { json!("y".repeat(200_000)) } else { json!(wide) };
         server.publish(&token("copy", &format!("k{n:04}"), &position("tasks.copy/0/0"), "{}"), answer);
-        if n % 100 == 0 {
+        if n.is_multiple_of(100) {
             tokio::task::yield_now().await;
         }
     }

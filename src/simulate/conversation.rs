@@ -4,7 +4,7 @@
 //! turn holds. A sanitizer's order shows an answer between `<name>` and `</name>`; it is mended as a
 //! sanitizer would.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What stands before the schema in an instruction.
 const SCHEMA_MARK: &str = "JSON Schema:\n";
@@ -40,10 +40,11 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     let system =
         [text_of(&body["system"]), said("system").join("\n"), said("developer").join("\n")].join("\n");
     let all = || users.iter().chain([&system]);
-    let schema = held_to(body).or_else(|| {
-        let texts = [&system].into_iter().chain(&users);
-        texts.filter_map(|text| text.split_once(SCHEMA_MARK)).find_map(|(_, rest)| object_at(rest))
-    });
+    let texts = [&system].into_iter().chain(&users);
+    let told = || texts.filter_map(|text| text.split_once(SCHEMA_MARK)).find_map(|(_, rest)| object_at(rest));
+    // Asked for JSON and not told which: any object will do.
+    let any = || (body["response_format"]["type"] == "json_object").then(|| json!({ "type": "object" }));
+    let schema = schema_asked_for(body).or_else(told).or_else(any);
     let mend = users.first().and_then(|text| mended(text));
     let marked = users.iter().find_map(|text| marked(text));
     let payload_text = match (marked, &mend) {
@@ -73,11 +74,14 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     })
 }
 
-/// The schema that the answer is to be decoded to, under the name of either API.
-fn held_to(body: &Value) -> Option<Value> {
-    let openai = &body["response_format"]["json_schema"]["schema"];
-    let anthropic = &body["output_config"]["format"]["schema"];
-    [openai, anthropic].into_iter().find(|schema| schema.is_object()).cloned()
+/// The schema where each dialect has a place for it; Anthropic's has moved once.
+fn schema_asked_for(body: &Value) -> Option<Value> {
+    let places = [
+        &body["response_format"]["json_schema"]["schema"],
+        &body["output_config"]["format"]["schema"],
+        &body["output_format"]["schema"],
+    ];
+    places.into_iter().find(|schema| schema.is_object()).cloned()
 }
 
 /// A content is a text or a list of parts.
@@ -158,7 +162,6 @@ fn fields_of_broken(text: &str) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn asked(messages: Value) -> Asked {
         read(&json!({ "model": "m", "messages": messages })).expect("a request")
@@ -187,12 +190,25 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_found_in_either_place() {
-        let schema = json!({ "type": "object" });
-        let openai = json!({ "model": "m", "messages": [], "response_format": { "type": "json_schema", "json_schema": { "schema": schema } } });
-        assert_eq!(read(&openai).expect("a request").schema, Some(schema.clone()));
-        let anthropic = json!({ "model": "m", "messages": [], "system": format!("It must satisfy this JSON Schema:\n{schema}") });
-        assert_eq!(read(&anthropic).expect("a request").schema, Some(schema));
+    fn a_schema_is_found_wherever_a_dialect_puts_it() {
+        let schema = json!({ "type": "object", "properties": {} });
+        let format = json!({ "type": "json_schema", "schema": schema });
+        let asked = |name: &str, value: Value| {
+            let mut body = json!({ "model": "m", "messages": [] });
+            body[name] = value;
+            read(&body).expect("a request").schema
+        };
+        let openai = json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema } });
+        assert_eq!(asked("response_format", openai), Some(schema.clone()));
+        assert_eq!(asked("output_config", json!({ "format": format })), Some(schema.clone()));
+        assert_eq!(asked("output_format", format), Some(schema.clone()));
+        let told = format!("It must satisfy this JSON Schema:\n{schema}");
+        assert_eq!(asked("system", json!(told)), Some(schema));
+        assert_eq!(
+            asked("response_format", json!({ "type": "json_object" })),
+            Some(json!({ "type": "object" }))
+        );
+        assert_eq!(asked("stop", json!([])), None);
         assert_eq!(read(&json!({ "input": "x" })), None);
     }
 

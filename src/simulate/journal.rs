@@ -60,6 +60,8 @@ struct Line<'a> {
     status: u16,
     fault: Option<Fault>,
     complete: bool,
+    /// Text in the request's messages; the tokens of `usage` are a quarter of it.
+    prompt_bytes: usize,
     /// From the request to the end of the reply, ms.
     latency_ms: u64,
 }
@@ -118,6 +120,7 @@ impl Journal {
             status: 500,
             fault: None,
             complete: false,
+            prompt_bytes: 0,
         }
     }
 }
@@ -132,6 +135,7 @@ pub(super) struct Entry {
     pub(super) status: u16,
     pub(super) fault: Option<Fault>,
     pub(super) complete: bool,
+    pub(super) prompt_bytes: usize,
 }
 
 impl Drop for Entry {
@@ -147,6 +151,7 @@ impl Drop for Entry {
             status: self.status,
             fault: self.fault,
             complete: self.complete,
+            prompt_bytes: self.prompt_bytes,
             latency_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         let lost = match (&self.journal.lines, serde_json::to_string(&line)) {

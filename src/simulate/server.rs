@@ -147,7 +147,8 @@ impl Server {
             None => format!("{:016x}", super::draw::print(&[&json["messages"].to_string()])),
         };
         let occurrence = self.memory.ask(&slot);
-        let entry = self.journal.begin(cut(&asked.model), &slot, occurrence);
+        let mut entry = self.journal.begin(cut(&asked.model), &slot, occurrence);
+        entry.prompt_bytes = asked.bytes;
         let Some(rules) = self.scenario.model(&asked.model) else {
             return self.write(reply::unknown_model(dialect, &asked.model), entry, None);
         };
