@@ -175,7 +175,9 @@ fn print(told: &Value) {
     let ends = &told["ends"];
     println!("ends as {}", text(&ends["as"]));
     for name in ["question", "reason", "detail", "until", "why", "answer", "usage"] {
-        if !ends[name].is_null() && !(name == "why" && ends["as"] == "review") {
+        // A review's question says why.
+        let told_already = name == "why" && ends["as"] == "review";
+        if !ends[name].is_null() && !told_already {
             println!("  {name:<10} {}", text(&ends[name]));
         }
     }
