@@ -1,6 +1,8 @@
 //! The consultations kind as it is shipped: its own samples, and real consultations where they are
 //! there, through the real binaries to their resting places.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod note;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
