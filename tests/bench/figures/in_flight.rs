@@ -4,6 +4,7 @@
 
 use crate::machine::{cpu_seconds, rss};
 use crate::print;
+use crate::rig::api::Api;
 use crate::rig::place::Place;
 use crate::rig::process::{Process, free_port, listening, tidegate};
 use serde_json::json;
@@ -41,20 +42,21 @@ async fn one(n: u64) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = rss(process.id());
     process.stop(Duration::from_secs(10));
-    let needed = (n / CALL.as_secs()) * (WARM + steady + Duration::from_secs(6)).as_secs();
+    let needed = (n / CALL.as_secs()) * (WARM + steady + Duration::from_secs(14)).as_secs();
     load(&place, needed).await;
     let process = place.run().await;
     let api = place.api();
     tokio::time::sleep(WARM).await;
-    let done = || async { api.metric("tidegate_outcomes_total").await };
     let pids = [process.id(), provider.id()];
-    let (before, began, cpu) = (done().await, Instant::now(), pids.map(cpu_seconds));
+    let (before, began) = between_waves(&api).await;
+    let cpu = pids.map(cpu_seconds);
     let mut most = 0;
     while began.elapsed() < steady {
         tokio::time::sleep(Duration::from_millis(250)).await;
         most = most.max(rss(process.id()));
     }
-    let (after, seconds) = (done().await, began.elapsed().as_secs_f64());
+    let (after, ended) = between_waves(&api).await;
+    let seconds = (ended - began).as_secs_f64();
     let used: Vec<f64> = pids
         .iter()
         .zip(cpu)
@@ -68,6 +70,25 @@ async fn one(n: u64) {
         "cpu_cores": { "tidegate": used[0], "provider": used[1] },
     });
     print("in_flight", figures);
+}
+
+/// Calls that began together end together: a window that cuts such a wave counts it or not by chance.
+/// Waits for a moment in which nothing ends, if there is one within two calls.
+async fn between_waves(api: &Api) -> (f64, Instant) {
+    let began = Instant::now();
+    let (mut count, mut since) = (done(api).await, Instant::now());
+    while since.elapsed() < CALL / 10 && began.elapsed() < CALL * 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = done(api).await;
+        if now > count {
+            (count, since) = (now, Instant::now());
+        }
+    }
+    (count, since)
+}
+
+async fn done(api: &Api) -> f64 {
+    api.metric("tidegate_outcomes_total").await
 }
 
 async fn simulated(place: &Place, port: u16) -> Process {
