@@ -8,6 +8,7 @@ pub mod consume;
 pub mod dedupe;
 pub mod engine;
 pub mod finding;
+pub mod fingerprint;
 pub mod infer;
 pub mod outcome;
 pub mod pipeline;

@@ -59,7 +59,7 @@ impl Pipeline {
                 Admission::Told(_) => return Some(self.silent(delivery, &task.token, &Silence::Moved)),
             };
             task.carry.trail.note(Timestamp::now(), "admitted", note_of(&claim, &slots));
-            match self.follow(&task, &claim, void).await {
+            match self.follow(&task, &claim, &slots, void).await {
                 Ending::Stale => continue, // only an admission ends a task
                 Ending::Gone => return None,
                 ending => return Some(self.complete(delivery, task, &claim, ending)),
@@ -69,7 +69,7 @@ impl Pipeline {
 
     /// Follows the plan step by step; what finished before is read from the journal.
     /// Every answer is weighed before the next step, so before any step that writes.
-    async fn follow(&self, task: &Task, claim: &Claim, void: &CancellationToken) -> Ending {
+    async fn follow(&self, task: &Task, claim: &Claim, slots: &Slots, void: &CancellationToken) -> Ending {
         let mut known = Known::start(task);
         if known.late(Timestamp::now()) {
             return self
@@ -78,7 +78,7 @@ impl Pipeline {
         }
         for step in &task.kind.plan {
             let asked = match &step.what {
-                StepKind::Ask(ask) => self.ask(&Asking { task, claim, step, ask, void }, &mut known).await,
+                StepKind::Ask(ask) => self.ask(&Asking { task, claim, slots, step, ask, void }, &mut known).await,
             };
             match asked {
                 Asked::GoOn => {}

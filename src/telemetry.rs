@@ -50,6 +50,7 @@ pub const METRICS: &[Described] = &[
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
+    counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(
@@ -59,8 +60,26 @@ pub const METRICS: &[Described] = &[
     counter("tidegate_calls_total", "Requests to models, by model and how they ended."),
     counter("tidegate_calls_repeated_total", "Calls bought again because an earlier one may have been used."),
     counter("tidegate_cost_total", "Money spent on models, in the unit of the configured prices, by model."),
-    seconds("tidegate_call_seconds", "From the request to a model to its last byte, by model."),
-    seconds("tidegate_first_token_seconds", "From the request to a model to its first token, by model."),
+    counter(
+        "tidegate_retries_total",
+        "Tries of the same model again, by model and why the one before failed.",
+    ),
+    counter("tidegate_fallbacks_total", "Models left for the next of the line-up, by model and why."),
+    counter("tidegate_not_permitted_total", "Calls that a model's breaker did not let go, by model."),
+    counter(
+        "tidegate_breaker_transitions_total",
+        "Changes of a model's breaker, by model, state and reason.",
+    ),
+    gauge("tidegate_breaker_open", Unit::Count, "1 while a model's breaker is not closed, by model."),
+    counter("gen_ai_client_token_usage_total", "Tokens as providers report them, by model and type."),
+    seconds(
+        "gen_ai_client_operation_duration_seconds",
+        "From a request to its last byte, by model and error type.",
+    ),
+    seconds(
+        "gen_ai_client_operation_time_to_first_chunk_seconds",
+        "From a request to its first token, by model.",
+    ),
     seconds("tidegate_commit_seconds", "From a completion handed in to its commit visible."),
     seconds("tidegate_http_seconds", "From a request's body read to its answer, by route."),
     gauge("tidegate_reviews_open", Unit::Count, "Review items that wait for a person."),
@@ -160,7 +179,9 @@ mod tests {
         let names: BTreeSet<_> = METRICS.iter().map(|m| m.name).collect();
         assert_eq!(names.len(), METRICS.len(), "a metric is described twice");
         for metric in METRICS {
-            assert!(metric.name.starts_with("tidegate_"), "{}", metric.name);
+            // OpenTelemetry's names for what it has names for.
+            let ours = ["tidegate_", "gen_ai_client_"].iter().any(|p| metric.name.starts_with(p));
+            assert!(ours, "{}", metric.name);
             assert!(metric.what.ends_with('.'), "{}", metric.name);
             assert_eq!(metric.shape == Shape::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert_eq!(metric.unit == Unit::Seconds, metric.name.ends_with("_seconds"), "{}", metric.name);

@@ -1,7 +1,7 @@
 //! Finds key, tenant, fingerprint and deadline of a task in its payload and headers.
 
 use super::print_of_bytes;
-use crate::dedupe;
+use crate::fingerprint;
 use crate::outcome::Reason;
 use crate::settings::Kind;
 use crate::task::{Fingerprint, Headers, ScopedKey, Timestamp};
@@ -43,7 +43,7 @@ pub fn identify(kind: &Kind, value: &Bytes, headers: &Headers) -> Result<Identit
     };
     let key = key_of(kind, &payload, value, headers)?;
     let scope = ScopedKey::new(tenant, &kind.name, &key);
-    let print = dedupe::fingerprint(&kind.identity, value).unwrap_or_else(|| print_of_bytes(value));
+    let print = fingerprint::fingerprint(&kind.identity, value).unwrap_or_else(|| print_of_bytes(value));
     let problem = |reason, detail| Problem { reason, detail, scope: Some((scope.clone(), print.clone())) };
     accept(kind, &payload).map_err(|detail| problem(Reason::InputRefused, detail))?;
     let deadline = match headers.text("deadline") {
@@ -98,7 +98,7 @@ fn key_of(kind: &Kind, payload: &Value, value: &Bytes, headers: &Headers) -> Res
 /// The hash of the payload's RFC 8785 form: the same task however it was serialised.
 pub(super) fn content_key(value: &Bytes) -> String {
     let digest =
-        dedupe::digest(&crate::task::PrintRule::Whole, value).unwrap_or(*blake3::hash(value).as_bytes());
+        fingerprint::digest(&crate::task::PrintRule::Whole, value).unwrap_or(*blake3::hash(value).as_bytes());
     blake3::Hash::from_bytes(digest).to_hex()[..32].to_owned()
 }
 

@@ -5,9 +5,9 @@
 //! or closed, they know only from the marks that reached the ledger.
 
 use super::entry::{Entry, Fence, Nonce, Phase, SlotState};
-use super::print;
 use super::slots::{self, SlotName};
 use crate::engine::Lease;
+use crate::fingerprint;
 use crate::outcome::OutcomeKind;
 use crate::task::{Position, Timestamp, Token};
 use bytes::Bytes;
@@ -168,7 +168,7 @@ fn differs(e: &Entry, token: &Token) -> bool {
         return e.print.digest != token.print.digest;
     }
     // A payload to which the entry's rule does not apply was not admitted under it.
-    print::digest(&e.print.rule, &token.payload) != Some(e.print.digest)
+    fingerprint::digest(&e.print.rule, &token.payload) != Some(e.print.digest)
 }
 
 fn fresh(ask: &Ask) -> Entry {

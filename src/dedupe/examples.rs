@@ -2,9 +2,9 @@
 
 use super::admission::{Admission, Ask, admit};
 use super::entry::{Entry, Fence, Instance, Nonce, SlotState};
-use super::print;
 use super::slots::{Holder, Observer, Slot, SlotKind, SlotName, Started, start};
 use crate::engine::Lease;
+use crate::fingerprint;
 use crate::task::{Origin, Partition, Position, PrintRule, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use std::sync::LazyLock;
@@ -33,7 +33,7 @@ pub(super) fn token(offset: u64, payload: &'static str) -> Token {
         generation: 0,
         origin: Origin { position: place(offset), stamp: Timestamp(5) },
         hop: 0,
-        print: print::fingerprint(&PrintRule::Whole, payload.as_bytes()).unwrap(),
+        print: fingerprint::fingerprint(&PrintRule::Whole, payload.as_bytes()).unwrap(),
         proof: None,
         payload: Bytes::from_static(payload.as_bytes()),
     }
@@ -90,7 +90,7 @@ impl Observer for Sees {
     }
 }
 
-pub(super) const GO: Started = Started::Go { repeat: false, deaths: 0 };
+pub(super) const GO: Started = Started::Go { repeat: false, times: 0, deaths: 0 };
 
 /// `theirs` starts the slot.
 pub(super) fn started_by(entry: &mut Option<Entry>, by: &Holder, slot: &Slot) {

@@ -9,7 +9,6 @@ mod entry;
 #[cfg(test)]
 mod examples;
 mod marks;
-mod print;
 mod slots;
 mod stored;
 
@@ -19,7 +18,6 @@ pub use entry::{
     window_over,
 };
 pub use marks::{close, moved};
-pub use print::{digest, fingerprint};
 pub use slots::{
     Bar, Holder, Observer, Slot, SlotKind, SlotName, Standing, Started, bar, release, start, store,
 };

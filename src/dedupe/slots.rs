@@ -48,9 +48,11 @@ pub struct Slot {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Started {
-    /// Make it, before the deadline. `repeat`: an earlier grant may have been used (counted).
+    /// Make it, before the deadline. `repeat`: an earlier grant may have been used; `times`: how often
+    /// that was so, this time included.
     Go {
         repeat: bool,
+        times: u32,
         deaths: u32,
     },
     Done(Bytes),
@@ -101,20 +103,24 @@ pub fn start(
     let mine = |doubt| SlotState::Started { instance: by.instance, nonce: by.nonce, until, doubt };
     let Some(found) = e.slots.get_mut(&slot.name) else {
         e.slots.insert(slot.name.clone(), SlotEntry { state: mine(false), times: 0, deaths: 0 });
-        return Started::Go { repeat: false, deaths: 0 };
+        return Started::Go { repeat: false, times: 0, deaths: 0 };
     };
     match &found.state {
         SlotState::Stored { value } => Started::Done(value.clone()),
         SlotState::Barred => Started::Barred,
         SlotState::Free => {
             found.state = mine(false);
-            Started::Go { repeat: false, deaths: found.deaths }
+            Started::Go { repeat: false, times: found.times, deaths: found.deaths }
         }
         // A lost reply. What was in doubt stays so.
         SlotState::Started { nonce, doubt, .. } if *nonce == by.nonce => {
             let doubt = *doubt;
             found.state = mine(doubt);
-            if doubt { Started::Unknown } else { Started::Go { repeat: false, deaths: found.deaths } }
+            if doubt {
+                Started::Unknown
+            } else {
+                Started::Go { repeat: false, times: found.times, deaths: found.deaths }
+            }
         }
         SlotState::Started { instance, until: theirs, .. } => {
             let (instance, theirs) = (*instance, *theirs);
@@ -140,7 +146,7 @@ fn take_over(found: &mut SlotEntry, kind: SlotKind, mine: SlotState, died: bool)
     match kind {
         SlotKind::Call => {
             found.times += 1;
-            Started::Go { repeat: true, deaths: found.deaths }
+            Started::Go { repeat: true, times: found.times, deaths: found.deaths }
         }
         SlotKind::Effect => Started::Unknown,
     }

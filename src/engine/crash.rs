@@ -1,52 +1,60 @@
 //! Named places between two durable steps, where a test may end the process.
 //!
 //! `TIDEGATE_CRASH_AT=name` aborts the process the first time it comes past that place,
-//! `name:n` the n-th time. Unset, a crash point costs one load.
+//! `name:n` the n-th time. Costs one comparison where no test asks for it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The environment variable: `name`, or `name:n` for the n-th time.
+const VARIABLE: &str = "TIDEGATE_CRASH_AT";
+
 /// Every place, so that a test can go through them all.
-pub const CRASH_POINTS: &[&str] = &[
-    "frame-before-write",
-    "frame-half-written",
-    "frame-before-sync",
-    "frame-after-sync",
-    "frame-merged",
-    "replies-half-sent",
-    "segment-created",
-    "segment-dir-synced",
-    "checkpoint-before-commit",
-    "checkpoint-after-commit",
-    "retention-before-unlink",
-    "retention-after-unlink",
+pub const POINTS: &[&str] = &[
+    "frame.before-write",
+    "frame.half-written",
+    "frame.before-sync",
+    "frame.after-sync",
+    "frame.merged",
+    "frame.half-answered",
+    "segment.created",
+    "segment.named",
+    "checkpoint.before-commit",
+    "checkpoint.after-commit",
+    "retention.before-unlink",
+    "retention.after-unlink",
     "infer.started",
     "infer.received",
     "infer.stored",
 ];
 
-struct Armed {
+struct Wanted {
     name: String,
     left: AtomicU64,
 }
 
-/// Aborts here if the environment asks for it.
-pub fn crash_point(name: &'static str) {
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-    let Some(armed) = ARMED.get_or_init(armed) else { return };
-    if armed.name == name && armed.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+/// Dies here, without any clean-up, if the environment says so.
+pub fn crash_point(name: &str) {
+    if let Some(wanted) = wanted().filter(|w| w.name == name)
+        && wanted.left.fetch_sub(1, Ordering::SeqCst) == 1
+    {
+        eprintln!("crash point {name}");
         // No unwinding, no destructors: as near to a power cut as a process gets by itself.
         std::process::abort();
     }
 }
 
 /// Whether this place is the one asked for: for steps that are only worth splitting then.
-pub fn is_armed(name: &str) -> bool {
-    std::env::var("TIDEGATE_CRASH_AT").is_ok_and(|at| at.split(':').next() == Some(name))
+pub fn is_wanted(name: &str) -> bool {
+    wanted().is_some_and(|w| w.name == name)
 }
 
-fn armed() -> Option<Armed> {
-    let text = std::env::var("TIDEGATE_CRASH_AT").ok()?;
-    let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-    Some(Armed { name: name.to_owned(), left: AtomicU64::new(count.parse().unwrap_or(1)) })
+fn wanted() -> Option<&'static Wanted> {
+    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
+    let read = || {
+        let text = std::env::var(VARIABLE).ok()?;
+        let (name, n) = text.rsplit_once(':').unwrap_or((&text, "1"));
+        Some(Wanted { name: name.to_owned(), left: AtomicU64::new(n.parse().unwrap_or(1)) })
+    };
+    WANTED.get_or_init(read).as_ref()
 }

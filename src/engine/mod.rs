@@ -8,7 +8,9 @@ pub mod crash;
 pub mod embedded;
 pub mod follow;
 
-use crate::dedupe::{Admission, Claim, ClaimView, Nonce, Slot, Standing, Started};
+use crate::dedupe::{Admission, ClaimView, Nonce};
+/// What the port says in the words of `dedupe`: stages that ask the journal take them from here.
+pub use crate::dedupe::{Claim, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use futures::future::BoxFuture;

@@ -30,7 +30,7 @@ impl Spent {
 }
 
 /// Kept back of the time left: publishing (250 ms) and the review handoff (500 ms).
-const RESERVE: Duration = Duration::from_millis(750);
+pub(super) const RESERVE: Duration = Duration::from_millis(750);
 
 impl Allowance {
     /// How long one more try may take.

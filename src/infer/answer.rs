@@ -26,7 +26,8 @@ pub struct Answer {
     /// Every try for this slot, the failed ones too, in order.
     pub tries: Vec<TryNote>,
     pub received_at: Timestamp,
-    /// How often this slot was granted again although an earlier request may have been answered.
+    /// How often this slot was granted again although an earlier request may have been answered, by
+    /// every delivery so far.
     #[serde(default)]
     pub repeats: u32,
     /// The ledger was away when it arrived: not stored yet, as far as its holder knows.

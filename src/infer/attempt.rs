@@ -2,11 +2,12 @@
 //!
 //! Since nobody sees a part of an answer, a failure in the middle costs nothing but time.
 
-use super::failure::{self, Class, Failure};
+use super::failure::{Class, Failure};
 use super::model::{Api, Model};
 use super::prompt::Request;
-use super::sse::Decoder;
-use super::{anthropic, openai};
+use super::sse::{Decoder, Event};
+use super::{anthropic, openai, sorting};
+use crate::engine::crash::crash_point;
 use crate::task::Timestamp;
 use futures::StreamExt as _;
 use secrecy::ExposeSecret as _;
@@ -14,12 +15,18 @@ use std::time::{Duration, Instant};
 
 /// An error reply is read up to here.
 const ERROR_BODY_MAX: usize = 64 * 1024;
+/// And for so long: the status alone says enough.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(2);
+/// After the finish signal only the usage and the end sentinel are missing; neither is waited for longer.
+const AFTER_FINISH: Duration = Duration::from_secs(1);
 
 /// What a stream has said so far.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) text: String,
     pub(super) refusal: String,
+    /// Something was thought aloud: not part of the answer, but no silence either.
+    pub(super) thought: bool,
     pub(super) finish: Option<String>,
     pub(super) model: String,
     pub(super) input_tokens: u64,
@@ -43,85 +50,104 @@ pub(super) async fn attempt(
     slot: &str,
     limits: Limits,
 ) -> Result<Stream, Failure> {
-    let whole = stream(client, model, request, slot, limits.answer_max);
-    match tokio::time::timeout(limits.total, whole).await {
+    let mut so_far = Stream::default();
+    let whole = exchange(client, model, request, slot, limits.answer_max, &mut so_far);
+    let ended = match tokio::time::timeout(limits.total, whole).await {
         Ok(ended) => ended,
-        Err(_) => Err(Failure::new(Class::Timeout, format!("no whole answer within {:?}", limits.total))),
+        Err(_) if so_far.finish.is_some() => Ok(()),
+        Err(_) => Err(Failure {
+            ours: limits.total < model.timeouts.total,
+            ..Failure::new(Class::Timeout, format!("no whole answer within {:?}", limits.total))
+        }),
+    };
+    match ended.and_then(|()| judge(model.api, &so_far)) {
+        Ok(()) => Ok(so_far),
+        Err(f) => Err(Failure {
+            first_token_ms: so_far.first_token_ms,
+            tokens: (so_far.input_tokens, so_far.output_tokens),
+            partial: (!so_far.text.is_empty()).then_some(so_far.text),
+            ..f
+        }),
     }
 }
 
-async fn stream(
+/// Sends the request and takes in the reply. `Ok`: the stream has ended, well or not: see `judge`.
+async fn exchange(
     client: &reqwest::Client,
     model: &Model,
     request: &Request,
     slot: &str,
     answer_max: usize,
-) -> Result<Stream, Failure> {
+    so_far: &mut Stream,
+) -> Result<(), Failure> {
     let began = Instant::now();
-    let silence =
-        || Failure::new(Class::Timeout, format!("no first token within {:?}", model.timeouts.first_token));
+    let first = model.timeouts.first_token;
+    let silence = || Failure::new(Class::Timeout, format!("no first token within {first:?}"));
     let sent = builder(client, model, request, slot).send();
-    let reply = tokio::time::timeout(model.timeouts.first_token, sent).await.map_err(|_| silence())?;
+    let reply = tokio::time::timeout(first, sent).await.map_err(|_| silence())?;
     let reply = reply.map_err(|e| transport(&e))?;
+    crash_point("infer.sent");
     if !reply.status().is_success() {
-        return Err(refused(reply).await);
+        return Err(refused(model.api, reply).await);
     }
     let mut pieces = reply.bytes_stream();
-    let (mut decoder, mut so_far) = (Decoder::default(), Stream::default());
+    let mut decoder = Decoder::default();
     loop {
-        let waiting_for_first = so_far.first_token_ms.is_none();
-        let patience = if waiting_for_first {
-            model.timeouts.first_token.saturating_sub(began.elapsed())
-        } else {
-            model.timeouts.idle
+        let patience = match so_far {
+            Stream { finish: Some(_), .. } => AFTER_FINISH,
+            Stream { first_token_ms: Some(_), .. } => model.timeouts.idle,
+            // Pings do not count: what is always ready would never be seen to time out.
+            _ => first.checked_sub(began.elapsed()).ok_or_else(silence)?,
         };
         let piece = match tokio::time::timeout(patience, pieces.next()).await {
-            Err(_) if waiting_for_first => return Err(silence()),
+            // With the finish signal the answer is whole, however the connection goes on.
+            Ok(None) => return Ok(()),
+            Err(_) | Ok(Some(Err(_))) if so_far.finish.is_some() => return Ok(()),
+            Err(_) if so_far.first_token_ms.is_none() => return Err(silence()),
             Err(_) => {
-                return Err(cut(so_far, Class::Timeout, format!("silent for {:?}", model.timeouts.idle)));
+                let idle = model.timeouts.idle;
+                return Err(Failure::new(Class::Timeout, format!("silent for {idle:?} in the middle")));
             }
-            Ok(None) => break,
-            Ok(Some(Err(e))) => return Err(cut(so_far, Class::Malformed, format!("the stream broke: {e}"))),
+            Ok(Some(Err(e))) => {
+                return Err(Failure::new(Class::Malformed, format!("the stream broke: {}", cause(&e))));
+            }
             Ok(Some(Ok(piece))) => piece,
         };
         let events = decoder.push(&piece).map_err(|e| Failure::new(Class::Malformed, e.to_string()))?;
-        for event in events {
-            let ended = match model.api {
-                Api::OpenAi => openai::take(&event, &mut so_far),
-                Api::Anthropic => anthropic::take(&event, &mut so_far),
-            };
-            let ended = ended.map_err(|f| Failure { first_token_ms: so_far.first_token_ms, ..f })?;
-            if so_far.first_token_ms.is_none() && !(so_far.text.is_empty() && so_far.refusal.is_empty()) {
-                so_far.first_token_ms = Some(millis(began.elapsed()));
-            }
-            if so_far.text.len() > answer_max {
-                return Err(cut(so_far, Class::Malformed, format!("longer than {answer_max} bytes")));
-            }
-            if ended {
-                return judge(model.api, so_far);
+        for event in &events {
+            if take(model.api, event, so_far, answer_max, began)? {
+                return Ok(());
             }
         }
     }
-    // A missing end sentinel is fine as long as the finish signal has come.
-    judge(model.api, so_far)
 }
 
-fn judge(api: Api, so_far: Stream) -> Result<Stream, Failure> {
-    let judged = match api {
-        Api::OpenAi => openai::judge(&so_far),
-        Api::Anthropic => anthropic::judge(&so_far),
+/// Takes one event. `true`: nothing more is to come.
+fn take(
+    api: Api,
+    event: &Event,
+    so_far: &mut Stream,
+    answer_max: usize,
+    began: Instant,
+) -> Result<bool, Failure> {
+    let ended = match api {
+        Api::OpenAi => openai::take(event, so_far)?,
+        Api::Anthropic => anthropic::take(event, so_far)?,
     };
-    match judged {
-        Ok(()) => Ok(so_far),
-        Err(f) => Err(Failure { partial: Some(so_far.text), first_token_ms: so_far.first_token_ms, ..f }),
+    let spoke = so_far.thought || !so_far.text.is_empty() || !so_far.refusal.is_empty();
+    if so_far.first_token_ms.is_none() && spoke {
+        so_far.first_token_ms = Some(millis(began.elapsed()));
     }
+    if so_far.text.len() + so_far.refusal.len() > answer_max {
+        return Err(Failure::new(Class::Malformed, format!("longer than {answer_max} bytes")));
+    }
+    Ok(ended)
 }
 
-fn cut(so_far: Stream, class: Class, detail: String) -> Failure {
-    Failure {
-        partial: Some(so_far.text),
-        first_token_ms: so_far.first_token_ms,
-        ..Failure::new(class, detail)
+fn judge(api: Api, stream: &Stream) -> Result<(), Failure> {
+    match api {
+        Api::OpenAi => openai::judge(stream),
+        Api::Anthropic => anthropic::judge(stream),
     }
 }
 
@@ -148,31 +174,211 @@ fn builder(
     model.headers.iter().fold(builder, |b, (name, value)| b.header(name, value.expose_secret()))
 }
 
-async fn refused(reply: reqwest::Response) -> Failure {
+async fn refused(api: Api, reply: reqwest::Response) -> Failure {
     let status = reply.status().as_u16();
     let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok());
-    let hint = failure::hint(header("retry-after-ms"), header("retry-after"), Timestamp::now().0);
+    let hint = sorting::hint(header("retry-after-ms"), header("retry-after"), Timestamp::now().0);
+    let final_word = header("x-should-retry") == Some("false");
     let mut body = Vec::new();
     let mut pieces = reply.bytes_stream();
-    while let Some(Ok(piece)) = pieces.next().await {
-        body.extend_from_slice(&piece[..piece.len().min(ERROR_BODY_MAX - body.len())]);
-        if body.len() >= ERROR_BODY_MAX {
-            break;
+    let read = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            body.extend_from_slice(&piece[..piece.len().min(ERROR_BODY_MAX - body.len())]);
+            if body.len() >= ERROR_BODY_MAX {
+                break;
+            }
         }
-    }
-    failure::of_reply(status, &String::from_utf8_lossy(&body), hint)
+    };
+    // What was read by then is sorted.
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
+    Failure { final_word, ..sorting::reply(api, status, &String::from_utf8_lossy(&body), hint) }
 }
 
 fn transport(e: &reqwest::Error) -> Failure {
-    let class = if e.is_timeout() { Class::Timeout } else { Class::Transient };
-    // The source says what happened (refused, reset, DNS); the outer text repeats the URL.
+    let class = if e.is_builder() {
+        // A header or address that cannot be sent: written in the configuration.
+        Class::Misconfigured
+    } else if e.is_timeout() {
+        Class::Timeout
+    } else {
+        Class::Transient
+    };
+    Failure::new(class, cause(e))
+}
+
+/// The innermost source says what happened (refused, reset, DNS); the outer text repeats the URL.
+fn cause(e: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = e;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Failure::new(class, cause.to_string())
+    cause.to_string()
 }
 
 pub(super) fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infer::tests::{Reply, Served, model, says, serve};
+
+    async fn ask(reply: Reply, api: Api) -> Result<Stream, Failure> {
+        let served: Served = serve(vec![reply]).await;
+        let model = model("m", &served.url, api);
+        let client = reqwest::Client::builder().build().unwrap();
+        let limits = Limits { total: Duration::from_secs(2), answer_max: 10_000 };
+        attempt(&client, &model, &Request::new("hello".to_owned(), None), "slot", limits).await
+    }
+
+    fn data(json: &str) -> Vec<u8> {
+        format!("data: {json}\n\n").into_bytes()
+    }
+
+    const BEGINS: &str = r#"{"choices":[{"delta":{"content":"{\"a\":"}}]}"#;
+
+    #[tokio::test]
+    async fn a_whole_stream_is_an_answer_with_its_usage() {
+        let stream = ask(says("grün 🌱"), Api::OpenAi).await.unwrap();
+        assert_eq!((stream.text.as_str(), stream.model.as_str()), ("grün 🌱", "m-1"));
+        assert_eq!((stream.input_tokens, stream.output_tokens), (7, 3));
+        assert!(stream.first_token_ms.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_into_single_bytes_says_the_same() {
+        let Reply::Pieces(whole) = says("grün 🌱") else { unreachable!() };
+        let bytes = whole.concat().into_iter().map(|b| vec![b]).collect();
+        assert_eq!(ask(Reply::Pieces(bytes), Api::OpenAi).await.unwrap().text, "grün 🌱");
+    }
+
+    #[tokio::test]
+    async fn a_finish_signal_is_enough_and_without_one_there_is_no_answer() {
+        let finish = data(r#"{"choices":[{"delta":{"content":"1}"},"finish_reason":"stop"}]}"#);
+        let stream = ask(Reply::Pieces(vec![data(BEGINS), finish]), Api::OpenAi).await.unwrap();
+        assert_eq!(stream.text, r#"{"a":1}"#, "a missing end sentinel is fine");
+        let cut = ask(Reply::Pieces(vec![data(BEGINS)]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(cut.class, Class::Malformed);
+        assert_eq!(cut.partial.as_deref(), Some(r#"{"a":"#));
+        let done = ask(Reply::Pieces(vec![data(BEGINS), data("[DONE]")]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(done.class, Class::Malformed, "an end without a finish signal is a cut");
+    }
+
+    #[tokio::test]
+    async fn silence_before_and_in_the_middle_of_an_answer_is_a_timeout() {
+        let never = ask(Reply::ThenSilence(vec![]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((never.class, never.first_token_ms), (Class::Timeout, None));
+        let midway = ask(Reply::ThenSilence(vec![data(BEGINS)]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(midway.class, Class::Timeout);
+        assert!(midway.first_token_ms.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_and_bytes_that_are_no_text_are_bounded() {
+        let long =
+            vec![data(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(9_000))); 3];
+        assert_eq!(ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
+        let broken = vec![b"data: \xff\xfe\n\n".to_vec()];
+        assert_eq!(ask(Reply::Pieces(broken), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
+        let not_json = vec![data("{oops")];
+        assert_eq!(ask(Reply::Pieces(not_json), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
+    }
+
+    #[tokio::test]
+    async fn refusals_and_cut_answers_are_told_apart() {
+        let refusal = data(r#"{"choices":[{"delta":{"refusal":"I cannot"},"finish_reason":"stop"}]}"#);
+        let f = ask(Reply::Pieces(vec![refusal]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.detail.as_str()), (Class::Refusal, "I cannot"));
+        let cut = data(r#"{"choices":[{"delta":{"content":"{"},"finish_reason":"length"}]}"#);
+        assert_eq!(ask(Reply::Pieces(vec![cut]), Api::OpenAi).await.unwrap_err().class, Class::Cut);
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_brings_its_hint_along() {
+        let reply = Reply::Status(429, r#"{"error":{"message":"slow down"}}"#, vec![("retry-after", "7")]);
+        let f = ask(reply, Api::OpenAi).await.unwrap_err();
+        assert_eq!(
+            (f.class, f.hint, f.status),
+            (Class::RateLimited, Some(Duration::from_secs(7)), Some(429))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_transient() {
+        let model = model("m", "http://127.0.0.1:9/v1", Api::OpenAi);
+        let client = reqwest::Client::builder().build().unwrap();
+        let limits = Limits { total: Duration::from_secs(2), answer_max: 10_000 };
+        let f = attempt(&client, &model, &Request::new(String::new(), None), "s", limits).await.unwrap_err();
+        assert_eq!(f.class, Class::Transient);
+    }
+
+    #[tokio::test]
+    async fn the_other_dialect_is_understood_as_well() {
+        let events = concat!(
+            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"c-1\",\"usage\":{\"input_tokens\":11}}}\n\n",
+            "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"{}\"}}\n\n",
+            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":5}}\n\n",
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+        );
+        let whole = ask(Reply::Pieces(vec![events.as_bytes().to_vec()]), Api::Anthropic).await.unwrap();
+        assert_eq!((whole.text.as_str(), whole.model.as_str(), whole.output_tokens), ("{}", "c-1", 5));
+        let overloaded = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
+        let f = ask(Reply::Pieces(vec![overloaded.as_bytes().to_vec()]), Api::Anthropic).await.unwrap_err();
+        assert_eq!(f.class, Class::Overloaded, "an error inside a stream that began well");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_hangs_after_the_finish_signal_costs_a_second_and_not_the_answer() {
+        let finish = data(r#"{"choices":[{"delta":{"content":"1}"},"finish_reason":"stop"}]}"#);
+        let hangs = ask(Reply::ThenSilence(vec![data(BEGINS), finish]), Api::OpenAi).await.unwrap();
+        assert_eq!(hangs.text, r#"{"a":1}"#);
+    }
+
+    #[tokio::test]
+    async fn pings_are_no_first_token_and_drops_without_end_are_bounded_by_the_total() {
+        let ms = Duration::from_millis;
+        let pings = Reply::Drip(vec![], ms(5), b": ping\n\n".to_vec());
+        let f = ask(pings, Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.first_token_ms), (Class::Timeout, None));
+        assert!(f.detail.contains("no first token"), "{}", f.detail);
+        let drops = Reply::Drip(vec![], ms(50), data(r#"{"choices":[{"delta":{"content":"x"}}]}"#));
+        let f = ask(drops, Api::OpenAi).await.unwrap_err();
+        assert!(f.class == Class::Timeout && f.first_token_ms.is_some(), "{f:?}");
+        assert!(!f.ours, "the limit was the model's own");
+    }
+
+    #[tokio::test]
+    async fn a_model_that_thinks_aloud_is_not_silent() {
+        let thought = data(r#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#);
+        let end = data(r#"{"choices":[{"delta":{"content":"{}"},"finish_reason":"stop"}]}"#);
+        let thinks = Reply::Drip(vec![thought], Duration::from_millis(250), end);
+        assert_eq!(ask(thinks, Api::OpenAi).await.unwrap().text, "{}");
+    }
+
+    #[tokio::test]
+    async fn what_a_cut_answer_cost_is_kept() {
+        let cut = data(r#"{"choices":[{"delta":{"content":"{"},"finish_reason":"length"}]}"#);
+        let usage = data(r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#);
+        let f = ask(Reply::Pieces(vec![cut, usage]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.tokens, f.partial.as_deref()), (Class::Cut, (7, 3), Some("{")));
+    }
+
+    #[tokio::test]
+    async fn a_last_word_is_heard_and_a_long_error_page_is_bounded() {
+        let reply = Reply::Status(500, "<html>", vec![("x-should-retry", "false")]);
+        let f = ask(reply, Api::OpenAi).await.unwrap_err();
+        assert!(f.final_word && f.class == Class::Transient);
+        let page: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+        let f = ask(Reply::Status(502, page, vec![]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.detail.len()), (Class::Transient, 300));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_in_the_middle_of_a_character_is_malformed() {
+        let torn = b"data: {\"choices\":[{\"delta\":{\"content\":\"gr\xc3".to_vec();
+        let f = ask(Reply::Pieces(vec![torn]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(f.class, Class::Malformed);
+    }
 }

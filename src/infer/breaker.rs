@@ -5,6 +5,11 @@
 //! The ratio needs a window of calls; a model that sees few calls, or has just begun to fail, trips by
 //! a run of hard failures instead. The run counts only while the window is thin or nothing succeeds:
 //! at 20 % errors and 100 calls a second a bare run of five comes every 39 s and would flap.
+//!
+//! ## Why generations
+//! A call takes seconds; what it says of the model may be of a time before the trip, or before the
+//! probe that is out now. Only results of the present generation change the state. A wait that a
+//! provider asks for is obeyed whoever hears of it, and only ever lengthens the one that runs.
 
 use super::failure::Weight;
 use std::collections::VecDeque;
@@ -26,14 +31,19 @@ const FLAT_OPENINGS: u32 = 8;
 const OPEN_MAX: Duration = Duration::from_secs(120);
 /// A probe that has not come back by then is lost, and does not hold the breaker half-open for ever.
 const PROBE_MAX: Duration = Duration::from_secs(60);
+/// While a probe is out the others look again after this long: it may be answered any moment.
+const PROBE_LOOK: Duration = Duration::from_secs(1);
 /// Successes that close it again; one where the model sees less than a call per second.
 const SUCCESSES: u32 = 3;
-/// How often a blocked model is probed.
+/// How often a blocked model is probed, unless its provider names a time.
 const BLOCKED_PROBE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, PartialEq, Debug)]
 enum State {
-    Closed,
+    /// `paused`: the provider is well, and wants to be left alone until then.
+    Closed {
+        paused: Option<Instant>,
+    },
     Open {
         until: Instant,
     },
@@ -66,13 +76,16 @@ pub(super) enum Permit {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Moved {
     pub(super) to: &'static str,
+    /// One of a few words, for metrics.
+    pub(super) reason: &'static str,
+    /// For people.
     pub(super) why: String,
 }
 
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: State,
-    /// Rises with every change of state; results of an older one are ignored.
+    /// Rises with every change of state and every probe; results of an older one are ignored.
     generation: u64,
     since: Instant,
     calls: VecDeque<(Instant, bool)>,
@@ -85,7 +98,7 @@ pub(super) struct Breaker {
 impl Breaker {
     pub(super) fn new(now: Instant) -> Self {
         Breaker {
-            state: State::Closed,
+            state: State::Closed { paused: None },
             generation: 0,
             since: now,
             calls: VecDeque::new(),
@@ -97,31 +110,35 @@ impl Breaker {
     }
 
     /// Asks to make a call at `now`.
+    #[must_use]
     pub(super) fn permit(&mut self, now: Instant) -> Permit {
-        let wait = self.refused_until(now);
-        if let Some(until) = wait {
+        if let Some(until) = self.refused_until(now) {
             return Permit::Refused { until };
         }
+        let out = Some(now + PROBE_MAX);
         match &mut self.state {
-            State::Closed => Permit::Call { generation: self.generation },
+            State::Closed { .. } => return Permit::Call { generation: self.generation },
             State::HalfOpen { probe, .. } => {
-                *probe = Some(now + PROBE_MAX);
-                Permit::Probe { generation: self.generation }
+                *probe = out;
+                // An earlier probe that expired is not this one: its late result means nothing.
+                self.generation += 1;
             }
             State::Open { .. } | State::Blocked { .. } => {
-                self.change(State::HalfOpen { successes: 0, probe: Some(now + PROBE_MAX) }, now);
-                Permit::Probe { generation: self.generation }
+                self.change(State::HalfOpen { successes: 0, probe: out }, now);
             }
         }
+        Permit::Probe { generation: self.generation }
     }
 
     /// When a call could be permitted, if not now.
     pub(super) fn refused_until(&self, now: Instant) -> Option<Instant> {
         let until = match &self.state {
-            State::Closed | State::HalfOpen { probe: None, .. } => return None,
-            State::Open { until }
-            | State::Blocked { until, .. }
-            | State::HalfOpen { probe: Some(until), .. } => *until,
+            State::Closed { paused } => (*paused)?,
+            State::Open { until } | State::Blocked { until, .. } => *until,
+            State::HalfOpen { probe, .. } => {
+                let expires = (*probe)?;
+                if now >= expires { expires } else { expires.min(now + PROBE_LOOK) }
+            }
         };
         (now < until).then_some(until)
     }
@@ -143,8 +160,8 @@ impl Breaker {
         self.openings = 0;
         self.calls.clear();
         self.failed = 0;
-        self.change(State::Closed, now);
-        Some(Moved { to: "closed", why: "the probe was answered".to_owned() })
+        self.change(State::Closed { paused: None }, now);
+        Some(Moved { to: "closed", reason: "probe-answered", why: "the probe was answered".to_owned() })
     }
 
     /// `hint`: when the provider wants to be asked again. `draw`: 0 ≤ draw < 1, for ±20 %.
@@ -156,6 +173,9 @@ impl Breaker {
         draw: f64,
         now: Instant,
     ) -> Option<Moved> {
+        if let Some(hint) = hint {
+            self.lengthen(now + hint);
+        }
         if generation != self.generation {
             return None;
         }
@@ -163,17 +183,17 @@ impl Breaker {
             *probe = None;
             // Any throttle fails a probe, counted or not.
             return (weight != Weight::Ignored || hint.is_some())
-                .then(|| self.open("the probe failed".to_owned(), hint, draw, now));
+                .then(|| self.open("probe-failed", "the probe failed".to_owned(), hint, draw, now));
         }
-        if weight == Weight::Ignored || self.state != State::Closed {
+        if weight == Weight::Ignored || !matches!(self.state, State::Closed { .. }) {
             return None;
         }
         self.count(now, true);
         if weight == Weight::Hard {
             self.run += 1;
         }
-        let why = self.tripped(now)?;
-        Some(self.open(why, hint, draw, now))
+        let (reason, why) = self.tripped(now)?;
+        Some(self.open(reason, why, hint, draw, now))
     }
 
     /// The call was not made, or its end says nothing of the model: neither success nor failure.
@@ -185,42 +205,77 @@ impl Breaker {
         }
     }
 
-    /// A configuration or account fault. `until`: when the provider says it ends, if it does.
-    pub(super) fn block(&mut self, why: &str, hint: Option<Duration>, now: Instant) -> Moved {
+    /// A configuration or account fault. `hint`: when the provider says it ends, if it does.
+    pub(super) fn block(
+        &mut self,
+        generation: u64,
+        reason: &'static str,
+        why: &str,
+        hint: Option<Duration>,
+        now: Instant,
+    ) -> Option<Moved> {
+        if generation != self.generation {
+            return None;
+        }
         let until = now + hint.unwrap_or(BLOCKED_PROBE).max(Duration::from_secs(1));
         self.change(State::Blocked { until, why: why.to_owned() }, now);
-        Moved { to: "blocked", why: why.to_owned() }
+        Some(Moved { to: "blocked", reason, why: why.to_owned() })
     }
 
-    /// `closed`, `open`, `half-open` or `blocked`, since when, and why if blocked.
-    pub(super) fn view(&self) -> (&'static str, Instant, Option<&str>) {
+    /// `closed`, `open`, `half-open` or `blocked`, since when, and why if the state knows.
+    pub(super) fn view(&self, now: Instant) -> (&'static str, Instant, Option<&str>) {
         match &self.state {
-            State::Closed => ("closed", self.since, None),
+            State::Closed { paused: Some(until) } if now < *until => {
+                ("closed", self.since, Some("its provider asked to wait"))
+            }
+            State::Closed { .. } => ("closed", self.since, None),
             State::Open { .. } => ("open", self.since, None),
             State::HalfOpen { .. } => ("half-open", self.since, None),
             State::Blocked { why, .. } => ("blocked", self.since, Some(why)),
         }
     }
 
-    fn tripped(&self, now: Instant) -> Option<String> {
+    /// The provider wants to be left alone until then. Never shortens what runs.
+    fn lengthen(&mut self, to: Instant) {
+        match &mut self.state {
+            State::Closed { paused } => *paused = (*paused).max(Some(to)),
+            State::Open { until } => *until = (*until).max(to),
+            // The probe out now finds out; a block has its own time.
+            State::HalfOpen { .. } | State::Blocked { .. } => {}
+        }
+    }
+
+    fn tripped(&self, now: Instant) -> Option<(&'static str, String)> {
         let calls = self.calls.len();
         let silent = self.last_success.is_none_or(|at| now.duration_since(at) >= NO_SUCCESS);
         if self.run >= RUN_MAX && (calls < CALLS_MIN || silent) {
-            return Some(format!("{} failures in a row", self.run));
+            return Some(("run", format!("{} failures in a row", self.run)));
         }
         #[expect(clippy::cast_precision_loss, reason = "at most CALLS_MAX")]
         let ratio = self.failed as f64 / calls.max(1) as f64;
-        (calls >= CALLS_MIN && ratio >= RATIO_MAX).then(|| format!("{} of {calls} calls failed", self.failed))
+        let why = || ("ratio", format!("{} of {calls} calls failed", self.failed));
+        (calls >= CALLS_MIN && ratio >= RATIO_MAX).then(why)
     }
 
-    fn open(&mut self, why: String, hint: Option<Duration>, draw: f64, now: Instant) -> Moved {
+    fn open(
+        &mut self,
+        reason: &'static str,
+        why: String,
+        hint: Option<Duration>,
+        draw: f64,
+        now: Instant,
+    ) -> Moved {
         self.openings += 1;
         let doublings = self.openings.saturating_sub(FLAT_OPENINGS).min(8);
         let length =
             (OPEN * (1 << doublings)).min(OPEN_MAX).mul_f64(0.8 + 0.4 * draw).max(hint.unwrap_or_default());
+        let paused = match self.state {
+            State::Closed { paused } => paused,
+            _ => None,
+        };
         self.run = 0;
-        self.change(State::Open { until: now + length }, now);
-        Moved { to: "open", why }
+        self.change(State::Open { until: (now + length).max(paused.unwrap_or(now)) }, now);
+        Moved { to: "open", reason, why }
     }
 
     fn change(&mut self, to: State, now: Instant) {
@@ -277,14 +332,35 @@ mod tests {
     }
 
     #[test]
-    fn only_one_probe_is_out_at_a_time_and_a_lost_one_does_not_jam_it() {
+    fn half_open_admits_exactly_one_of_a_thousand_callers() {
+        let now = Instant::now();
+        let b = std::sync::Mutex::new(opened(now));
+        let ask = || {
+            (0..100).filter(|_| matches!(b.lock().unwrap().permit(now + S(11)), Permit::Probe { .. })).count()
+        };
+        let probes: usize = std::thread::scope(|s| {
+            let callers: Vec<_> = (0..10).map(|_| s.spawn(ask)).collect();
+            callers.into_iter().map(|c| c.join().unwrap()).sum()
+        });
+        assert_eq!(probes, 1);
+    }
+
+    #[test]
+    fn a_lost_probe_does_not_hold_the_breaker_half_open_for_ever() {
         let now = Instant::now();
         let mut b = opened(now);
-        assert!(matches!(b.permit(now + S(10)), Permit::Probe { .. }));
-        for _ in 0..1_000 {
-            assert!(matches!(b.permit(now + S(11)), Permit::Refused { .. }));
-        }
-        assert!(matches!(b.permit(now + S(70)), Permit::Probe { .. }), "the lost probe has expired");
+        let lost = generation(b.permit(now + S(10)));
+        assert_eq!(
+            b.permit(now + S(11)),
+            Permit::Refused { until: now + S(12) },
+            "it may come back any moment"
+        );
+        assert_eq!(b.permit(now + Duration::from_millis(69_900)), Permit::Refused { until: now + S(70) });
+        let second = generation(b.permit(now + S(70)));
+        assert_eq!(b.failed(lost, Weight::Hard, None, 0.5, now + S(71)), None, "of an older generation");
+        b.returned(lost);
+        assert!(matches!(b.permit(now + S(71)), Permit::Refused { .. }), "the second probe is still out");
+        assert_eq!(b.succeeded(second, now + S(72)).map(|m| m.to), Some("closed"));
     }
 
     #[test]
@@ -305,7 +381,9 @@ mod tests {
             fail(&mut b, now);
         }
         assert_eq!(b.succeeded(early, now + S(1)), None);
-        assert_eq!(b.view().0, "open");
+        assert_eq!(b.view(now + S(1)).0, "open");
+        assert_eq!(b.block(early, "unauthorized", "key", None, now + S(1)), None);
+        assert_eq!(b.view(now + S(1)).0, "open");
     }
 
     #[test]
@@ -313,10 +391,31 @@ mod tests {
         let now = Instant::now();
         let mut b = opened(now);
         let g = generation(b.permit(now + S(10)));
-        assert_eq!(b.failed(g, Weight::Hard, None, 0.5, now + S(10)).map(|m| m.to), Some("open"));
+        assert_eq!(b.failed(g, Weight::Hard, None, 0.5, now + S(10)).map(|m| m.reason), Some("probe-failed"));
         let g = generation(b.permit(now + S(20)));
         assert_eq!(b.succeeded(g, now + S(20)).map(|m| m.to), Some("closed"));
         assert!(matches!(b.permit(now + S(20)), Permit::Call { .. }));
+    }
+
+    #[test]
+    fn a_busy_model_needs_three_answered_probes() {
+        let now = Instant::now();
+        let mut b = Breaker::new(now);
+        let early: Vec<u64> = (0..100).map(|_| generation(b.permit(now))).collect();
+        for g in &early[..60] {
+            b.succeeded(*g, now);
+        }
+        for _ in 0..61 {
+            fail(&mut b, now);
+            if b.view(now).0 == "open" {
+                break;
+            }
+        }
+        for (n, wanted) in [(1, "half-open"), (2, "half-open"), (3, "closed")] {
+            let g = generation(b.permit(now + S(12)));
+            b.succeeded(g, now + S(12));
+            assert_eq!(b.view(now + S(12)).0, wanted, "after {n}");
+        }
     }
 
     #[test]
@@ -326,6 +425,35 @@ mod tests {
         let g = generation(b.permit(now + S(10)));
         b.failed(g, Weight::Soft, Some(S(90)), 0.0, now + S(10));
         assert_eq!(b.permit(now + S(99)), Permit::Refused { until: now + S(100) });
+    }
+
+    #[test]
+    fn a_late_hint_lengthens_an_opening_and_never_shortens_it() {
+        let now = Instant::now();
+        let mut b = Breaker::new(now);
+        let late = generation(b.permit(now));
+        for _ in 0..5 {
+            fail(&mut b, now);
+        }
+        assert_eq!(b.failed(late, Weight::Soft, Some(S(30)), 0.5, now), None);
+        assert_eq!(b.permit(now + S(29)), Permit::Refused { until: now + S(30) });
+        assert_eq!(b.failed(late, Weight::Soft, Some(S(1)), 0.5, now + S(2)), None);
+        assert_eq!(b.permit(now + S(29)), Permit::Refused { until: now + S(30) }, "the longer wait stays");
+    }
+
+    #[test]
+    fn a_rate_limit_with_a_hint_pauses_everybody_and_is_no_failure() {
+        let now = Instant::now();
+        let mut b = Breaker::new(now);
+        for _ in 0..50 {
+            let g = b.generation;
+            assert_eq!(b.failed(g, Weight::Ignored, Some(S(7)), 0.5, now), None);
+        }
+        let g = b.generation;
+        b.failed(g, Weight::Ignored, Some(S(2)), 0.5, now + S(1));
+        assert_eq!(b.permit(now + S(6)), Permit::Refused { until: now + S(7) }, "never shortened");
+        assert_eq!(b.view(now + S(6)).0, "closed");
+        assert_eq!(b.permit(now + S(7)), Permit::Call { generation: g });
     }
 
     #[test]
@@ -341,7 +469,17 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(moved.map(|m| m.to), Some("open"));
+        assert_eq!(moved.map(|m| (m.to, m.reason)), Some(("open", "ratio")));
+    }
+
+    #[test]
+    fn throttles_alone_do_not_make_a_run() {
+        let now = Instant::now();
+        let mut b = Breaker::new(now);
+        for _ in 0..CALLS_MIN - 1 {
+            let g = generation(b.permit(now));
+            assert_eq!(b.failed(g, Weight::Soft, None, 0.5, now), None);
+        }
     }
 
     #[test]
@@ -374,10 +512,13 @@ mod tests {
     }
 
     #[test]
-    fn p7_a_blocked_model_is_probed_every_five_minutes() {
+    fn p7_a_blocked_model_is_probed_every_five_minutes_and_told_of_once() {
         let now = Instant::now();
         let mut b = Breaker::new(now);
-        b.block("model not found", None, now);
+        let together: Vec<u64> = (0..50).map(|_| generation(b.permit(now))).collect();
+        let told =
+            together.iter().filter_map(|g| b.block(*g, "misconfigured", "no such model", None, now)).count();
+        assert_eq!(told, 1, "fifty calls in flight hear of the same fault");
         assert_eq!(b.permit(now + S(299)), Permit::Refused { until: now + S(300) });
         assert!(matches!(b.permit(now + S(300)), Permit::Probe { .. }));
     }

@@ -1,21 +1,23 @@
-//! One slot: permit, journal, try, classify, decide, store. The loop acts; `decide` says what next.
+//! One slot: permit, journal, try, classify, decide, store. This file acts; `decide` says what next.
 //!
 //! A slot that is stored is never asked for again. Before each try the journal is asked anew, so a
-//! request that could not be sent before its deadline is not sent.
+//! request that could not be sent before its deadline is not sent. What was sent is waited for, also
+//! when the caller leaves meanwhile: an answer that was bought is stored, for whoever comes next.
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, RESERVE};
 use super::answer::{Answer, TryNote, Usage};
 use super::attempt::{Limits, Stream, attempt, millis};
-use super::failure::{Again, Class, Failure};
+use super::decide::{self, Next, Nobody, Progress};
+use super::failure::{Class, Failure};
 use super::model::Model;
 use super::models::{Guard, Models, Running};
+use super::observe;
 use super::prompt::Request;
-use super::retry;
-use crate::dedupe::{Claim, Slot, Standing, Started};
-use crate::engine::Journal;
 use crate::engine::crash::crash_point;
+use crate::engine::{Claim, Journal, Slot, Standing, Started};
 use crate::outcome::Reason;
 use crate::task::Timestamp;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -26,11 +28,17 @@ const DEATHS_SUSPECT: u32 = 2;
 const DEATHS_MAX: u32 = 5;
 /// How long an absent ledger is left alone before it is asked again.
 const AWAY: Duration = Duration::from_millis(100);
+/// Who leaves gives back what was not sent, and waits no longer for the ledger than this.
+const LEAVING: Duration = Duration::from_secs(1);
+/// A stored answer this program cannot read is a newer one's: that one will take the task up.
+const UNREADABLE: Duration = Duration::from_secs(30);
 
 pub struct Call<'a> {
     pub journal: &'a Arc<dyn Journal>,
     pub claim: &'a Claim,
     pub slot: &'a Slot,
+    /// What admission found in the slot: then nobody is asked, and the ledger is spared too.
+    pub stored: Option<&'a Bytes>,
     /// First preferred, the rest fallbacks.
     pub lineup: &'a [Arc<Model>],
     pub request: &'a Request,
@@ -68,179 +76,161 @@ pub enum Called {
     Cancelled,
 }
 
-/// What to do after a failed try. Pure: see `decide`.
-#[derive(Clone, PartialEq, Debug)]
-enum Next {
-    Wait(Duration),
-    FallBack,
-    /// A refusal is not routed round.
-    Person(Reason),
-    Dead(Reason),
+/// How one round of the loop went.
+enum Step {
+    Ended(Called),
+    Again,
+    /// Nothing is held meanwhile.
+    Pause(Duration),
+    /// Two processes have died of it: it goes on once nothing else runs here.
+    GoAlone,
 }
 
-/// Where the loop stands.
-struct Progress {
-    tries: Vec<TryNote>,
-    /// Failed tries of each model of the line-up.
-    failed: Vec<u32>,
-    /// Models that are not asked again for this slot, and the failure that says why.
-    out: Vec<Option<Failure>>,
-    /// The soonest that a model which is out for now may be asked.
-    earliest: Option<Duration>,
-    repeats: u32,
-    waited: Duration,
-    granted: bool,
+/// Who may be asked now.
+enum Pick {
+    Ask(Turn),
+    Nobody(Option<Duration>),
+}
+
+/// A model's turn, with the right to make one call.
+struct Turn {
+    /// In the line-up.
+    i: usize,
+    running: Arc<Running>,
+    guard: Guard,
 }
 
 impl Models {
+    /// Asks the line-up until there is an answer, or until it is clear that there is none now.
+    ///
+    /// Waits out a ledger that is away. Every ending but an answer has given back what was started.
     pub async fn call(&self, mut call: Call<'_>) -> Called {
-        let n = call.lineup.len();
-        let mut at = Progress {
-            tries: vec![],
-            failed: vec![0; n],
-            out: vec![None; n],
-            earliest: None,
-            repeats: 0,
-            waited: Duration::ZERO,
-            granted: false,
-        };
+        let mut at = Progress::new(call.lineup.len());
+        if let Some(value) = call.stored {
+            return stored(value, &mut at);
+        }
         let ended = self.rounds(&mut call, &mut at).await;
-        // A request that was sent and not answered (cancelled in the middle) stays started.
-        let unsent = !matches!(ended, Called::Answer(_) | Called::Cancelled);
-        if at.granted && unsent {
-            self.give_back(&call).await;
+        if at.granted && !matches!(ended, Called::Answer(_)) {
+            give_back(&call).await;
         }
         ended
     }
 
     async fn rounds(&self, call: &mut Call<'_>, at: &mut Progress) -> Called {
+        let mut alone = None;
         loop {
             if call.cancel.is_cancelled() {
-                return self.leave(call, at).await;
+                return Called::Cancelled;
             }
-            if call.deadline.is_some_and(|d| d <= Timestamp::now()) {
-                return dead(at, Reason::DeadlinePassed, "no answer before the deadline".to_owned());
-            }
-            let Some((i, running, guard)) = self.pick(call, at) else { return exhausted(call, at) };
-            let most = remaining(call, running.model.timeouts.total);
-            let total = match call.allowance.next_try(most) {
-                Ok(total) => total,
-                Err(spent) => return dead(at, Reason::AllowanceSpent, spent.as_str().to_owned()),
-            };
-            let started = self.start(call, total).await;
-            match started {
-                Some(Started::Go { repeat, deaths }) => {
-                    at.granted = true;
-                    at.repeats += u32::from(repeat);
-                    count_repeat(repeat, &running);
-                    if deaths >= DEATHS_MAX {
-                        return dead(at, Reason::CrashesWorker, format!("{deaths} processes died of it"));
-                    }
-                    if let Some(ended) = self.one_try(call, at, i, &running, guard, total, deaths).await {
-                        return ended;
+            match self.round(call, at, alone.is_some()).await {
+                Step::Ended(called) => return called,
+                Step::Again => {}
+                Step::Pause(wait) => pause(wait, call.cancel).await,
+                Step::GoAlone => {
+                    alone = tokio::select! {
+                        guard = self.alone.write() => Some(guard),
+                        () = call.cancel.cancelled() => None,
                     }
                 }
-                Some(Started::Done(value)) => match Answer::decode(&value) {
-                    Some(answer) => return Called::Answer(Box::new(answer)),
-                    None => {
-                        return dead(
-                            at,
-                            Reason::TokenInvalid,
-                            "a stored answer cannot be read by this version".to_owned(),
-                        );
-                    }
-                },
-                Some(Started::Barred) => return Called::Barred,
-                Some(Started::Busy(wait)) => pause(wait, call.cancel).await,
-                Some(Started::Stale | Started::Unknown) => return Called::Stale,
-                None => return Called::Cancelled,
             }
         }
     }
 
-    /// Sends one request. `Some`: the slot has its end.
-    #[expect(clippy::too_many_arguments, reason = "one try needs all of it, and it has one caller")]
-    async fn one_try(
-        &self,
-        call: &mut Call<'_>,
-        at: &mut Progress,
-        i: usize,
-        running: &Arc<Running>,
-        guard: Guard,
-        total: Duration,
-        deaths: u32,
-    ) -> Option<Called> {
+    async fn round(&self, call: &mut Call<'_>, at: &mut Progress, alone: bool) -> Step {
+        // Held until the answer is stored: who runs alone waits for it, and keeps others out.
+        let _together = match alone {
+            true => None,
+            false => tokio::select! {
+                guard = self.alone.read() => Some(guard),
+                () = call.cancel.cancelled() => return Step::Ended(Called::Cancelled),
+            },
+        };
+        let left = time_left(call);
+        if left.is_zero() {
+            return Step::Ended(dead(at, Reason::DeadlinePassed, "no answer before the deadline".to_owned()));
+        }
+        let turn = match self.pick(call, at) {
+            Pick::Ask(turn) => turn,
+            Pick::Nobody(soonest) => return nobody_serves(call, at, left, soonest),
+        };
+        let total = match call.allowance.next_try(left.min(turn.running.model.timeouts.total)) {
+            Ok(total) => total,
+            Err(spent) => return Step::Ended(dead(at, Reason::AllowanceSpent, spent.as_str().to_owned())),
+        };
+        // The ledger counts from when it hears of it, so we count from before we said it.
+        let asked = Instant::now();
+        let Ok(started) = call.journal.start(call.claim, call.slot, total).await else {
+            return Step::Pause(AWAY);
+        };
+        let (repeat, times, deaths) = match started {
+            Started::Go { repeat, times, deaths } => (repeat, times, deaths),
+            Started::Done(value) => return Step::Ended(stored(&value, at)),
+            Started::Barred => return Step::Ended(Called::Barred),
+            Started::Busy(wait) => return Step::Pause(wait),
+            // Only effects are in doubt; for a call it can only be somebody else's slot.
+            Started::Stale | Started::Unknown => return Step::Ended(Called::Stale),
+        };
+        at.granted = true;
+        at.repeats = times;
+        if repeat {
+            observe::repeated(&turn.running.model.name);
+        }
+        if deaths >= DEATHS_MAX {
+            return Step::Ended(dead(at, Reason::CrashesWorker, format!("{deaths} processes died of it")));
+        }
+        if deaths >= DEATHS_SUSPECT && !alone {
+            return Step::GoAlone;
+        }
+        match total.saturating_sub(asked.elapsed()) {
+            // Not sent before its deadline: not sent.
+            Duration::ZERO => Step::Again,
+            total => self.one_try(call, at, turn, total).await,
+        }
+    }
+
+    /// Sends one request, and waits for its end whatever happens meanwhile.
+    async fn one_try(&self, call: &mut Call<'_>, at: &mut Progress, turn: Turn, total: Duration) -> Step {
+        let Turn { i, running, guard } = turn;
         crash_point("infer.started");
-        let granted = Instant::now();
-        let alone = async {
-            if deaths >= DEATHS_SUSPECT {
-                (None, Some(self.alone.write().await))
-            } else {
-                (Some(self.alone.read().await), None)
-            }
-        };
-        let _held = tokio::select! {
-            held = alone => held,
-            () = call.cancel.cancelled() => return Some(self.leave(call, at).await),
-        };
-        // A request that was not sent before its deadline is not sent: the journal is asked again.
-        let total = total.saturating_sub(granted.elapsed());
-        if total.is_zero() {
-            return None;
+        if i > 0 && at.failed[i] == 0 {
+            running.fell_back_here();
         }
         let (began, began_at) = (Instant::now(), Timestamp::now());
         let slot = slot_id(call.claim, call.slot);
         let limits = Limits { total, answer_max: self.answer_max };
-        let ended = tokio::select! {
-            ended = attempt(&running.client, &running.model, call.request, &slot, limits) => ended,
-            // Sent, perhaps: the slot stays started, and whoever comes next counts a repeat.
-            () = call.cancel.cancelled() => return Some(Called::Cancelled),
-        };
+        // Boxed: a request under way is large, and most of a task's life is spent elsewhere.
+        let ended = Box::pin(attempt(&running.client, &running.model, call.request, &slot, limits)).await;
         crash_point("infer.received");
         let took = began.elapsed();
-        let mut note = TryNote {
-            model: running.model.name.to_string(),
-            at: began_at,
-            ms: millis(took),
-            first_token_ms: None,
-            class: "ok".to_owned(),
-            status: None,
-            detail: String::new(),
-            wait_ms: millis(std::mem::take(&mut at.waited)),
-        };
-        observe(running, &ended, took);
+        observe::ended(&running.model, &ended, took);
+        at.tries.push(note(&running.model, &ended, began_at, took, std::mem::take(&mut at.waited)));
         match ended {
             Ok(stream) => {
-                note.first_token_ms = stream.first_token_ms;
-                at.tries.push(note);
                 let probe = guard.probe;
                 guard.answered(stream.first_token_ms);
-                let answer = whole(running, i, probe, stream, at);
-                call.allowance.spend(took, answer.usage.cost);
-                Some(self.store(call, answer).await)
+                let cost = running.model.cost(stream.input_tokens, stream.output_tokens);
+                call.allowance.spend(took, cost);
+                let answer = whole(&running, i, probe, stream, at);
+                Step::Ended(self.store(call, answer, at).await)
             }
             Err(failure) => {
-                note.first_token_ms = failure.first_token_ms;
-                failure.class.as_str().clone_into(&mut note.class);
-                (note.status, note.detail) = (failure.status, failure.detail.clone());
-                at.tries.push(note);
-                call.allowance.spend(took, None);
+                let cost = running.model.cost(failure.tokens.0, failure.tokens.1);
+                call.allowance.spend(took, cost);
+                at.spent(failure.tokens, cost);
                 guard.failed(&failure);
-                self.after(call, at, i, failure).await
+                after(call, at, i, &running, failure)
             }
         }
     }
 
     /// First wins: what the ledger answers is the answer, whoever bought it.
-    async fn store(&self, call: &Call<'_>, mut answer: Answer) -> Called {
-        let stored = call.journal.store(call.claim, call.slot, answer.encode()).await;
+    async fn store(&self, call: &Call<'_>, mut answer: Answer, at: &mut Progress) -> Called {
+        let stored_as = call.journal.store(call.claim, call.slot, answer.encode()).await;
         crash_point("infer.stored");
-        match stored {
-            Ok((winner, Standing::Stands)) => match Answer::decode(&winner) {
-                Some(winner) => Called::Answer(Box::new(winner)),
-                None => Called::Answer(Box::new(answer)),
-            },
+        match stored_as {
+            Ok((winner, Standing::Stands)) => stored(&winner, at),
             Ok((_, Standing::Stale)) => Called::Stale,
+            // The engine holds it, and stores it first thing on return.
             Err(_) => {
                 answer.held = true;
                 Called::Answer(Box::new(answer))
@@ -248,137 +238,134 @@ impl Models {
         }
     }
 
-    async fn after(&self, call: &Call<'_>, at: &mut Progress, i: usize, failure: Failure) -> Option<Called> {
-        at.failed[i] += 1;
-        let next = decide(&failure, at.failed[i], rand::random());
-        tracing::debug!(model = %call.lineup[i].name, class = failure.class.as_str(), ?next, "try failed");
-        match next {
-            Next::Wait(wait) => {
-                metrics::counter!("tidegate_retries_total", "model" => call.lineup[i].name.to_string(), "class" => failure.class.as_str()).increment(1);
-                at.waited = wait;
-                pause(wait, call.cancel).await;
-                None
-            }
-            Next::FallBack => {
-                if let Some(hint) = failure.hint.filter(|_| failure.class == Class::RateLimited) {
-                    at.earliest = Some(at.earliest.map_or(hint, |e| e.min(hint)));
-                }
-                metrics::counter!("tidegate_fallbacks_total", "from" => call.lineup[i].name.to_string(), "class" => failure.class.as_str()).increment(1);
-                at.out[i] = Some(failure);
-                None
-            }
-            Next::Person(reason) => {
-                let tries = std::mem::take(&mut at.tries);
-                Some(Called::Person { reason, detail: failure.detail, partial: failure.partial, tries })
-            }
-            Next::Dead(reason) => Some(dead(at, reason, failure.detail)),
-        }
-    }
-
     /// The first model of the line-up that may be asked now.
-    fn pick(&self, call: &Call<'_>, at: &mut Progress) -> Option<(usize, Arc<Running>, Guard)> {
+    fn pick(&self, call: &Call<'_>, at: &mut Progress) -> Pick {
+        let mut soonest: Option<Duration> = None;
         if at.tries.len() >= call.allowance.tries as usize {
-            return None;
+            return Pick::Nobody(None);
         }
         for (i, model) in call.lineup.iter().enumerate() {
             let Some(running) = self.of(model).filter(|_| at.out[i].is_none()) else { continue };
             if !model.fits(call.request.bytes()) {
-                at.out[i] = Some(Failure::new(Class::ContextTooLong, "larger than the model's window"));
+                at.leave(i, Failure::new(Class::ContextTooLong, "larger than the model's window"));
                 continue;
             }
             match running.permit() {
-                Ok(guard) => {
-                    if i > 0 {
-                        running.fell_back_here();
-                    }
-                    return Some((i, running.clone(), guard));
-                }
-                Err(wait) => at.earliest = Some(at.earliest.map_or(wait, |e| e.min(wait))),
+                Ok(guard) => return Pick::Ask(Turn { i, running: running.clone(), guard }),
+                Err(wait) => soonest = Some(soonest.map_or(wait, |s| s.min(wait))),
             }
         }
-        None
-    }
-
-    /// Asks the journal until it answers. `None`: cancelled.
-    async fn start(&self, call: &Call<'_>, total: Duration) -> Option<Started> {
-        while !call.cancel.is_cancelled() {
-            match call.journal.start(call.claim, call.slot, total).await {
-                Ok(started) => return Some(started),
-                Err(_) => pause(AWAY, call.cancel).await,
-            }
-        }
-        None
-    }
-
-    /// Cancelled with nothing under way: what was started and not sent is free again.
-    async fn leave(&self, call: &Call<'_>, at: &Progress) -> Called {
-        if at.granted {
-            let given_back = call.journal.release(call.claim.nonce, &call.claim.token.key);
-            // The process may be on its way out: one attempt, bounded.
-            let _ = tokio::time::timeout(Duration::from_secs(1), given_back).await;
-        }
-        Called::Cancelled
-    }
-
-    /// No answer, and every request of this delivery has ended: the slot is free for whoever comes next.
-    async fn give_back(&self, call: &Call<'_>) {
-        while call.journal.release(call.claim.nonce, &call.claim.token.key).await.is_err() {
-            if call.cancel.is_cancelled() {
-                return;
-            }
-            pause(AWAY, call.cancel).await;
-        }
+        Pick::Nobody(soonest)
     }
 }
 
-/// `failed`: tries of this model for this slot, this one included. `draw`: 0 ≤ draw < 1.
-fn decide(failure: &Failure, failed: u32, draw: f64) -> Next {
-    let again = match failure.class.again() {
-        Again::No => false,
-        Again::Once => failed < 2,
-        Again::Yes => failed < retry::TRIES_PER_MODEL,
-    };
-    match failure.class {
-        Class::BadRequest => return Next::Dead(Reason::PayloadRefused),
-        Class::Refusal => return Next::Person(Reason::ModelRefused),
-        _ => {}
+/// Acts on what is decided about a failed try.
+fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failure: Failure) -> Step {
+    at.failed[i] += 1;
+    let left = time_left(call).min(call.allowance.time.saturating_sub(RESERVE));
+    let next = decide::after(&failure, at.failed[i], left, rand::random());
+    let model = &running.model.name;
+    tracing::debug!(%model, class = failure.class.as_str(), ?next, "try failed");
+    match next {
+        Next::Wait(wait) => {
+            running.retried(failure.class);
+            at.waited += wait;
+            Step::Pause(wait)
+        }
+        Next::FallBack => {
+            if at.out.iter().filter(|f| f.is_none()).count() > 1 {
+                observe::fell_back(model, failure.class);
+            }
+            at.leave(i, failure);
+            Step::Again
+        }
+        Next::Person(reason) => {
+            let (tries, detail, partial) = (std::mem::take(&mut at.tries), failure.detail, failure.partial);
+            Step::Ended(Called::Person { reason, detail, partial, tries })
+        }
+        Next::Dead(reason) => Step::Ended(dead(at, reason, failure.detail)),
     }
-    let wait = retry::wait(failure.class, failed, failure.hint, draw);
-    if again && wait <= retry::WAIT_IN_PLACE_MAX { Next::Wait(wait) } else { Next::FallBack }
 }
 
-/// Nobody of the line-up can be asked now: what that means for the task.
-fn exhausted(call: &Call<'_>, at: &mut Progress) -> Called {
-    let tries = std::mem::take(&mut at.tries);
-    let of = |class: Class| at.out.iter().flatten().find(|f| f.class == class);
-    if !at.out.is_empty()
-        && at.out.iter().all(|f| f.as_ref().is_some_and(|f| f.class == Class::ContextTooLong))
-    {
-        let detail = "no model of the line-up has a window that fits".to_owned();
-        return Called::Dead { reason: Reason::ContextTooLong, detail, tries };
-    }
-    let everybody_answered = at.out.iter().all(Option::is_some);
-    if let Some(f) = of(Class::Cut).filter(|_| everybody_answered) {
-        let (detail, partial) = (f.detail.clone(), f.partial.clone());
-        return Called::Person { reason: Reason::AnswerCut, detail, partial, tries };
-    }
-    let why = match at.out.iter().flatten().last() {
-        Some(f) => format!("no model can serve; last: {}: {}", f.class.as_str(), f.detail),
-        None => "no model can serve".to_owned(),
+/// Acts on what it means that nobody can be asked now.
+fn nobody_serves(call: &Call<'_>, at: &mut Progress, left: Duration, soonest: Option<Duration>) -> Step {
+    let decided = decide::nobody(at, soonest, left, call.claim.token.hop);
+    let tries = match decided {
+        Nobody::Wait(_) => vec![],
+        _ => std::mem::take(&mut at.tries),
     };
-    let wait = retry::park(at.earliest.unwrap_or_default(), call.claim.token.hop);
-    Called::Park { wait, why, tries }
+    Step::Ended(match decided {
+        Nobody::Wait(wait) => {
+            at.stood += wait;
+            at.waited += wait;
+            return Step::Pause(wait);
+        }
+        Nobody::Park { wait, why } => Called::Park { wait, why, tries },
+        Nobody::Dead { reason, detail } => Called::Dead { reason, detail, tries },
+        Nobody::Person { reason, detail, partial } => Called::Person { reason, detail, partial, tries },
+    })
+}
+
+/// Nothing is under way any more: what was started is free for whoever comes next.
+async fn give_back(call: &Call<'_>) {
+    let release = || call.journal.release(call.claim.nonce, &call.claim.token.key);
+    while !call.cancel.is_cancelled() {
+        if release().await.is_ok() {
+            return;
+        }
+        pause(AWAY, call.cancel).await;
+    }
+    // The process may be on its way out. What stays started is asked for again, and counted.
+    let _ = tokio::time::timeout(LEAVING, release()).await;
+}
+
+/// Reads what the slot holds.
+fn stored(value: &[u8], at: &mut Progress) -> Called {
+    match Answer::decode(value) {
+        Some(answer) => Called::Answer(Box::new(answer)),
+        None => {
+            tracing::error!(
+                "a stored answer is of another version; the task waits for a program that can read it"
+            );
+            let why = "its answer was stored by a version that this one cannot read".to_owned();
+            Called::Park { wait: UNREADABLE, why, tries: std::mem::take(&mut at.tries) }
+        }
+    }
 }
 
 fn dead(at: &mut Progress, reason: Reason, detail: String) -> Called {
     Called::Dead { reason, detail, tries: std::mem::take(&mut at.tries) }
 }
 
+fn note(
+    model: &Model,
+    ended: &Result<Stream, Failure>,
+    at: Timestamp,
+    took: Duration,
+    waited: Duration,
+) -> TryNote {
+    let failure = ended.as_ref().err();
+    TryNote {
+        model: model.name.to_string(),
+        at,
+        ms: millis(took),
+        first_token_ms: ended.as_ref().map_or_else(|f| f.first_token_ms, |s| s.first_token_ms),
+        class: failure.map_or("ok", |f| f.class.as_str()).to_owned(),
+        status: failure.and_then(|f| f.status),
+        detail: failure.map(|f| f.detail.clone()).unwrap_or_default(),
+        wait_ms: millis(waited),
+    }
+}
+
 fn whole(running: &Running, position: usize, probe: bool, stream: Stream, at: &mut Progress) -> Answer {
     let model = &running.model;
-    let mut usage =
-        Usage { input_tokens: stream.input_tokens, output_tokens: stream.output_tokens, cost: None };
-    usage.cost = model.cost(&usage);
+    let cost = model.cost(stream.input_tokens, stream.output_tokens);
+    let usage = Usage {
+        input_tokens: stream.input_tokens + at.tokens.0,
+        output_tokens: stream.output_tokens + at.tokens.1,
+        // One unknown price makes the sum unknown, never smaller.
+        cost: at.cost.zip(cost).map(|(before, now)| before + now),
+    };
     Answer {
         model: if stream.model.is_empty() { model.model.clone() } else { stream.model },
         model_name: model.name.to_string(),
@@ -392,9 +379,9 @@ fn whole(running: &Running, position: usize, probe: bool, stream: Stream, at: &m
     }
 }
 
-/// No longer than the deadline leaves.
-fn remaining(call: &Call<'_>, total: Duration) -> Duration {
-    call.deadline.map_or(total, |d| total.min(Timestamp::now().until(d)))
+/// Until the deadline, less what publishing takes.
+fn time_left(call: &Call<'_>) -> Duration {
+    call.deadline.map_or(Duration::MAX, |d| Timestamp::now().until(d).saturating_sub(RESERVE))
 }
 
 /// `{first 16 hex digits of the scope's hash}.g{generation}/{slot name}`: says nothing of the task.
@@ -410,62 +397,5 @@ async fn pause(wait: Duration, cancel: &CancellationToken) {
     }
 }
 
-fn count_repeat(repeat: bool, running: &Running) {
-    if repeat {
-        metrics::counter!("tidegate_calls_repeated_total", "model" => running.model.name.to_string())
-            .increment(1);
-    }
-}
-
-fn observe(running: &Running, ended: &Result<Stream, Failure>, took: Duration) {
-    let class = ended.as_ref().map_or_else(|f| f.class.as_str(), |_| "ok");
-    let model = running.model.name.to_string();
-    metrics::histogram!("gen_ai_client_operation_duration_seconds", "model" => model.clone(), "error_type" => class)
-        .record(took.as_secs_f64());
-    if let Ok(Stream { first_token_ms: Some(ms), .. }) = ended {
-        // Milliseconds of one call fit exactly.
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call fit exactly")]
-        metrics::histogram!("gen_ai_client_operation_time_to_first_chunk_seconds", "model" => model)
-            .record(*ms as f64 / 1e3);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn failure(class: Class, hint_s: Option<u64>) -> Failure {
-        Failure { hint: hint_s.map(Duration::from_secs), ..Failure::new(class, "x") }
-    }
-
-    #[test]
-    fn the_same_model_is_tried_three_times_and_then_the_next() {
-        let overloaded = failure(Class::Overloaded, None);
-        assert!(matches!(decide(&overloaded, 1, 0.5), Next::Wait(_)));
-        assert!(matches!(decide(&overloaded, 2, 0.5), Next::Wait(_)));
-        assert_eq!(decide(&overloaded, 3, 0.5), Next::FallBack);
-        assert_eq!(decide(&failure(Class::Malformed, None), 2, 0.5), Next::FallBack, "malformed: once");
-    }
-
-    #[test]
-    fn p7_a_fault_that_is_not_the_tasks_never_kills_it() {
-        for class in
-            [Class::Misconfigured, Class::Unauthorized, Class::SpendCap, Class::Timeout, Class::RateLimited]
-        {
-            assert!(!matches!(decide(&failure(class, Some(60)), 1, 0.5), Next::Dead(_)), "{class:?}");
-        }
-        assert_eq!(decide(&failure(Class::BadRequest, None), 1, 0.5), Next::Dead(Reason::PayloadRefused));
-    }
-
-    #[test]
-    fn a_long_hint_is_not_waited_out_in_place() {
-        assert_eq!(decide(&failure(Class::RateLimited, Some(2)), 1, 0.0), Next::Wait(Duration::from_secs(2)));
-        assert_eq!(decide(&failure(Class::RateLimited, Some(6)), 1, 0.0), Next::FallBack);
-    }
-
-    #[test]
-    fn a_silent_model_and_a_refusal_are_not_asked_again() {
-        assert_eq!(decide(&failure(Class::Timeout, None), 1, 0.0), Next::FallBack);
-        assert_eq!(decide(&failure(Class::Refusal, None), 1, 0.0), Next::Person(Reason::ModelRefused));
-    }
-}
+mod tests;

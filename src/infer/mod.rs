@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `model`, `provider` | what a model is; what is known of providers without being told |
 //! | `prompt` | renders a question; a payload is data in it, never instructions |
-//! | `failure` | what kind of failure it was, and what that means for retry, breaker and fallback |
+//! | `failure`, `sorting` | what kinds of failure there are and what each means; how a reply is sorted |
 //! | `retry`, `allowance`, `breaker` | pure policy: waits, budgets, when a model may be called |
-//! | `openai`, `anthropic`, `sse` | the two dialects and their streams |
+//! | `openai`, `anthropic`, `sse`, `structured` | the two dialects, their streams, schemas they can be held to |
 //! | `attempt` | one request to one model, under its timeouts |
-//! | `call` | one slot: permit, journal, try, classify, decide, store |
-//! | `models` | the running side: one breaker and one client per model |
+//! | `call`, `decide` | one slot: permit, journal, try, classify, decide, store; what comes next |
+//! | `models` | the running side: one breaker and one client per endpoint |
+//! | `observe` | the metrics |
 //!
 //! An answer counts only with a terminal finish signal. Nothing here reads an answer's content.
 
@@ -19,14 +20,20 @@ mod anthropic;
 mod attempt;
 mod breaker;
 mod call;
+mod decide;
 mod failure;
 mod model;
 mod models;
+mod observe;
 mod openai;
 mod prompt;
 pub mod provider;
 mod retry;
+mod sorting;
 mod sse;
+mod structured;
+#[cfg(test)]
+mod tests;
 
 pub use allowance::Allowance;
 pub use answer::{Answer, TryNote, Usage};

@@ -1,6 +1,5 @@
 //! A model as configured: provider + endpoint + name.
 
-use super::answer::Usage;
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,15 +56,14 @@ pub struct Model {
 }
 
 impl Model {
-    pub(super) fn cost(&self, usage: &Usage) -> Option<f64> {
-        // Token counts are far below 2^53.
+    /// `None` where the price is unknown.
+    pub(super) fn cost(&self, input_tokens: u64, output_tokens: u64) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
-        self.price
-            .map(|p| (usage.input_tokens as f64 * p.input + usage.output_tokens as f64 * p.output) / 1e6)
+        self.price.map(|p| (input_tokens as f64 * p.input + output_tokens as f64 * p.output) / 1e6)
     }
 
     /// A rough count, three bytes a token: errs on the side of too many for English.
     pub(super) fn fits(&self, bytes: usize) -> bool {
-        self.window_tokens.is_none_or(|window| bytes / 3 <= window as usize)
+        self.window_tokens.is_none_or(|window| bytes.div_ceil(3) <= window as usize)
     }
 }

@@ -1,8 +1,9 @@
 //! The running side: one breaker and one HTTP client per model, and what people see of them.
 
 use super::breaker::{Breaker, Moved, Permit};
-use super::failure::{Failure, Weight};
+use super::failure::{Class, Failure};
 use super::model::Model;
+use super::observe;
 use crate::task::Timestamp;
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
@@ -76,6 +77,9 @@ pub struct ModelView {
     pub why: Option<String>,
     pub calls: u64,
     pub failed: u64,
+    /// Tries of the same model for the same slot after a failed one.
+    pub retries: u64,
+    /// Slots it was asked for because another model of the line-up could not serve.
     pub fallbacks_to: u64,
     pub first_token_p50_ms: Option<u64>,
     pub last_error: Option<String>,
@@ -93,6 +97,7 @@ pub(super) struct Running {
 struct Tally {
     calls: u64,
     failed: u64,
+    retries: u64,
     fallbacks_to: u64,
     first_token_ms: VecDeque<u64>,
     last_error: Option<String>,
@@ -103,13 +108,16 @@ impl Models {
     /// `answer_max`: largest answer that is buffered, bytes.
     pub fn new(models: &[Arc<Model>], answer_max: usize) -> Result<Self, SetUpError> {
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        let mut clients = HashMap::new();
         let mut running = HashMap::new();
         for model in models {
-            let client = reqwest::Client::builder()
-                .connect_timeout(model.timeouts.connect)
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .map_err(|e| SetUpError { model: model.name.to_string(), why: e.to_string() })?;
+            // Models of one endpoint share its connections.
+            let endpoint = (model.url.as_str(), model.timeouts.connect);
+            let client = match clients.get(&endpoint) {
+                Some(client) => reqwest::Client::clone(client),
+                None => client(model)?,
+            };
+            clients.insert(endpoint, client.clone());
             let one = Running {
                 model: model.clone(),
                 client,
@@ -137,7 +145,7 @@ impl Models {
             match refused {
                 None => return Availability::Serves { model: model.name.clone(), first: i == 0 },
                 Some(until) if earliest.as_ref().is_none_or(|(e, _)| until < *e) => {
-                    earliest = Some((until, format!("{} is {}", model.name, running.breaker().view().0)));
+                    earliest = Some((until, format!("{} {}", model.name, running.sentence(now))));
                 }
                 Some(_) => {}
             }
@@ -159,6 +167,15 @@ impl Models {
     }
 }
 
+fn client(model: &Model) -> Result<reqwest::Client, SetUpError> {
+    reqwest::Client::builder()
+        .connect_timeout(model.timeouts.connect)
+        // A model's address that redirects is a wrong address; its key goes nowhere else.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|e| SetUpError { model: model.name.to_string(), why: e.to_string() })
+}
+
 impl Running {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,16 +191,18 @@ impl Running {
         let (generation, probe) = match self.breaker().permit(now) {
             Permit::Call { generation } => (generation, false),
             Permit::Probe { generation } => (generation, true),
-            Permit::Refused { until } => return Err(until.saturating_duration_since(now)),
+            Permit::Refused { until } => {
+                observe::not_permitted(&self.model.name);
+                return Err(until.saturating_duration_since(now));
+            }
         };
         Ok(Guard { of: self.clone(), generation, probe, used: false })
     }
 
     fn tell(&self, moved: Option<Moved>) {
-        let Some(Moved { to, why }) = moved else { return };
-        tracing::warn!(model = %self.model.name, to, why, "breaker");
-        metrics::counter!("tidegate_breaker_transitions_total", "model" => self.model.name.to_string(), "to" => to)
-            .increment(1);
+        let Some(Moved { to, reason, why }) = moved else { return };
+        tracing::warn!(model = %self.model.name, to, reason, "breaker");
+        observe::moved(&self.model.name, to, reason);
         self.tally().opened_because = (to != "closed").then(|| why.clone());
         let change = Change { at: Timestamp::now(), model: self.model.name.to_string(), to, why };
         // Nobody listening is fine.
@@ -192,7 +211,7 @@ impl Running {
 
     fn view(&self, now: Instant) -> ModelView {
         let breaker = self.breaker();
-        let (state, since, why) = breaker.view();
+        let (state, since, why) = breaker.view(now);
         let tally = self.tally();
         let mut times: Vec<u64> = tally.first_token_ms.iter().copied().collect();
         times.sort_unstable();
@@ -205,10 +224,26 @@ impl Running {
             why: why.map(str::to_owned).or_else(|| tally.opened_because.clone()),
             calls: tally.calls,
             failed: tally.failed,
+            retries: tally.retries,
             fallbacks_to: tally.fallbacks_to,
             first_token_p50_ms: times.get(times.len() / 2).copied(),
             last_error: tally.last_error.clone(),
         }
+    }
+
+    /// Why it cannot serve, for people: the end of a sentence that begins with its name.
+    fn sentence(&self, now: Instant) -> String {
+        match self.breaker().view(now) {
+            ("blocked", _, Some(why)) => format!("is blocked: {why}"),
+            (_, _, Some(why)) => format!("waits: {why}"),
+            ("half-open", ..) => "is being tried again".to_owned(),
+            _ => "is down".to_owned(),
+        }
+    }
+
+    pub(super) fn retried(&self, class: Class) {
+        self.tally().retries += 1;
+        observe::retried(&self.model.name, class);
     }
 
     pub(super) fn fell_back_here(&self) {
@@ -241,24 +276,22 @@ impl Guard {
 
     pub(super) fn failed(mut self, failure: &Failure) {
         self.used = true;
-        let weight = failure.class.weight(failure.hint.is_some());
         {
             let mut tally = self.of.tally();
             tally.calls += 1;
-            tally.failed += u64::from(weight != Weight::Ignored || failure.class.blocks());
+            tally.failed += u64::from(!failure.class.of_the_task() && !failure.ours);
             tally.last_error = Some(format!("{}: {}", failure.class.as_str(), failure.detail));
         }
         let now = Instant::now();
-        if failure.class.blocks() {
-            let why = format!("{}: {}", failure.class.as_str(), failure.detail);
-            let moved = self.of.breaker().block(&why, failure.hint, now);
-            self.of.tell(Some(moved));
-            return;
-        }
-        let draw: f64 = rand::random();
         let moved = {
             let mut breaker = self.of.breaker();
-            let moved = breaker.failed(self.generation, weight, failure.hint, draw, now);
+            let moved = if failure.class.blocks() {
+                let class = failure.class.as_str();
+                let why = format!("{class}: {}", failure.detail);
+                breaker.block(self.generation, class, &why, failure.hint, now)
+            } else {
+                breaker.failed(self.generation, failure.weight(), failure.hint, rand::random(), now)
+            };
             breaker.returned(self.generation);
             moved
         };

@@ -5,6 +5,7 @@ use super::failure::{Class, Failure};
 use super::model::Model;
 use super::prompt::{Request, Turn};
 use super::sse::Event;
+use super::{sorting, structured};
 use serde_json::{Map, Value, json};
 
 /// The path below the base URL.
@@ -22,31 +23,12 @@ pub(super) fn body(model: &Model, request: &Request) -> Value {
     body.insert("stream".to_owned(), json!(true));
     body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
     if let Some(schema) = &request.schema {
-        let format = json!({ "name": "answer", "strict": strict(schema), "schema": schema });
+        let format = json!({ "name": "answer", "strict": structured::fits(schema), "schema": schema });
         body.insert("response_format".to_owned(), json!({ "type": "json_schema", "json_schema": format }));
     }
     // The operator's words come last: they may override any of the above.
     body.extend(model.params.clone());
     Value::Object(body)
-}
-
-/// Strict decoding wants every object closed and all its properties required.
-fn strict(schema: &Value) -> bool {
-    let object_fits = match schema.get("properties").and_then(Value::as_object) {
-        Some(properties) => {
-            let required: Vec<&str> =
-                schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            schema["additionalProperties"] == json!(false)
-                && properties.keys().all(|name| required.contains(&name.as_str()))
-        }
-        None => true,
-    };
-    let inside_fits = match schema {
-        Value::Object(map) => map.values().all(strict),
-        Value::Array(list) => list.iter().all(strict),
-        _ => true,
-    };
-    object_fits && inside_fits
 }
 
 /// Takes one event of the stream. `Ok(true)`: the terminal signal has come.
@@ -56,8 +38,8 @@ pub(super) fn take(event: &Event, so_far: &mut Stream) -> Result<bool, Failure> 
     }
     let chunk: Value = serde_json::from_str(&event.data)
         .map_err(|e| Failure::new(Class::Malformed, format!("a chunk is not JSON: {e}")))?;
-    if chunk["error"].is_object() {
-        return Err(in_band(&chunk["error"]));
+    if !chunk["error"].is_null() {
+        return Err(sorting::in_stream(&chunk["error"]));
     }
     if let Some(model) = chunk["model"].as_str() {
         model.clone_into(&mut so_far.model);
@@ -68,10 +50,14 @@ pub(super) fn take(event: &Event, so_far: &mut Stream) -> Result<bool, Failure> 
     }
     let choice = &chunk["choices"][0];
     for (name, into) in [("content", &mut so_far.text), ("refusal", &mut so_far.refusal)] {
-        if let Some(text) = choice["delta"][name].as_str() {
+        // The answer ends with its finish signal.
+        if let (Some(text), None) = (choice["delta"][name].as_str(), &so_far.finish) {
             into.push_str(text);
         }
     }
+    // Servers that think aloud do so under one of two names.
+    let thinks = |name: &str| choice["delta"][name].as_str().is_some_and(|t| !t.is_empty());
+    so_far.thought |= thinks("reasoning_content") || thinks("reasoning");
     if let Some(finish) = choice["finish_reason"].as_str() {
         so_far.finish = Some(finish.to_owned());
     }
@@ -91,28 +77,55 @@ pub(super) fn judge(stream: &Stream) -> Result<(), Failure> {
     }
 }
 
-/// An error inside a stream that began well.
-pub(super) fn in_band(error: &Value) -> Failure {
-    let words = format!("{} {} {}", error["type"], error["code"], error["message"]).to_ascii_lowercase();
-    let class = if words.contains("overloaded") {
-        Class::Overloaded
-    } else if words.contains("rate_limit") {
-        Class::RateLimited
-    } else {
-        Class::Malformed
-    };
-    Failure::new(class, error["message"].as_str().unwrap_or("an error inside the stream"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infer::model::Api;
+    use crate::infer::tests::model_with;
+
+    fn body_for(schema: Option<Value>, params: Value) -> Value {
+        let model = model_with("m", "http://x/v1", Api::OpenAi, params);
+        let mut request = Request::new("hello".to_owned(), schema);
+        request.turns = vec![Turn::Assistant("{}".to_owned()), Turn::User("a is missing".to_owned())];
+        body(&model, &request)
+    }
+
+    #[test]
+    fn a_request_carries_the_turns_the_schema_and_the_operators_parameters() {
+        let closed = json!({ "type": "object", "properties": { "a": { "type": "string" } }, "required": ["a"], "additionalProperties": false });
+        let body = body_for(Some(closed.clone()), json!({ "reasoning_effort": "low" }));
+        let roles: Vec<&str> =
+            body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["user", "assistant", "user"]);
+        assert_eq!(
+            (&body["model"], &body["stream"], &body["reasoning_effort"]),
+            (&json!("m"), &json!(true), &json!("low"))
+        );
+        assert_eq!(
+            body["response_format"]["json_schema"],
+            json!({ "name": "answer", "strict": true, "schema": closed })
+        );
+    }
 
     #[test]
     fn strict_decoding_is_asked_for_only_where_the_schema_allows_it() {
-        let closed = json!({ "type": "object", "properties": { "a": { "type": "string" } }, "required": ["a"], "additionalProperties": false });
-        assert!(strict(&closed));
-        let open = json!({ "type": "array", "items": { "type": "object", "properties": { "a": {} }, "required": [] } });
-        assert!(!strict(&open));
+        let open = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+        assert_eq!(body_for(Some(open), json!({}))["response_format"]["json_schema"]["strict"], json!(false));
+        assert!(body_for(None, json!({})).get("response_format").is_none());
+    }
+
+    #[test]
+    fn fields_nobody_has_heard_of_are_tolerated() {
+        let mut so_far = Stream::default();
+        for data in [
+            r#"{"new":1,"choices":[{"delta":{"content":"a","x":{}},"logprobs":null}]}"#,
+            r#"{"choices":[]}"#,
+            "{}",
+            "7",
+        ] {
+            let event = Event { name: String::new(), data: data.to_owned() };
+            assert_eq!(take(&event, &mut so_far).ok(), Some(false));
+        }
+        assert_eq!(so_far.text, "a");
     }
 }

@@ -66,3 +66,18 @@ pub fn window_tokens(name: &str) -> Option<u32> {
 pub fn price(_name: &str) -> Option<Price> {
     None
 }
+
+/// Families of Anthropic's models that can be held to a schema while they decode (`output_config`),
+/// as documented; later releases of a family carry its name. Others are told in words.
+const DECODE_TO_SCHEMA: [&str; 6] = [
+    "claude-haiku-4-5",
+    "claude-sonnet-4-5",
+    "claude-opus-4-5",
+    "claude-sonnet-4-6",
+    "claude-opus-4-6",
+    "claude-sonnet-5",
+];
+
+pub(super) fn decodes_to_schema(model: &str) -> bool {
+    DECODE_TO_SCHEMA.iter().any(|family| model.starts_with(family))
+}

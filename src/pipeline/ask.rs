@@ -13,7 +13,7 @@ pub(super) use question::Question;
 
 use super::Pipeline;
 use crate::consume::Task;
-use crate::dedupe::{Claim, Slot, SlotKind, SlotName};
+use crate::dedupe::{Claim, Slot, SlotKind, SlotName, Slots};
 use crate::infer::{Allowance, Answer, Call, Called, Model, Request, Turn};
 use crate::outcome::Reason;
 use crate::settings::{Ask, Step};
@@ -43,6 +43,8 @@ pub(super) enum Asked {
 pub(super) struct Asking<'a> {
     pub(super) task: &'a Task,
     pub(super) claim: &'a Claim,
+    /// The answers that admission found stored.
+    pub(super) slots: &'a Slots,
     pub(super) step: &'a Step,
     pub(super) ask: &'a Ask,
     pub(super) void: &'a CancellationToken,
@@ -130,6 +132,7 @@ impl Pipeline {
             journal: &self.engine.journal,
             claim: asking.claim,
             slot: &slot,
+            stored: asking.slots.get(&slot.name),
             lineup,
             request,
             allowance: &mut allowance,

@@ -10,7 +10,7 @@ use super::intake::{self, Asked, Entry, Read, Tasks};
 use super::lookup::{Lookup, Stands};
 use super::task_view;
 use crate::consume::{Accepted, intake as accept};
-use crate::dedupe::{self, ClaimView, Phase};
+use crate::dedupe::{ClaimView, Phase};
 use crate::engine::{AppendError, Health};
 use crate::settings::OnConflict;
 use crate::task::{Position, ScopedKey};
@@ -237,7 +237,7 @@ async fn settle(app: &App, told: &mut [Told]) -> Result<(), ApiError> {
 /// A known key: the same payload is a duplicate, another one a conflict, by the rule of its entry.
 fn compare(app: &App, accepted: &Accepted, claim: ClaimView) -> Told {
     let value = accepted.output.value.clone().unwrap_or_default();
-    let same = dedupe::digest(&claim.print.rule, &value) == Some(claim.print.digest);
+    let same = crate::fingerprint::digest(&claim.print.rule, &value) == Some(claim.print.digest);
     let kind = app.kinds.named(&accepted.scope.kind);
     if same || kind.is_some_and(|k| k.on_conflict == OnConflict::Ignore) {
         count(&accepted.scope.kind, "known");

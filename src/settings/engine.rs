@@ -31,15 +31,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MIB: u64 = 1 << 20;
 
 impl EngineSettings {
-    /// How the embedded engine is opened.
-    pub fn embedded(&self) -> EmbeddedSettings {
-        EmbeddedSettings {
-            window: self.dedupe_window,
-            budget_bytes: self.disk_max,
-            ..EmbeddedSettings::new(&self.dir)
-        }
-    }
-
     pub(super) fn resolve(raw: &RawEngine, cx: &Context<'_>) -> Self {
         let report = cx.report;
         let window = within(&raw.dedupe_window, "engine.dedupe_window", MINUTE..=DAY * 366, report);

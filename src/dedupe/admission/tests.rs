@@ -143,7 +143,7 @@ fn row_5_another_payload_is_a_conflict_whatever_the_generations_and_touches_noth
 fn row_5_prints_are_compared_under_the_rule_of_the_entry() {
     let (_, entry) = admitted();
     let under = |rule: PrintRule, payload: &'static str| Token {
-        print: print::fingerprint(&rule, payload.as_bytes()).unwrap(),
+        print: fingerprint::fingerprint(&rule, payload.as_bytes()).unwrap(),
         payload: payload.into(),
         ..token(2, PAYLOAD)
     };

@@ -101,7 +101,10 @@ fn a_busy_slot_is_asked_for_again_soon() {
 #[test]
 fn p3_a_call_whose_owner_died_is_granted_again_counted_and_its_death_too() {
     let (_, mut entry) = taken(&call());
-    assert_eq!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Go { repeat: true, deaths: 1 });
+    assert_eq!(
+        go(&mut entry, &MINE, &call(), &OTHER_LAPSED),
+        Started::Go { repeat: true, times: 1, deaths: 1 }
+    );
     assert_eq!(counts(&entry, &call()), (1, 1));
     assert!(matches!(state(&entry, &call()), SlotState::Started { nonce, .. } if nonce == MINE.nonce));
 }
@@ -110,7 +113,7 @@ fn p3_a_call_whose_owner_died_is_granted_again_counted_and_its_death_too() {
 fn an_until_that_passes_counts_a_repeat_and_no_death() {
     let (_, mut entry) = taken(&call());
     let again = start(&mut entry, &MINE, &call(), LATER, UNTIL, &NOBODY_LAPSED);
-    assert_eq!(again, Started::Go { repeat: true, deaths: 0 });
+    assert_eq!(again, Started::Go { repeat: true, times: 1, deaths: 0 });
     assert_eq!(counts(&entry, &call()), (1, 0));
 }
 
@@ -118,7 +121,7 @@ fn an_until_that_passes_counts_a_repeat_and_no_death() {
 fn a_death_is_counted_also_where_the_until_has_passed_meanwhile() {
     let (_, mut entry) = taken(&call());
     let again = start(&mut entry, &MINE, &call(), LATER, LATER, &OTHER_LAPSED);
-    assert_eq!(again, Started::Go { repeat: true, deaths: 1 });
+    assert_eq!(again, Started::Go { repeat: true, times: 1, deaths: 1 });
 }
 
 #[test]
@@ -128,8 +131,9 @@ fn deaths_add_up_and_outlive_an_orderly_exit() {
     release(&mut entry, MINE.nonce);
     assert_eq!(state(&entry, &call()), SlotState::Free);
     let granted = go(&mut entry, &THEIRS, &call(), &NOBODY_LAPSED);
-    assert_eq!(granted, Started::Go { repeat: false, deaths: 1 });
-    assert!(matches!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Go { deaths: 2, .. }));
+    assert_eq!(granted, Started::Go { repeat: false, times: 1, deaths: 1 });
+    let again = go(&mut entry, &MINE, &call(), &OTHER_LAPSED);
+    assert_eq!(again, Started::Go { repeat: true, times: 2, deaths: 2 });
     assert_eq!(counts(&entry, &call()), (2, 2));
 }
 

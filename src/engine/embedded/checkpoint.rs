@@ -53,9 +53,9 @@ impl Fold {
         self.write_claims(&write)?;
         self.write_log(&write)?;
         write.open_table(META)?.insert("log", self.meta.as_slice())?;
-        super::super::crash::crash_point("checkpoint-before-commit");
+        super::super::crash::crash_point("checkpoint.before-commit");
         write.commit()?;
-        super::super::crash::crash_point("checkpoint-after-commit");
+        super::super::crash::crash_point("checkpoint.after-commit");
         Ok(())
     }
 

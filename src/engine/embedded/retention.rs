@@ -38,7 +38,7 @@ fn remove(shared: &Shared, segments: &[u64]) {
     if ask(shared, dropped).is_err() {
         return;
     }
-    crash_point("retention-before-unlink");
+    crash_point("retention.before-unlink");
     for first in segments {
         shared.close_reader(*first);
         let path = segment::path(&shared.settings.directory, *first);
@@ -47,7 +47,7 @@ fn remove(shared: &Shared, segments: &[u64]) {
             tracing::warn!(file = %path.display(), error = %e, "an old segment could not be removed");
         }
     }
-    crash_point("retention-after-unlink");
+    crash_point("retention.after-unlink");
     tracing::info!(segments = segments.len(), "old segments were removed");
 }
 

@@ -4,7 +4,7 @@
 //! counts: its bytes are cut off, and after a failed flush they are left behind in a segment that
 //! is never written again, for nobody knows what of them the disk will show later.
 
-use super::super::crash::{crash_point, is_armed};
+use super::super::crash::{crash_point, is_wanted};
 use super::files::{File, Files};
 use super::segment;
 use super::state::LogEnd;
@@ -50,15 +50,15 @@ impl Tail {
         if self.end.at >= self.segment_bytes {
             self.roll().map_err(refused)?;
         }
-        crash_point("frame-before-write");
+        crash_point("frame.before-write");
         if let Err(e) = self.write(frame) {
             // If even this fails the next write goes over the same bytes; recovery would cut them too.
             let cut = self.file.set_len(self.end.at);
             return Err(if cut.is_ok() { refused(e) } else { Refused::Failed(e) });
         }
-        crash_point("frame-before-sync");
+        crash_point("frame.before-sync");
         self.file.sync().map_err(Refused::Failed)?;
-        crash_point("frame-after-sync");
+        crash_point("frame.after-sync");
         let place = (self.end.segment, self.end.at);
         self.end.at += frame.len() as u64;
         self.end.sequence += 1;
@@ -66,10 +66,10 @@ impl Tail {
     }
 
     fn write(&self, frame: &[u8]) -> io::Result<()> {
-        if is_armed("frame-half-written") {
+        if is_wanted("frame.half-written") {
             let (head, rest) = frame.split_at(frame.len() / 2);
             self.file.write_at(self.end.at, head)?;
-            crash_point("frame-half-written");
+            crash_point("frame.half-written");
             return self.file.write_at(self.end.at + head.len() as u64, rest);
         }
         self.file.write_at(self.end.at, frame)
@@ -92,9 +92,9 @@ impl Tail {
             _ => {}
         }
         let file = self.files.create(&path)?;
-        crash_point("segment-created");
+        crash_point("segment.created");
         self.files.sync_dir(&self.dir)?;
-        crash_point("segment-dir-synced");
+        crash_point("segment.named");
         self.file = file;
         self.end.segment = self.end.sequence;
         self.end.at = 0;

@@ -87,7 +87,7 @@ async fn p1_p2_a_task_goes_through_and_is_there_after_a_restart() {
     let Admission::Fresh(claim) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else { panic!() };
     let slot = Slot { name: SlotName("ask.r0".into()), kind: SlotKind::Call };
     let started = engine.journal.start(&claim, &slot, Duration::from_secs(1)).await.unwrap();
-    assert_eq!(started, Started::Go { repeat: false, deaths: 0 });
+    assert_eq!(started, Started::Go { repeat: false, times: 0, deaths: 0 });
     let _ = engine.journal.store(&claim, &slot, "answer".into()).await.unwrap();
     let Commit::Visible(places) =
         engine.commits.commit(done(&d, vec![output("results", "one", "answer")])).await

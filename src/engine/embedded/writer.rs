@@ -165,7 +165,7 @@ impl Writer {
         if self.buffer.capacity() > 16 << 20 {
             self.buffer = Vec::new();
         }
-        crash_point("frame-merged");
+        crash_point("frame.merged");
         if visible {
             self.shared.tell();
         }
@@ -195,7 +195,7 @@ impl Writer {
         let half = batch.len() / 2;
         for (i, (command, answer)) in batch.into_iter().zip(answers).enumerate() {
             if i == half {
-                crash_point("replies-half-sent");
+                crash_point("frame.half-answered");
             }
             self.answer_one(command, answer);
         }

@@ -1,3 +1,5 @@
+//! What is found in a text, and what is refused.
+
 use super::*;
 use serde_json::json;
 

@@ -40,7 +40,8 @@ struct Fixed {
 static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
     let at = Partition { topic: Topic::new("tasks.k"), index: 0 };
     let rules = [PrintRule::Whole, PrintRule::Fields(["n".to_owned()].into())];
-    let print = |rule, payload| dedupe::fingerprint(rule, payload).expect("the payloads are JSON");
+    let print =
+        |rule, payload| tidegate::fingerprint::fingerprint(rule, payload).expect("the payloads are JSON");
     Fixed {
         key: ScopedKey::new("", "k", "1"),
         lease: Lease { at: at.clone(), epoch: 1 },
