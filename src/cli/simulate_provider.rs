@@ -56,7 +56,11 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         }
     };
     let summary = summary.context("the simulated provider stopped")?;
-    println!("{}", serde_json::to_string(&summary)?);
+    if global.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("{} requests, {} answered to the end", summary.requests, summary.complete);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -177,17 +177,21 @@ pub(super) fn answer(rules: &BTreeMap<String, Rule>, asked: &Asked, draws: &Draw
     let schema = asked.schema.as_ref().unwrap_or(&Value::Null);
     let mut given = Value::Object(Map::new());
     let mut lowered: BTreeMap<&str, f64> = BTreeMap::new();
-    for (field, rule) in rules {
+    let (about_itself, rest): (Vec<_>, Vec<_>) =
+        rules.iter().partition(|(field, _)| field.split('.').next() == Some(SELF_REPORT));
+    for (field, rule) in rest {
         if !generate::allows(schema, field) {
             continue;
         }
-        if let Some(value) = rule.value(&asked.payload, draws, field) {
+        let value = match rule {
+            Rule::Each(extract) => Some(extract.found(&asked.payload).unwrap_or_else(|| {
+                lowered.extend(extract.confidence.iter().map(|(k, v)| (k.as_str(), *v)));
+                extract.stand_in()
+            })),
+            rule => rule.value(&asked.payload, draws, field),
+        };
+        if let Some(value) = value {
             path::put(&mut given, field, value);
-        }
-        if let Rule::Each(extract) = rule
-            && !extract.finds(&asked.payload)
-        {
-            lowered.extend(extract.confidence.iter().map(|(k, v)| (k.as_str(), *v)));
         }
     }
     // A sanitizer copies what was right with the answer it mends.
@@ -196,9 +200,14 @@ pub(super) fn answer(rules: &BTreeMap<String, Rule>, asked: &Asked, draws: &Draw
             path::put(&mut given, name, value.clone());
         }
     }
-    let by_rule = rules.keys().any(|field| field.split('.').next() == Some(SELF_REPORT));
-    if generate::field(schema, SELF_REPORT).is_some() && !(by_rule && sure >= SURE) {
+    if generate::field(schema, SELF_REPORT).is_some() {
         report(&mut given, schema, sure, &lowered);
+        // The fault goes before the rule.
+        for (field, rule) in about_itself.into_iter().filter(|_| sure >= SURE) {
+            if let Some(value) = rule.value(&asked.payload, draws, field) {
+                path::put(&mut given, field, value);
+            }
+        }
     }
     generate::complete(schema, given, draws)
 }
@@ -219,4 +228,51 @@ fn report(given: &mut Value, schema: &Value, sure: f64, lowered: &BTreeMap<&str,
         _ => json!(lowered.values().copied().fold(sure, f64::min)),
     };
     path::put(given, SELF_REPORT, said);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(rules: &str, payload: Value, schema: Value, sure: f64) -> Value {
+        let rules: BTreeMap<String, Rule> = toml::from_str(rules).expect("well-formed");
+        let asked = Asked { payload, schema: Some(schema), ..Asked::default() };
+        answer(&rules, &asked, &Draws::new(1, "", "x", 0), sure)
+    }
+
+    fn form(fields: &[&str]) -> Value {
+        let properties: Map<String, Value> =
+            fields.iter().map(|f| ((*f).to_owned(), json!({ "type": ["string", "null"] }))).collect();
+        json!({ "type": "object", "additionalProperties": false, "properties": properties })
+    }
+
+    #[test]
+    fn each_kind_of_rule_gives_its_field() {
+        let rules = "[a]\nvalue = 'x'\n[b]\ncopy = 'customer.name'\n\
+                     [c]\nfrom = 'text'\nchoose = [{ match = 'red', value = 'R' }, { match = 'blue', value = 'B' }]\notherwise = '-'\n\
+                     [d]\nfrom = 'text'\ncapture = '(?<value>\\d+) apples'\n[e]\none_of = ['p', 'q']\n[not-asked-for]\nvalue = 1";
+        let payload = json!({ "text": "7 apples, blue and red", "customer": { "name": "Ada" } });
+        let answer = said(rules, payload, form(&["a", "b", "c", "d", "e", "f"]), SURE);
+        assert_eq!(answer["e"].as_str().map(str::len), Some(1));
+        let rest = json!([answer["a"], answer["b"], answer["c"], answer["d"], answer["f"]]);
+        assert_eq!(rest, json!(["x", "Ada", "R", "7", null]));
+        assert_eq!(answer.as_object().map(Map::len), Some(6), "{answer}");
+    }
+
+    #[test]
+    fn what_is_not_found_lowers_what_the_model_says_of_itself() {
+        let rules = "[drugs]\neach = 'lines'\nmatch = 'mg'\nconfidence = { drugs = 0.5 }\n['confidence.a']\nvalue = 0.7";
+        let mut schema = form(&["a", "drugs"]);
+        schema["properties"]["confidence"] =
+            json!({ "type": "object", "properties": { "a": {}, "drugs": {} } });
+        let with = |line: &str, sure| {
+            said(rules, json!({ "lines": [line] }), schema.clone(), sure)["confidence"].clone()
+        };
+        assert_eq!(with("5 mg", SURE), json!({ "a": 0.7, "drugs": 0.95 }));
+        assert_eq!(with("none", SURE), json!({ "a": 0.7, "drugs": 0.5 }));
+        assert_eq!(with("5 mg", UNSURE), json!({ "a": 0.81, "drugs": 0.81 }));
+        schema["properties"]["confidence"] = json!({ "type": "number" });
+        let rules = rules.split_once("['").expect("two rules").0;
+        assert_eq!(said(rules, json!({}), schema, SURE)["confidence"], 0.5, "one number: the lowest");
+    }
 }

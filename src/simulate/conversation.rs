@@ -40,13 +40,11 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     let system =
         [text_of(&body["system"]), said("system").join("\n"), said("developer").join("\n")].join("\n");
     let all = || users.iter().chain([&system]);
-    let told = || {
-        let texts = [&system].into_iter().chain(&users);
-        texts.filter_map(|text| text.split_once(SCHEMA_MARK)).find_map(|(_, rest)| object_at(rest))
-    };
+    let texts = [&system].into_iter().chain(&users);
+    let told = || texts.filter_map(|text| text.split_once(SCHEMA_MARK)).find_map(|(_, rest)| object_at(rest));
     // Asked for JSON and not told which: any object will do.
     let any = || (body["response_format"]["type"] == "json_object").then(|| json!({ "type": "object" }));
-    let schema = held_to(body).or_else(told).or_else(any);
+    let schema = schema_asked_for(body).or_else(told).or_else(any);
     let mend = users.first().and_then(|text| mended(text));
     let marked = users.iter().find_map(|text| marked(text));
     let payload_text = match (marked, &mend) {
@@ -76,13 +74,14 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     })
 }
 
-/// The schema that the answer is to be decoded to, under the name of either API; Anthropic's had
-/// another one before.
-fn held_to(body: &Value) -> Option<Value> {
-    let openai = &body["response_format"]["json_schema"]["schema"];
-    let anthropic = &body["output_config"]["format"]["schema"];
-    let before = &body["output_format"]["schema"];
-    [openai, anthropic, before].into_iter().find(|schema| schema.is_object()).cloned()
+/// The schema where each dialect has a place for it; Anthropic's has moved once.
+fn schema_asked_for(body: &Value) -> Option<Value> {
+    let places = [
+        &body["response_format"]["json_schema"]["schema"],
+        &body["output_config"]["format"]["schema"],
+        &body["output_format"]["schema"],
+    ];
+    places.into_iter().find(|schema| schema.is_object()).cloned()
 }
 
 /// A content is a text or a list of parts.

@@ -89,18 +89,21 @@ impl TryFrom<RawExtract> for Extract {
 impl Extract {
     /// The list, or the first item, or what stands for nothing found.
     pub(super) fn value(&self, payload: &Value) -> Value {
+        self.found(payload).unwrap_or_else(|| self.stand_in())
+    }
+
+    /// The list, or the first item; `None` where nothing is found.
+    pub(super) fn found(&self, payload: &Value) -> Option<Value> {
         let mut items = self.items(payload);
         match (items.is_empty(), self.first) {
-            (true, first) => {
-                self.fallback.clone().unwrap_or(if first { Value::Null } else { Value::Array(items) })
-            }
-            (false, true) => items.swap_remove(0),
-            (false, false) => Value::Array(items),
+            (true, _) => None,
+            (false, true) => Some(items.swap_remove(0)),
+            (false, false) => Some(Value::Array(items)),
         }
     }
 
-    pub(super) fn finds(&self, payload: &Value) -> bool {
-        !self.items(payload).is_empty()
+    pub(super) fn stand_in(&self) -> Value {
+        self.fallback.clone().unwrap_or(if self.first { Value::Null } else { json!([]) })
     }
 
     fn items(&self, payload: &Value) -> Vec<Value> {

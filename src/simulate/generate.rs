@@ -194,3 +194,57 @@ fn coerce(form: &Value, given: Value) -> Value {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::Schema;
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "required": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
+            "additionalProperties": false,
+            "$defs": { "part": { "type": "object", "required": ["n"], "properties": { "n": { "type": "integer", "exclusiveMinimum": 3, "maximum": 5 }, "next": { "anyOf": [{ "$ref": "#/$defs/part" }, { "type": "null" }] } } } },
+            "properties": {
+                "a": { "enum": ["x", "y", "z"] },
+                "b": { "type": "string", "minLength": 30, "maxLength": 40 },
+                "c": { "type": "string", "format": "date" },
+                "d": { "type": ["number", "null"] },
+                "e": { "type": "number", "minimum": 0.2, "exclusiveMaximum": 0.3 },
+                "f": { "type": "array", "minItems": 2, "items": { "$ref": "#/$defs/part" } },
+                "g": { "$ref": "#/$defs/part" },
+                "h": { "const": 7 },
+                "i": { "type": "boolean" },
+                "j": { "type": "integer", "multipleOf": 5, "minimum": 10, "maximum": 20 },
+            },
+        })
+    }
+
+    #[test]
+    fn what_is_made_up_satisfies_the_schema_and_is_the_same_again() {
+        let check = Schema::compile(schema()).expect("a schema");
+        for slot in 0..200 {
+            let draws = || Draws::new(1, "m", &slot.to_string(), 1);
+            let value = complete(&schema(), json!({}), &draws());
+            assert!(check.check(&value).is_empty(), "{value}: {:?}", check.check(&value));
+            assert_eq!(value, complete(&schema(), json!({}), &draws()));
+            assert_eq!(
+                (&value["d"], &value["g"]["next"]),
+                (&Value::Null, &Value::Null),
+                "null where it may be"
+            );
+        }
+    }
+
+    #[test]
+    fn captured_text_becomes_the_number_that_is_asked_for_in_lists_too() {
+        let given = json!({ "f": [{ "n": "4" }, { "n": "5", "next": { "n": "4" } }], "e": "0.25", "i": "true", "b": "12" });
+        let value = complete(&schema(), given, &Draws::new(1, "m", "s", 1));
+        assert_eq!(
+            value["f"],
+            json!([{ "n": 4, "next": null }, { "n": 5, "next": { "n": 4, "next": null } }])
+        );
+        assert_eq!(json!([value["e"], value["i"], value["b"]]), json!([0.25, true, "12"]));
+    }
+}

@@ -37,3 +37,6 @@ pub use faults::Fault;
 pub use journal::Summary;
 pub use scenario::{Scenario, ScenarioError};
 pub use server::serve;
+
+#[cfg(test)]
+mod tests;
