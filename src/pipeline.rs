@@ -78,7 +78,9 @@ impl Pipeline {
         }
         for step in &task.kind.plan {
             let asked = match &step.what {
-                StepKind::Ask(ask) => self.ask(&Asking { task, claim, slots, step, ask, void }, &mut known).await,
+                StepKind::Ask(ask) => {
+                    self.ask(&Asking { task, claim, slots, step, ask, void }, &mut known).await
+                }
             };
             match asked {
                 Asked::GoOn => {}

@@ -47,10 +47,10 @@ pub const METRICS: &[Described] = &[
         "tidegate_outcomes_total",
         "Outcomes handed in, by kind and what: result, or a dead letter's reason.",
     ),
+    counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
-    counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(
@@ -59,7 +59,11 @@ pub const METRICS: &[Described] = &[
     ),
     counter("tidegate_calls_total", "Requests to models, by model and how they ended."),
     counter("tidegate_calls_repeated_total", "Calls bought again because an earlier one may have been used."),
-    counter("tidegate_cost_total", "Money spent on models, in the unit of the configured prices, by model."),
+    gauge(
+        "tidegate_spent",
+        Unit::Count,
+        "Money spent on models since the start, in the unit of the configured prices, by model.",
+    ),
     counter(
         "tidegate_retries_total",
         "Tries of the same model again, by model and why the one before failed.",
@@ -217,14 +221,19 @@ mod tests {
     #[test]
     fn what_was_counted_is_rendered_with_its_description_and_buckets() {
         let all = metrics();
-        metrics::counter!("tidegate_redriven_total").increment(3);
-        metrics::histogram!("tidegate_http_seconds", "route" => "/v1/tasks").record(0.003);
+        // Other tests of this process count too: these names and labels are this one's.
+        metrics::gauge!("tidegate_cost_total", "model" => "a").increment(1.5);
+        metrics::gauge!("tidegate_cost_total", "model" => "b").increment(2.0);
+        metrics::histogram!("tidegate_http_seconds", "route" => "of this test").record(0.003);
         all.upkeep();
         let text = all.render();
-        assert!(text.contains("# HELP tidegate_redriven_total Dead letters sent again."), "{text}");
-        assert!(text.contains("tidegate_redriven_total 3"), "{text}");
-        assert_eq!(all.sum("tidegate_redriven_total"), Some(3.0));
-        assert_eq!(all.sum("tidegate_redriven"), None);
-        assert!(text.contains("tidegate_http_seconds_bucket{route=\"/v1/tasks\",le=\"0.005\"} 1"), "{text}");
+        assert!(text.contains("# HELP tidegate_cost_total Money spent on models"), "{text}");
+        assert!(text.contains("tidegate_cost_total{model=\"a\"} 1.5"), "{text}");
+        assert_eq!(all.sum("tidegate_cost_total"), Some(3.5));
+        assert_eq!(all.sum("tidegate_cost"), None);
+        assert!(
+            text.contains("tidegate_http_seconds_bucket{route=\"of this test\",le=\"0.005\"} 1"),
+            "{text}"
+        );
     }
 }

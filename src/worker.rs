@@ -142,7 +142,10 @@ async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: Can
     let Some(done) = pipeline.process(&delivery, &void).await else { return };
     let Done { completion, smaller } = done;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
-    match engine.commits.commit(completion).await {
+    let began = Instant::now();
+    let commit = engine.commits.commit(completion).await;
+    metrics::histogram!("tidegate_commit_seconds").record(began.elapsed());
+    match commit {
         Commit::Visible(_) | Commit::Void => {}
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");

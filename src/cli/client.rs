@@ -33,7 +33,7 @@ pub(super) enum Failed {
     NoAnswer { url: String, why: &'static str },
     /// The processor's own words.
     #[error("{message}\n  {help}")]
-    Refused { status: u16, code: String, message: String, help: String, error: Value },
+    Refused { status: u16, code: String, message: String, help: String, error: Box<Value> },
     #[error("what answers at {url} is not a tidegate processor ({what}); give --url")]
     Stranger { url: String, what: String },
 }
@@ -121,7 +121,7 @@ impl Client {
             serde_json::from_slice::<Value>(body).ok().map(|v| v["error"].clone()).filter(Value::is_object);
         let Some(error) = error else { return self.stranger(status) };
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-        Failed::Refused { status, code: text("code"), message: text("message"), help: text("help"), error }
+        Failed::Refused { status, code: text("code"), message: text("message"), help: text("help"), error: Box::new(error) }
     }
 
     fn stranger(&self, status: u16) -> Failed {

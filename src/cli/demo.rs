@@ -1,11 +1,114 @@
-//! `tidegate demo`.
+//! `tidegate demo`: simulated models with an outage, a processor that is killed, and the sums that must
+//! add up all the same.
+
+mod books;
+mod feed;
+mod once;
+mod place;
+mod show;
+mod stage;
+mod tickets;
+mod worker;
 
 use super::Global;
+use show::Show;
+use stage::Stage;
 use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+/// When the worker is killed: the outage is over and tasks still come in.
+const KILL_AT: Duration = Duration::from_millis(18_200);
+/// Once everything rests, how long nothing more may come: a second outcome would show by then.
+const QUIET: Duration = Duration::from_millis(1_500);
+/// From the first record; whatever has no place by then is missing.
+const LIMIT: Duration = Duration::from_secs(54);
+const TICK: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Print one line for each event and a summary, then end (default where the output is no terminal)
+    #[arg(long)]
+    once: bool,
+    /// Decides what is left to chance; the same seed sends the same tasks
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// With --once: kill the worker with -9 in the middle
+    #[arg(long, value_name = "YES", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    kill: bool,
+}
 
-pub(super) async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    // Whatever ends this first: the stage is dropped, and the worker with it.
+    tokio::select! {
+        ended = once(&args, global) => ended,
+        stopped = signalled() => {
+            stopped?;
+            super::text::note("stopped by you, nothing is left behind; run `tidegate demo` to begin again");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn once(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let mut stage = Stage::set(args.seed, global).await?;
+    let mut tick = tokio::time::interval(TICK);
+    let (mut killed, mut quiet_since) = (!args.kill, Instant::now());
+    while stage.now() < LIMIT && stage.show.broken.is_none() {
+        tokio::select! {
+            told = stage.feeds.told.recv() => {
+                let Some(told) = told else { break };
+                let lines = stage.take(told);
+                once::lines(&lines);
+                if !lines.is_empty() {
+                    quiet_since = Instant::now();
+                }
+            }
+            _ = tick.tick() => {
+                stage.tend()?;
+                if !killed && stage.now() >= KILL_AT {
+                    killed = true;
+                    once::lines(stage.kill().await?.as_slice());
+                }
+                if stage.show.rests() && quiet_since.elapsed() >= QUIET {
+                    break;
+                }
+            }
+        }
+    }
+    let took = stage.now();
+    let (show, summary) = stage.strike().await?;
+    once::summary(&show, took, summary.answered_before);
+    Ok(ended(&show, summary.answered_before))
+}
+
+/// 0 only if the sums add up, and the models' own log agrees with what the results say was repeated.
+fn ended(show: &Show, answered_again: u64) -> ExitCode {
+    let sums = show.sums();
+    let well = show.broken.is_none() && sums.hold() && sums.strangers == 0 && answered_again <= sums.repeats;
+    if well {
+        super::text::say("The sums add up. Next: `tidegate demo` in a terminal, and press k.");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(why) = &show.broken {
+        super::text::say(format!("It broke: {why}"));
+    }
+    super::text::say(format!(
+        "The sums do NOT add up ({} outcomes of tasks nobody sent). Keep this output for a bug report, then run it again with the same --seed.",
+        sums.strangers
+    ));
+    ExitCode::FAILURE
+}
+
+async fn signalled() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const WEAK_LEDGER: &str = "TIDEGATE_WEAK_LEDGER";
+const SEGMENT_BYTES: &str = "TIDEGATE_SEGMENT_BYTES";
 /// Largest answer that is buffered, bytes: four times the largest record.
 const ANSWER_MAX: usize = 4 << 20;
 
@@ -102,10 +103,20 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
 
 async fn open(settings: &Settings) -> anyhow::Result<Engine> {
     let topics = settings::topics(settings);
-    let how = EmbeddedSettings { weak: weak_ledger()?, ..settings.engine.embedded() };
+    let how = settings.engine.embedded();
+    let segment_bytes = segment_bytes()?.unwrap_or(how.segment_bytes);
+    let how = EmbeddedSettings { weak: weak_ledger()?, segment_bytes, ..how };
     // Opening replays the log's tail: disk work, not for the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || embedded::open(how, topics, Arc::new(Disk))).await?;
     opened.map_err(anyhow::Error::from)
+}
+
+/// For tests: `TIDEGATE_SEGMENT_BYTES=N` seals segments, and folds the state away, that much more often.
+fn segment_bytes() -> anyhow::Result<Option<u64>> {
+    let Ok(text) = std::env::var(SEGMENT_BYTES) else { return Ok(None) };
+    let bytes =
+        text.parse().with_context(|| format!("{SEGMENT_BYTES}: `{text}` is not a number of bytes"))?;
+    Ok(Some(bytes))
 }
 
 /// For tests: `TIDEGATE_WEAK_LEDGER=SEED` makes the ledger as weak as a remote one,

@@ -64,13 +64,17 @@ fn models(models: &Value) -> Option<String> {
     let mut lines = table(&["model", "state", "calls", "failed", "first token"]);
     for model in models {
         let count = |name: &str| model[name].as_u64().map_or("-".to_owned(), number);
-        let first = model["first_token_ms"].as_f64().map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+        let first =
+            model["first_token_p50_ms"].as_u64().map_or("-".to_owned(), |ms| format!("{} ms", number(ms)));
         let why = field(model, "why");
-        let state = if why.is_empty() {
-            field(model, "state").to_owned()
-        } else {
-            format!("{} ({why})", field(model, "state"))
+        let word = match field(model, "state") {
+            "closed" => "in use",
+            "open" => "not used now",
+            "half-open" => "being tried again",
+            "blocked" => "stopped",
+            other => other,
         };
+        let state = if why.is_empty() { word.to_owned() } else { format!("{word}: {why}") };
         lines.add_row([
             short(field(model, "name"), 30),
             plain(&state),
@@ -116,7 +120,7 @@ mod tests {
             "sentence": "All is well; 2 reviews wait for a person.", "uptime_s": 61, "backlog": 1_234, "reviews_open": 2,
             "storage": { "log_bytes": 2048, "ledger_bytes": 0, "free_bytes": 1, "pinned": [{ "segment": "00.log", "by": "an open task" }] },
             "held": [{ "kinds": ["a", "b"], "why": "no model" }], "spend": null,
-            "models": [{ "name": "main", "state": "open", "why": "it failed again and again", "calls": 1200, "failed": 3, "first_token_ms": 12.4 }],
+            "models": [{ "name": "main", "state": "open", "why": "it failed again and again", "calls": 1200, "failed": 3, "first_token_p50_ms": 12 }],
             "topics": [{ "topic": "tasks.ticket", "open": 3, "records": 9 }, { "topic": "results", "open": null, "records": 1 }],
         });
         let said = report(&status, false);
@@ -127,6 +131,7 @@ mod tests {
             "a, b: no model",
             "1,200",
             "12 ms",
+            "not used now",
             "tasks.ticket",
         ] {
             assert!(said.contains(part), "{part} is missing:\n{said}");

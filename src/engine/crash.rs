@@ -24,6 +24,7 @@ pub const POINTS: &[&str] = &[
     "retention.before-unlink",
     "retention.after-unlink",
     "infer.started",
+    "infer.sent",
     "infer.received",
     "infer.stored",
 ];

@@ -127,6 +127,8 @@ impl Models {
                 Step::Again => {}
                 Step::Pause(wait) => pause(wait, call.cancel).await,
                 Step::GoAlone => {
+                    // Whoever waits has killed nobody: no death is counted for it meanwhile.
+                    give_back(call).await;
                     alone = tokio::select! {
                         guard = self.alone.write() => Some(guard),
                         () = call.cancel.cancelled() => None,

@@ -38,7 +38,7 @@ pub(super) fn ended(model: &Model, ended: &Result<Stream, Failure>, took: Durati
     }
     if let Some(cost) = model.cost(tokens.0, tokens.1) {
         // A gauge because counters count whole things; it only ever rises.
-        metrics::gauge!("tidegate_cost_total", "model" => name).increment(cost);
+        metrics::gauge!("tidegate_spent", "model" => name).increment(cost);
     }
 }
 

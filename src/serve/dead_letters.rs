@@ -110,6 +110,8 @@ struct Redriven {
     key: Option<String>,
     reason: Option<String>,
     kind: Option<String>,
+    /// The newest so many.
+    limit: Option<usize>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -134,7 +136,7 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
                     "give `id`, `key`, `reason` or `kind`",
                 ));
             }
-            find::newest(&app, &filter, LIMIT_MAX).await?
+            find::newest(&app, &filter, asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX)).await?
         }
     };
     let mut sends: Vec<(usize, Output)> = Vec::new();

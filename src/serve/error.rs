@@ -19,7 +19,7 @@ pub(super) struct ApiError {
     pub(super) message: String,
     pub(super) help: String,
     /// Fields beside `code`, `message` and `help`: findings, who decided, where the task stands.
-    pub(super) more: Map<String, Value>,
+    pub(super) more: Box<Map<String, Value>>,
 }
 
 impl ApiError {
@@ -30,7 +30,7 @@ impl ApiError {
         help: impl Into<String>,
     ) -> Self {
         let (code, message, help) = (code.into(), message.into(), help.into());
-        ApiError { status, code, message, help, more: Map::new() }
+        ApiError { status, code, message, help, more: Box::default() }
     }
 
     pub(super) fn bad(message: impl Into<String>, help: impl Into<String>) -> Self {
@@ -53,7 +53,7 @@ impl ApiError {
         body.insert("code".to_owned(), self.code.clone().into());
         body.insert("message".to_owned(), self.message.clone().into());
         body.insert("help".to_owned(), self.help.clone().into());
-        body.extend(self.more.clone());
+        body.extend(self.more.iter().map(|(name, value)| (name.clone(), value.clone())));
         Value::Object(body)
     }
 }

@@ -6,7 +6,7 @@
 
 use super::error::ApiError;
 use crate::task::Headers;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -78,8 +78,10 @@ pub(super) fn read(body: &Bytes, asked: &Asked, http: &HeaderMap) -> Result<Task
     };
     if lines {
         let all = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let tasks: Vec<_> =
-            all.take(TASKS_MAX + 1).map(|(i, line)| (Some(i + 1), one(line.trim()))).collect();
+        let tasks: Vec<_> = all
+            .take(TASKS_MAX + 1)
+            .map(|(i, line)| (Some(i + 1), one(line.trim()).map_err(of_line)))
+            .collect();
         return many(tasks);
     }
     if asked.kind.is_none() && text.trim_start().starts_with('[') {
@@ -184,35 +186,31 @@ fn is_lines(http: &HeaderMap) -> bool {
 
 fn not_json(e: &serde_json::Error) -> ApiError {
     // serde_json's messages name a place and a token, never a value's text.
-    ApiError::new(
-        axum::http::StatusCode::BAD_REQUEST,
-        "malformed",
-        format!("not JSON: {e}"),
-        "send valid JSON; several tasks without a list around them need `content-type: application/x-ndjson`",
-    )
+    let help =
+        "send valid JSON; several tasks need a list around them, or `content-type: application/x-ndjson`";
+    ApiError::new(StatusCode::BAD_REQUEST, "malformed", format!("not JSON: {e}"), help)
+}
+
+/// As it would be said of a whole body, but for one line of many.
+fn of_line(mut e: ApiError) -> ApiError {
+    if e.code == "malformed" {
+        e.message = e.message.replace(" at line 1 column ", " at column ");
+        e.help = "mend the line and send it again".to_owned();
+    }
+    e
 }
 
 fn not_a_task(e: &serde_json::Error) -> ApiError {
     if e.is_data() {
         let help = "a task is `{\"kind\": …, \"payload\": …}` with `key`, `tenant`, `deadline` and `headers` where you need them";
-        return ApiError::new(
-            axum::http::StatusCode::BAD_REQUEST,
-            "malformed",
-            format!("not a task: {e}"),
-            help,
-        );
+        return ApiError::new(StatusCode::BAD_REQUEST, "malformed", format!("not a task: {e}"), help);
     }
     not_json(e)
 }
 
 fn too_many() -> ApiError {
     let message = format!("more than {TASKS_MAX} tasks in one request");
-    ApiError::new(
-        axum::http::StatusCode::PAYLOAD_TOO_LARGE,
-        "too-many-tasks",
-        message,
-        "send them in several requests",
-    )
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-tasks", message, "send them in several requests")
 }
 
 #[cfg(test)]
@@ -261,7 +259,9 @@ mod tests {
         let found = all("{\"a\":1}\n\n{\"a\":\r\n{\"a\":3}\r\n", &asked, &lines());
         let numbers: Vec<_> = found.iter().map(|(line, read)| (line.unwrap(), read.is_ok())).collect();
         assert_eq!(numbers, [(1, true), (3, false), (4, true)]);
-        assert_eq!(found[1].1.as_ref().unwrap_err().code, "malformed");
+        let bad = found[1].1.as_ref().unwrap_err();
+        assert_eq!((bad.code.as_str(), bad.help.as_str()), ("malformed", "mend the line and send it again"));
+        assert_eq!(bad.message, "not JSON: EOF while parsing a value at column 5");
         assert_eq!(found[2].1.as_ref().unwrap().payload, "{\"a\":3}");
     }
 

@@ -10,6 +10,8 @@ mod feed;
 mod hub;
 mod intake;
 mod lookup;
+#[cfg(test)]
+mod memory;
 mod models;
 mod ready;
 mod records;
@@ -18,6 +20,8 @@ mod review;
 mod status;
 mod task_view;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use lookup::{Lookup, Place, Stands};
 
@@ -50,8 +54,8 @@ const BODIES_MAX: usize = 16;
 const STREAMS_MAX: usize = 1_000;
 /// How long open connections get to end once the process leaves.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often histograms are drained into their buckets; the recorder asks for seconds, not minutes.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often gauges are read, and histograms drained into their buckets.
+const UPKEEP: Duration = Duration::from_secs(2);
 
 /// What the handlers share. Cloned for each request: everything in it is shared.
 #[derive(Clone)]
@@ -82,6 +86,8 @@ impl App {
         queue: Queue,
         worker: View,
     ) -> Self {
+        // The recorder stands before anything is counted.
+        let _ = telemetry::metrics();
         let names = &settings.topics;
         let hub = |topics| Hub::new(engine.log.clone(), topics);
         let lookup = Lookup {
@@ -161,7 +167,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         let stop = stop.clone();
         background.spawn(async move { hub.pump(stop).await });
     }
-    background.spawn(upkeep(stop.clone()));
+    background.spawn(upkeep(app.clone(), stop.clone()));
     // Events are small and must not wait for the next one.
     let listener = listener.tap_io(|stream| {
         if let Err(e) = stream.set_nodelay(true) {
@@ -187,20 +193,23 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
     background.shutdown().await;
 }
 
-async fn upkeep(stop: CancellationToken) {
+async fn upkeep(app: App, stop: CancellationToken) {
     let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => telemetry::metrics().upkeep(),
+            _ = tick.tick() => {}
             () = stop.cancelled() => return,
         }
+        status::gauge(&app).await;
+        telemetry::metrics().upkeep();
     }
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {
     ApiError::not_found(
         format!("there is nothing at {}", uri.path()),
-        "the routes are under /v1; see the README",
+        "try /v1/tasks, /v1/results, /v1/review, /v1/dead-letters, /v1/models or /v1/status",
     )
 }
 

@@ -29,9 +29,8 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()
 }
 
-/// Gauges are read when they are asked for.
-pub(super) async fn metrics(State(app): State<App>) -> Response {
-    status::gauge(&app).await;
+/// What was counted, and the gauges as they were within the last seconds: a scrape reads no disk.
+pub(super) async fn metrics() -> Response {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::metrics().render()).into_response()
 }

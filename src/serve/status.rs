@@ -2,6 +2,7 @@
 
 use super::App;
 use crate::engine::{Ends, Health, StorageReport, Unavailable};
+use crate::infer::ModelView;
 use crate::task::{Timestamp, Topic};
 use crate::telemetry;
 use crate::worker::Held;
@@ -23,8 +24,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn of(app: &App) -> State {
-        let views = json!(app.models.view());
-        let views = views.as_array().cloned().unwrap_or_default();
+        let views = app.models.view();
         State {
             health: app.engine.operation.health().borrow().clone(),
             held: app.worker.held(),
@@ -40,13 +40,10 @@ impl State {
     }
 }
 
-/// Name and why of a model that is not available.
-fn away(view: &Value) -> Option<(String, String)> {
-    if view["available"].as_bool() != Some(false) {
-        return None;
-    }
-    let text = |name: &str| view[name].as_str().map(str::to_owned);
-    Some((text("name")?, text("why").or_else(|| text("state")).unwrap_or_default()))
+/// Name and why of a model that is not asked now. One that is being tried again may be.
+fn away(view: &ModelView) -> Option<(String, String)> {
+    matches!(view.state, "open" | "blocked")
+        .then(|| (view.name.clone(), view.why.clone().unwrap_or_default()))
 }
 
 /// The strongest reason first; one sentence.

@@ -52,17 +52,6 @@ impl EngineSettings {
     }
 }
 
-impl EngineSettings {
-    /// What the embedded engine is opened with. Retention of outcomes stands in their topics.
-    pub fn embedded(&self) -> EmbeddedSettings {
-        EmbeddedSettings {
-            window: self.dedupe_window,
-            budget_bytes: self.disk_max,
-            ..EmbeddedSettings::new(&self.dir)
-        }
-    }
-}
-
 fn retention(raw: &RawEngine, window: Duration, cx: &Context<'_>) -> Duration {
     let Some(given) = raw.retention.given() else { return window };
     if *given.get_ref() < window && !matches!(raw.dedupe_window, Field::Wrong(_)) {

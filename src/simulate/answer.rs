@@ -71,6 +71,7 @@ struct RawRule {
     first: Option<bool>,
     every: Option<bool>,
     distinct: Option<String>,
+    prefer: Option<String>,
     fallback: Option<Value>,
     confidence: Option<BTreeMap<String, f64>>,
 }
@@ -101,11 +102,12 @@ impl TryFrom<RawRule> for Rule {
             || raw.first.is_some()
             || raw.every.is_some()
             || raw.distinct.is_some()
+            || raw.prefer.is_some()
             || raw.fallback.is_some()
             || raw.confidence.is_some();
         if raw.each.is_none() && list_only {
             return Err("`text`, `where`, `match`, `unless`, `max`, `item`, `first`, `every`, `distinct`, \
-                        `fallback` and `confidence` go with `each`"
+                        `prefer`, `fallback` and `confidence` go with `each`"
                 .to_owned());
         }
         let from = raw.from.unwrap_or_default();
@@ -121,6 +123,7 @@ impl TryFrom<RawRule> for Rule {
                 first: raw.first.unwrap_or(false),
                 every: raw.every.unwrap_or(false),
                 distinct: raw.distinct,
+                prefer: raw.prefer,
                 fallback: raw.fallback,
                 confidence: raw.confidence.unwrap_or_default(),
             };

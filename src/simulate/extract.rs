@@ -26,6 +26,7 @@ pub(super) struct RawExtract {
     pub(super) first: bool,
     pub(super) every: bool,
     pub(super) distinct: Option<String>,
+    pub(super) prefer: Option<String>,
     pub(super) fallback: Option<Value>,
     pub(super) confidence: BTreeMap<String, f64>,
 }
@@ -49,6 +50,8 @@ pub(super) struct Extract {
     every: bool,
     /// A field of the item, or the empty path: of equal ones only the first is kept.
     distinct: Option<String>,
+    /// A field of the item: of equal ones the first that has it takes the place of one that has not.
+    prefer: Option<String>,
     fallback: Option<Value>,
     /// What the model says of itself, by field, when nothing is found.
     pub(super) confidence: BTreeMap<String, f64>,
@@ -66,6 +69,11 @@ impl TryFrom<RawExtract> for Extract {
                  group of `match`; a group is written (?<{name}>…)"
             ));
         }
+        if raw.prefer.is_some() && (raw.distinct.is_none() || raw.first) {
+            return Err(
+                "`prefer` chooses among equal items: it goes with `distinct`, without `first`".to_owned()
+            );
+        }
         if let Some((field, value)) = raw.confidence.iter().find(|(_, v)| !(0.0..=1.0).contains(*v)) {
             return Err(format!("`confidence.{field}` is {value}; it goes from 0.0 to 1.0"));
         }
@@ -80,6 +88,7 @@ impl TryFrom<RawExtract> for Extract {
             first: raw.first,
             every: raw.every,
             distinct: raw.distinct,
+            prefer: raw.prefer,
             fallback: raw.fallback,
             confidence: raw.confidence,
         })
@@ -121,8 +130,10 @@ impl Extract {
             for (sentence, groups) in matches.take(per_text) {
                 let found = Found { text: &text, sentence, index, groups: &groups };
                 let item = template::fill(&self.item, &found);
-                if self.is_new(&item, &items) {
-                    items.push(item);
+                match self.equal(&item, &items) {
+                    None => items.push(item),
+                    Some(at) if self.fills(&item, &items[at]) => items[at] = item,
+                    Some(_) => {}
                 }
                 if items.len() >= max {
                     return items;
@@ -140,11 +151,18 @@ impl Extract {
         (!excluded).then_some(sentence)
     }
 
-    fn is_new(&self, item: &Value, before: &[Value]) -> bool {
-        let Some(field) = &self.distinct else { return true };
+    /// Where an item stands that is equal to this one.
+    fn equal(&self, item: &Value, before: &[Value]) -> Option<usize> {
+        let field = self.distinct.as_ref()?;
         let of = |v: &Value| path::at(v, field).map(path::text).unwrap_or_default().to_lowercase();
         let this = of(item);
-        before.iter().all(|other| of(other) != this)
+        before.iter().position(|other| of(other) == this)
+    }
+
+    /// Has it what the one before lacks?
+    fn fills(&self, item: &Value, before: &Value) -> bool {
+        let has = |v: &Value, field: &str| path::at(v, field).is_some_and(|there| !there.is_null());
+        self.prefer.as_ref().is_some_and(|field| has(item, field) && !has(before, field))
     }
 }
 
@@ -210,6 +228,21 @@ mod tests {
         assert_eq!(extract(&format!("{HEAD}{rule}")).value(&talk()).as_array().map(Vec::len), Some(3));
         assert_eq!(extract(&format!("{HEAD}{rule}max = 2")).value(&talk()).as_array().map(Vec::len), Some(2));
         assert_eq!(extract(&format!("{HEAD}{rule}first = true")).value(&talk()), expected[0]);
+    }
+
+    #[test]
+    fn of_equal_items_the_one_that_says_more_is_kept() {
+        let rule = "match = '(?i)(?<drug>ibuprofen)(?<more> 2.5 mg| helps)?'\nevery = true\ndistinct = 'drug'\n\
+                    item = { drug = '$drug', more = '$more', source = '$index' }\n";
+        let talk = json!({ "utterances": ["Ibuprofen.", "ibuprofen 2.5 mg", "Ibuprofen helps"] });
+        let found = |more: &str| extract(&format!("each = 'utterances'\n{rule}{more}")).value(&talk);
+        assert_eq!(found(""), json!([{ "drug": "Ibuprofen", "more": null, "source": 0 }]));
+        assert_eq!(
+            found("prefer = 'more'"),
+            json!([{ "drug": "ibuprofen", "more": " 2.5 mg", "source": 1 }])
+        );
+        let e = toml::from_str::<Rule>("each = 'a'\nmatch = 'x'\nprefer = 'y'").expect_err("among what");
+        assert!(e.message().contains("`distinct`"), "{}", e.message());
     }
 
     #[test]

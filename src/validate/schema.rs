@@ -156,10 +156,15 @@ impl PartialEq for Schema {
 
 /// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object of numbers?
 fn reports(json: &Value) -> bool {
-    let property = json.get("properties").and_then(|p| p.get(SELF_REPORT));
+    // One reference is followed; a longer chain of them asks for nothing.
+    let meant = |v: &Value| -> Option<Value> {
+        let path = v.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
+        path.map_or_else(|| Some(v.clone()), |path| json.pointer(path).cloned())
+    };
+    let property = json.get("properties").and_then(|p| p.get(SELF_REPORT)).and_then(meant);
     property.is_some_and(|p| {
-        let is = |kind: &str| types(p).contains(&kind);
-        let numbers = |v: &Value| types(v).contains(&"number");
+        let is = |kind: &str| types(&p).contains(&kind);
+        let numbers = |v: &Value| meant(v).is_some_and(|v| types(&v).contains(&"number"));
         is("number")
             || is("object")
                 && p.get("properties").and_then(Value::as_object).is_none_or(|f| f.values().all(numbers))
@@ -374,6 +379,12 @@ mod tests {
             json!({"properties": {"confidence": {"type": "object", "additionalProperties": {"type": "number"}}}}),
         );
         let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null}}));
+        assert_eq!(said, BTreeMap::from([("dose".into(), 0.5)]));
+        let shared = schema(json!({
+            "properties": {"confidence": {"type": "object", "properties": {"dose": {"$ref": "#/$defs/share"}}}},
+            "$defs": {"share": {"type": "number"}}
+        }));
+        let said = shared.self_reported(&json!({"confidence": {"dose": 0.5}}));
         assert_eq!(said, BTreeMap::from([("dose".into(), 0.5)]));
         let other = schema(json!({"properties": {"confidence": {"type": "string"}}}));
         assert!(other.self_reported(&json!({"confidence": "high"})).is_empty());

@@ -93,7 +93,7 @@ pub struct FieldConfidence {
 
 /// Weighs an answer. `fields` are the patterns of its schema's leaf fields.
 pub fn weigh(evidence: &Evidence, fields: &[String], answer: &Value) -> Confidence {
-    let named = evidence.fields_named(fields);
+    let named = evidence.fields_named(fields, answer);
     let present = fields.iter().filter(|f| is_present(answer, f)).cloned();
     let mut weighed: Vec<(String, FieldConfidence)> = present
         .chain(named)
@@ -116,13 +116,16 @@ pub fn weigh(evidence: &Evidence, fields: &[String], answer: &Value) -> Confiden
 
 impl Evidence {
     /// The fields that something concerns in particular: a finding, an edit, a report.
-    fn fields_named(&self, fields: &[String]) -> BTreeSet<String> {
+    fn fields_named(&self, fields: &[String], answer: &Value) -> BTreeSet<String> {
         let found = self.findings.iter().map(|f| &f.path);
         let edited = self.sanitized.iter().flatten();
-        // A report on what the answer does not have says nothing.
+        // A report on what no answer has says nothing. One on a list or an object counts for what is in it;
+        // where that is empty or null, for itself: that nothing was found may be just what is doubted.
         let reported = self.self_reported.keys().take(FIELDS_MAX).filter(|k| {
             let pattern = pattern_of(k);
+            let mut inside = fields.iter().filter(|f| covers(&pattern, f)).peekable();
             fields.iter().any(|f| covers(f, &pattern))
+                || inside.peek().is_some() && !inside.any(|f| is_present(answer, f))
         });
         found.chain(edited).chain(reported).filter(|f| !f.is_empty()).cloned().collect()
     }
@@ -313,6 +316,23 @@ mod tests {
             ("medication[1].dose", 0.2),
         ];
         assert_eq!(values(&e), expected.map(|(k, v)| (k.to_owned(), v)).into());
+    }
+
+    #[test]
+    fn a_report_on_an_empty_list_or_a_null_object_counts_for_itself() {
+        let fields = ["medication[].dose", "impression.text"].map(String::from);
+        let self_reported = [("", 0.95), ("medication", 0.3), ("impression", 0.2)];
+        let e = Evidence {
+            self_reported: self_reported.map(|(k, v)| (k.to_owned(), v)).into(),
+            ..Evidence::default()
+        };
+        let weighed = |answer: Value| -> Vec<(String, f64)> {
+            weigh(&e, &fields, &answer).fields.into_iter().map(|(k, v)| (k, v.value)).collect()
+        };
+        let nothing = weighed(json!({"medication": [], "impression": null}));
+        assert_eq!(nothing, [("impression".to_owned(), 0.2), ("medication".to_owned(), 0.3)]);
+        let some = weighed(json!({"medication": [{"dose": 1}], "impression": {"text": "flu"}}));
+        assert_eq!(some, [("impression.text".to_owned(), 0.2), ("medication[].dose".to_owned(), 0.3)]);
     }
 
     #[test]

@@ -3,4 +3,7 @@
 mod commands;
 mod dependencies;
 mod layout;
+mod records;
+#[path = "../rig/schemas.rs"]
+mod schemas;
 mod source;

@@ -82,8 +82,13 @@ fn a_review_outcome_is_what_its_schema_says() {
         detail: "ada approved it".into(),
         at: Timestamp(1_700_000_000_000),
     };
-    let least =
-        ReviewOutcome { decided_by: None, decided_at: None, action: None, detail: String::new(), ..full.clone() };
+    let least = ReviewOutcome {
+        decided_by: None,
+        decided_at: None,
+        action: None,
+        detail: String::new(),
+        ..full.clone()
+    };
     same("review-outcome", &full, &least);
     for verdict in [Ruling::Counts, Ruling::Invalid] {
         valid("review-outcome", &ReviewOutcome { verdict, ..full.clone() });
@@ -126,7 +131,10 @@ fn every_schema_carries_a_version_and_refuses_what_it_does_not_know() {
             assert_eq!(schema["additionalProperties"], json!(false), "{name}");
         }
         for (field, what) in schema["properties"].as_object().unwrap() {
-            assert!(what.get("description").is_some() || what.get("const").is_some(), "{name}: `{field}` says nothing");
+            assert!(
+                what.get("description").is_some() || what.get("const").is_some(),
+                "{name}: `{field}` says nothing"
+            );
         }
     }
 }
@@ -229,7 +237,9 @@ fn item() -> ReviewItem {
         v: VERSION,
         id: item_id(&token()),
         question: "dose: 81 %, below the line".into(),
-        why: vec![json!({ "reason": "TG-below-line", "field": "dose", "detail": "81 %", "severity": "normal" })],
+        why: vec![
+            json!({ "reason": "TG-below-line", "field": "dose", "detail": "81 %", "severity": "normal" }),
+        ],
         severity: "normal".into(),
         team: Some("clinicians".into()),
         opened_at: Timestamp(1_700_000_000_000),

@@ -173,3 +173,17 @@ fn nothing_is_ignored_and_nothing_is_left_to_do() {
         assert!(bare.is_none(), "{}: `expect` with a reason, not a bare `allow`", source.path);
     }
 }
+
+#[test]
+fn every_crash_point_is_listed_and_every_listed_one_is_there() {
+    let pattern = Regex::new(r#"crash_point\("([^"]+)"\)"#).unwrap();
+    let mut found: Vec<String> = Vec::new();
+    for source in sources("src") {
+        found.extend(pattern.captures_iter(&source.code()).map(|c| c[1].to_owned()));
+    }
+    found.sort();
+    found.dedup();
+    let mut listed = tidegate::engine::crash::POINTS.to_vec();
+    listed.sort_unstable();
+    assert_eq!(found, listed);
+}

@@ -38,6 +38,7 @@ pub(crate) struct Shelf {
     pub(crate) results: Vec<Row>,
     pub(crate) dead_letters: Vec<Row>,
     pub(crate) review_requests: Vec<Row>,
+    pub(crate) review_decisions: Vec<Row>,
 }
 
 /// One outcome or open question of a key and generation.
@@ -77,11 +78,11 @@ pub(crate) enum Complaint {
     /// More than one resting place. With `copies` 1 even a forgetful ledger is no excuse.
     Twice { name: Name, copies: usize, places: Vec<String> },
     /// A record that must be in dead letters under its own coordinates, and is not, or more than once.
-    Buried { at: String, why: &'static str, times: usize },
+    Buried { at: String, name: Option<Name>, why: &'static str, times: usize },
     /// A dead letter whose bytes are not the original's.
     Changed { at: String, letter: String },
     /// A record in dead letters that has no business there.
-    Wrongly { at: String, letter: String, reason: String },
+    Wrongly { at: String, name: Option<Name>, letter: String, reason: String },
     /// A result or item of nothing that was sent, or one that says something else than its origin.
     Stray { at: String, why: &'static str },
 }
@@ -91,26 +92,28 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
     let sources = sources(shelf);
     let places = places(shelf, &mut books);
     let letters = letters_by_source(shelf);
+    let second_decisions = second_decisions(shelf);
     let mut expected_letters: BTreeSet<String> = BTreeSet::new();
     books.sums.records = sources.values().flatten().count();
     for source in sources.get(&None).into_iter().flatten() {
-        expect_letter(source, "poison", &letters, &mut expected_letters, &mut books);
+        expect_letter(source, None, "poison", &letters, &mut expected_letters, &mut books);
     }
     let named = sources.iter().filter_map(|(name, group)| Some((name.as_ref()?, group)));
     for (name, group) in named {
         books.sums.keys += 1;
         let found = places.get(name).map_or(&[][..], Vec::as_slice);
+        let copies = group.len() + second_decisions.get(name).copied().unwrap_or(0);
         match found {
-            [] => books.complaints.push(Complaint::Missing { name: name.clone(), copies: group.len() }),
+            [] => books.complaints.push(Complaint::Missing { name: name.clone(), copies }),
             [_] => {}
             many => books.complaints.push(Complaint::Twice {
                 name: name.clone(),
-                copies: group.len(),
+                copies,
                 places: many.iter().map(|p| format!("{} {}", p.what, p.at)).collect(),
             }),
         }
         let Some(place) = found.first() else { continue };
-        judge_group(place, group, &letters, &mut expected_letters, &mut books);
+        judge_group(name, place, group, &letters, &mut expected_letters, &mut books);
     }
     for name in places.keys().filter(|name| !sources.contains_key(&Some((*name).clone()))) {
         let at = places[name][0].at.clone();
@@ -121,6 +124,7 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
     for (at, found) in letters.iter().filter(|(at, _)| !expected_letters.contains(*at)) {
         books.complaints.push(Complaint::Wrongly {
             at: at.clone(),
+            name: name_of(&sources, at),
             letter: found[0].at.clone(),
             reason: found[0].header("tidegate-reason").to_owned(),
         });
@@ -145,13 +149,24 @@ fn sources(shelf: &Shelf) -> BTreeMap<Option<Name>, Vec<Source<'_>>> {
         (row.header("tidegate-kind").to_owned(), generation, row)
     });
     for (kind, generation, row) in sent.chain(redriven) {
-        let (name, payload, late) = match nature(&row.headers, row.value.as_deref().unwrap_or_default()) {
+        let mut headers = row.headers.clone();
+        if row.headers.contains_key("tidegate-generation") {
+            // Whoever sends a task again wants its answer now: its deadline does not come along.
+            headers.remove("deadline");
+        }
+        let (name, payload, late) = match nature(&headers, row.value.as_deref().unwrap_or_default()) {
             Nature::Poison => (None, Value::Null, false),
             Nature::Valid { key, payload, late } => (Some((kind, key, generation)), payload, late),
         };
         found.entry(name).or_default().push(Source { row, payload, late });
     }
     found
+}
+
+/// The key and generation that the record at this position may own.
+fn name_of(sources: &BTreeMap<Option<Name>, Vec<Source<'_>>>, at: &str) -> Option<Name> {
+    let found = sources.iter().find(|(_, group)| group.iter().any(|s| s.row.at == at));
+    found.and_then(|(name, _)| name.clone())
 }
 
 /// Where each key and generation rests: results, dead letters that are outcomes, open review items.
@@ -186,6 +201,24 @@ fn places(shelf: &Shelf, books: &mut Books) -> BTreeMap<Name, Vec<Place>> {
     found
 }
 
+/// Decisions beyond the first on an item: copies of a record too, to a ledger that forgets.
+fn second_decisions(shelf: &Shelf) -> BTreeMap<Name, usize> {
+    let mut by_item: BTreeMap<String, usize> = BTreeMap::new();
+    for decision in &shelf.review_decisions {
+        *by_item.entry(decision.json()["item"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    let mut found = BTreeMap::new();
+    for request in shelf.review_requests.iter().filter(|r| r.value.is_some()) {
+        let item = request.json();
+        let decided = by_item.get(item["id"].as_str().unwrap_or_default()).copied().unwrap_or(0);
+        let text = |field: &str| item["proposed"][field].as_str().unwrap_or_default().to_owned();
+        let generation =
+            item["proposed"]["generation"].as_u64().and_then(|g| u32::try_from(g).ok()).unwrap_or(0);
+        *found.entry((text("kind"), text("key"), generation)).or_insert(0) += decided.saturating_sub(1);
+    }
+    found
+}
+
 /// Requests without a tombstone behind them.
 pub(crate) fn open_items(requests: &[Row]) -> Vec<&Row> {
     let mut open: BTreeMap<&[u8], &Row> = BTreeMap::new();
@@ -210,6 +243,7 @@ fn letters_by_source(shelf: &Shelf) -> BTreeMap<String, Vec<&Row>> {
 /// All records of one key and generation, against the place where it rests: the owner's payload is the
 /// task's; copies of it leave no trace, other payloads are dead letters.
 fn judge_group(
+    name: &Name,
     place: &Place,
     group: &[Source<'_>],
     letters: &BTreeMap<String, Vec<&Row>>,
@@ -233,18 +267,19 @@ fn judge_group(
     for source in group {
         if source.row.at == owner.row.at {
             if owner.late {
-                expect_letter(source, "deadline passed", letters, expected, books);
+                expect_letter(source, Some(name), "deadline passed", letters, expected, books);
             }
         } else if source.payload == owner.payload {
             books.sums.silent += 1;
         } else {
-            expect_letter(source, "conflict", letters, expected, books);
+            expect_letter(source, Some(name), "conflict", letters, expected, books);
         }
     }
 }
 
 fn expect_letter(
     source: &Source<'_>,
+    name: Option<&Name>,
     why: &'static str,
     letters: &BTreeMap<String, Vec<&Row>>,
     expected: &mut BTreeSet<String>,
@@ -255,7 +290,12 @@ fn expect_letter(
     let found = letters.get(at).map_or(&[][..], Vec::as_slice);
     books.sums.buried += 1;
     if found.len() != 1 {
-        books.complaints.push(Complaint::Buried { at: at.clone(), why, times: found.len() });
+        books.complaints.push(Complaint::Buried {
+            at: at.clone(),
+            name: name.cloned(),
+            why,
+            times: found.len(),
+        });
     }
     for letter in found {
         let same_headers = source

@@ -74,7 +74,7 @@ pub(crate) fn unexplained(asked: &[Asked], shelf: &Shelf, pairs: &BTreeSet<Pair>
 }
 
 /// As requests name it: 16 hex digits of BLAKE3 over the scoped key.
-fn scope_of(kind: &str, key: &str) -> String {
+pub(crate) fn scope_of(kind: &str, key: &str) -> String {
     let scope = tidegate::task::ScopedKey::new("", kind, key);
     blake3::hash(&scope.to_bytes()).to_hex()[..16].to_owned()
 }

@@ -33,6 +33,9 @@ input = { n = "integer", text = "string" }
 answer = { category = ["plain", "doubtful"], confidence = "number" }
 review = { start = "line" }
 
+[worker]
+in_flight = 64
+
 # Its only model goes away for a while: its tasks are parked.
 [tasks.frail]
 models = ["frail"]
@@ -86,7 +89,8 @@ impl Campaign {
             reply(asked, &down, drawn)
         })
         .await;
-        let models: String = ["main", "spare", "frail"].iter().map(|name| provider.model(name)).collect();
+        let models: String =
+            ["main", "spare", "frail"].iter().map(|name| provider.patient_model(name, 30)).collect();
         let place = Place::new(&format!("{KINDS}{models}"));
         Campaign {
             mode,
@@ -104,7 +108,7 @@ impl Campaign {
     }
 
     /// Everything: `kills` lives that end at random, one for each crash point, then until all rests.
-    pub(crate) async fn run(&mut self, sizes: &Sizes, points: &[&str]) -> Rest {
+    pub(crate) async fn run(&mut self, sizes: &Sizes, points: &[String]) -> Rest {
         let lives = sizes.kills + points.len() as u64;
         let chunk = usize::try_from(sizes.records / lives).unwrap();
         let mut points = points.iter();
@@ -118,7 +122,16 @@ impl Campaign {
             }
         }
         self.frail_is_down.store(false, Ordering::SeqCst);
+        self.between(0).await;
         self.until_all_rests().await
+    }
+
+    /// Claims whose latest writes a forgetful ledger has lost, as requests name them.
+    pub(crate) fn forgotten(&self) -> BTreeSet<String> {
+        let words = std::fs::read_to_string(self.place.log()).unwrap_or_default();
+        let lines = words.lines().filter(|l| l.contains("lost its latest writes"));
+        let scope = |l: &str| Some(l.split("scope=").nth(1)?.trim_matches('"').get(..16)?.to_owned());
+        lines.filter_map(scope).collect()
     }
 
     /// The directory at rest: notes what was started and not stored, appends what comes next.
@@ -150,6 +163,9 @@ impl Campaign {
     fn command(&mut self) -> Command {
         self.life += 1;
         let mut command = self.place.command();
+        command.env("TIDEGATE_LOG", "warn");
+        // Small segments, so that sealing one and folding the state away happen often.
+        command.env("TIDEGATE_SEGMENT_BYTES", "60000");
         weaken(&mut command, self.mode, self.seed.wrapping_add(self.life));
         command
     }
@@ -222,10 +238,10 @@ fn weaken(command: &mut Command, mode: Mode, seed: u64) {
     match mode {
         Mode::Normal => {}
         Mode::Weak => {
-            command.env("TIDEGATE_WEAK_LEDGER", format!("seed={seed}"));
+            command.env("TIDEGATE_WEAK_LEDGER", seed.to_string());
         }
         Mode::Forgetting => {
-            command.env("TIDEGATE_WEAK_LEDGER", format!("seed={seed},forgets"));
+            command.env("TIDEGATE_WEAK_LEDGER", format!("{seed},forgets"));
         }
     }
 }
@@ -293,14 +309,21 @@ async fn decide(api: &Api, mut dice: Dice) {
     }
 }
 
-/// Sends dead letters again: outcomes, and records that never owned their key.
+/// Sends a few dead letters again: outcomes, and records that never owned their key.
 async fn redrive(api: &Api, life: u64) {
     let reason =
         ["deadline-passed", "key-conflict", "malformed", "input-refused"][usize::try_from(life % 4).unwrap()];
     loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let asked = json!({ "reason": reason, "limit": 3 });
-        if matches!(api.post("/v1/dead-letters/redrive", &asked).await, Ok((200, _))) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let Ok((200, found)) = api.get(&format!("/v1/dead-letters?reason={reason}&limit=3")).await else {
+            continue;
+        };
+        let letters = found["dead_letters"].as_array().cloned().unwrap_or_default();
+        for letter in &letters {
+            // Killed in between: nobody knows whether it was sent, and a second one must do no harm.
+            let _ = api.post("/v1/dead-letters/redrive", &json!({ "id": letter["id"] })).await;
+        }
+        if !letters.is_empty() {
             return;
         }
     }
@@ -330,6 +353,7 @@ pub(crate) async fn shelf(rest: &Rest) -> Shelf {
         results: rows(rest.all("results").await),
         dead_letters: rows(rest.all("dead-letters").await),
         review_requests: rows(rest.all("review.requests").await),
+        review_decisions: rows(rest.all("review.decisions").await),
     }
 }
 

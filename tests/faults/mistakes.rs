@@ -46,8 +46,9 @@ fn every_mistake_of_a_configuration_is_told_at_once_with_its_line_and_a_suggesti
 #[test]
 fn a_missing_configuration_and_a_missing_file_that_it_names_are_told_by_their_path() {
     let place = Place::new(COPY);
-    let (_, said) = fails(&place, &["--config", "nowhere.toml"]);
-    contains_all(&said, &["nowhere.toml"]);
+    std::fs::remove_file(place.config()).unwrap();
+    let (_, said) = fails(&place, &[]);
+    contains_all(&said, &["tidegate.toml", "--config"]);
     let place = Place::new(
         "[tasks.ticket]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"prompts/gone.md\"\nanswer = { a = \"string\" }\n",
     );

@@ -4,6 +4,7 @@ use super::process::{Process, free_port, listening, tidegate};
 use super::{api::Api, eventually};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate::engine::{Engine, embedded};
 use tidegate::settings::{self, Settings};
@@ -86,11 +87,16 @@ impl Place {
     pub(crate) fn open(&self) -> Rest {
         let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{e}"));
         let topics = settings::topics(&settings);
-        let engine =
-            embedded::open(settings.engine.embedded(), topics.clone(), std::sync::Arc::new(embedded::Disk))
-                .unwrap_or_else(|e| panic!("{e}"));
+        let engine = opened(&settings);
         Rest { engine, topics: topics.into_iter().map(|t| t.topic).collect() }
     }
+}
+
+/// The engine as `run` opens it.
+pub(crate) fn opened(settings: &Settings) -> Engine {
+    let how = settings.engine.embedded();
+    embedded::open(how, settings::topics(settings), Arc::new(embedded::Disk))
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The log and the ledger of a process that does not run.

@@ -103,10 +103,15 @@ impl Provider {
 
     /// `[models.NAME]` for a configuration.
     pub(crate) fn model(&self, name: &str) -> String {
+        self.patient_model(name, 2)
+    }
+
+    /// The same, with so many seconds of patience: a busy machine is no fault of the model.
+    pub(crate) fn patient_model(&self, name: &str, seconds: u32) -> String {
         let port = self.port;
         format!(
             "[models.{name}]\napi = \"openai\"\nurl = \"http://127.0.0.1:{port}/v1\"\nmodel = \"{name}\"\nwindow_tokens = 100000\n\
-             timeouts = {{ first_token = \"2s\", idle = \"2s\" }}\n"
+             timeouts = {{ first_token = \"{seconds}s\", idle = \"{seconds}s\" }}\n"
         )
     }
 }

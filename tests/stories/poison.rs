@@ -12,17 +12,22 @@ async fn p2_every_kind_of_poison_is_a_dead_letter_with_its_bytes_and_nothing_is_
     let long = "k".repeat(1025);
     let large = format!("{{\"text\":\"{}\"}}", "x".repeat(1_100_000));
     let key: &[(&str, &str)] = &[("idempotency-key", "p1")];
+    let long_key = [("idempotency-key", long.as_str())];
     let poison: Vec<(&[u8], &[(&str, &str)], &str)> = vec![
         (b"{\"text\": ", key, "TG-malformed"),
         (b"\xff\x00\xfe", &[], "TG-malformed"),
         (br#"{"text":"no key"}"#, &[], "TG-key-missing"),
         (br#"{"text":"empty key"}"#, &[("idempotency-key", "")], "TG-key-missing"),
-        (br#"{"text":"long key"}"#, &[("idempotency-key", &long)], "TG-key-too-long"),
+        (br#"{"text":"long key"}"#, &long_key, "TG-key-too-long"),
         (br#"{"text":7}"#, &[("idempotency-key", "p2")], "TG-input-refused"),
         (br#"{"text":"when?"}"#, &[("idempotency-key", "p3"), ("deadline", "soon")], "TG-malformed"),
         (large.as_bytes(), &[("idempotency-key", "p4")], "TG-record-too-large"),
     ];
+    // Written while larger records were allowed.
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    std::fs::write(stage.place.config(), format!("{config}\n[engine]\nrecord_max = \"2MiB\"\n")).unwrap();
     let rest = stage.place.open();
+    std::fs::write(stage.place.config(), config).unwrap();
     let records: Vec<_> = poison.iter().map(|(value, headers, _)| (*value, *headers)).collect();
     append(&rest, "tasks.ticket", &records).await;
     let sent = rest.all("tasks.ticket").await;

@@ -27,6 +27,7 @@ pub(super) struct Folding {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
     ending: Arc<AtomicBool>,
+    gave_up: Arc<AtomicBool>,
 }
 
 struct Folder {
@@ -34,17 +35,24 @@ struct Folder {
     path: PathBuf,
     db: Option<Database>,
     ending: Arc<AtomicBool>,
+    gave_up: Arc<AtomicBool>,
 }
 
 impl Folding {
     pub(super) fn begin(shared: Arc<Shared>, path: PathBuf, db: Database) -> std::io::Result<Folding> {
         // One fold at a time, and at most one request to reopen behind it.
         let (jobs, todo) = sync_channel(2);
-        let ending = Arc::new(AtomicBool::new(false));
-        let folder = Folder { shared: shared.clone(), path, db: Some(db), ending: ending.clone() };
+        let (ending, gave_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let folder = Folder {
+            shared: shared.clone(),
+            path,
+            db: Some(db),
+            ending: ending.clone(),
+            gave_up: gave_up.clone(),
+        };
         let thread =
             std::thread::Builder::new().name("tidegate-fold".into()).spawn(move || folder.run(&todo))?;
-        Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending })
+        Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending, gave_up })
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -67,12 +75,13 @@ impl Folding {
         }
     }
 
-    /// At the end only: until it is free, or has failed.
-    pub(super) fn wait(&self) {
+    /// At the end only: until it is free, or has given up (`false`; the next start replays more).
+    pub(super) fn wait(&self) -> bool {
         self.ending.store(true, Ordering::Release);
-        while self.is_busy() && self.thread.as_ref().is_some_and(|t| !t.is_finished()) {
+        while self.is_busy() && !self.gave_up.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        !self.is_busy()
     }
 
     pub(super) fn finish(&mut self) {
@@ -100,7 +109,7 @@ impl Folder {
             tracing::error!(error = %e, "the state could not be folded; it stays in memory and is tried again");
             self.db = None;
             if self.ending.load(Ordering::Acquire) {
-                return;
+                return self.gave_up.store(true, Ordering::Release);
             }
             std::thread::sleep(AGAIN);
         }

@@ -1,4 +1,47 @@
 //! The embedded engine: one process, one directory, a log of its own with redb behind it.
+//!
+//! ```text
+//!  callers ──► queue ──► writer ──► frame, one flush ──► state (memory) ──► replies
+//!                        (round)    segments, 64 MiB        │ every 64 MiB, beside it
+//!  groups, reads ◄── cache ◄────────────┘                   └──► redb, with the place in the log
+//! ```
+//!
+//! One commit is one frame is one flush. A frame holds all that it changes: records, completions,
+//! claims with the slots that changed. Nobody is answered, and nothing is visible, before the flush.
+//! In normal operation a mark is applied in the frame of its commit; with a weak ledger it is not,
+//! and nothing above the port may notice.
+//!
+//! ## A crash between any two calls of the port
+//!
+//! | the process dies | on disk | what happens next | test |
+//! |---|---|---|---|
+//! | before the frame of an `append` is written | nothing of it | the caller has no answer; sends again, a copy at worst | `crashes`: `frame.before-write` |
+//! | while a frame is written | a torn end | cut off at the next start; nobody was answered | `crashes`: `frame.half-written`; `disks`: `damage_is_refused…` |
+//! | after the write, before the flush | all, part or nothing of the frame | whole: it counts, unknown to its callers; else cut off | `power`: `p2_what_was_acknowledged…`; `crashes`: `frame.before-sync` |
+//! | after the flush, before the answer to `append` | the records | delivered; a repeated append is a copy, which the ledger finds out | `crashes`: `frame.after-sync`, `frame.merged`, `frame.half-answered` |
+//! | after `append`, before the record is delivered or admitted | the record | delivered after the start | `p2_after_a_crash_exactly_the_incomplete…` |
+//! | after `admit`, before `start` | the claim, open | delivered again, `Resumed` with a new fence | `p3_after_a_crash_a_started_call…` |
+//! | after `start`, before `store` | the slot, started by a process that is gone | `start` answers `Go { repeat }`, counted; an effect: `Unknown` | `p3_after_a_crash_a_started_call…` |
+//! | after `store`, before `commit` | the answer | `Resumed` with the answer; nothing is bought again | `p3_after_a_crash_a_started_call…` |
+//! | inside `commit` | outputs and completion, or neither | neither: delivered again | `crashes` and `power`: results and completions are pairs |
+//! | after `commit`, before its mark (weak ledger only) | outputs and completion; the claim open | never delivered again; look-ups ask the log | `marks_come_after_their_commit…` |
+//! | after the mark | the claim closed | copies are silent | `p1_p2_a_task_goes_through…` |
+//! | after a `release` or `bar` | as answered | as answered | `power`: every answer is a promise |
+//! | when a segment is begun | an empty file, or none | the log goes on in it, or begins it anew | `crashes`: `segment.created`, `segment.named` |
+//! | while the state is folded | redb as of the fold before | a longer replay | `crashes`: `checkpoint.before-commit`, `checkpoint.after-commit` |
+//! | while old segments are unlinked | segments of which the log knows nothing | removed at the start | `crashes`: `retention.before-unlink`, `retention.after-unlink` |
+//! | after the ledger forgot (weak ledger only) | the earlier state, in a frame | as if it had always been so | `a_loss_goes_back_to_one_earlier_state…` |
+//!
+//! ## Why the lock is a file of its own
+//!
+//! redb keeps its first I/O error until its file is closed and opened again, and the directory must
+//! stay ours meanwhile.
+//!
+//! ## Why a failed flush begins a new segment
+//!
+//! After a failed flush a kernel may show the bytes and never write them, and a second flush may
+//! answer `Ok`. So the segment is never written again: its unacknowledged end is told apart by its
+//! sequence, with which the next segment begins, and the same commands are decided again.
 
 mod base;
 mod cache;
@@ -23,6 +66,8 @@ mod round;
 mod segment;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod simulated;
 mod space;
 mod state;
 mod tail;
@@ -55,6 +100,14 @@ pub fn open(
     specs: Vec<TopicSpec>,
     files: Arc<dyn Files>,
 ) -> Result<Engine, OpenError> {
+    open_with_handle(settings, specs, files).map(|(engine, _)| engine)
+}
+
+fn open_with_handle(
+    settings: EmbeddedSettings,
+    specs: Vec<TopicSpec>,
+    files: Arc<dyn Files>,
+) -> Result<(Engine, Arc<Handle>), OpenError> {
     let dir = settings.directory.clone();
     let held = directory::take(&*files, &dir)?;
     let (db, state) = recovery::recover(&*files, &dir)?;
@@ -82,14 +135,15 @@ pub fn open(
     writer.write_first(topics).map_err(|e| OpenError::io(&dir, "write to")(std::io::Error::other(e)))?;
     let handle = start(shared, weak, writer).map_err(OpenError::io(&dir, "start a thread for"))?;
     let ledger = Arc::new(ledger::EmbeddedLedger(handle.clone()));
-    Ok(Engine {
+    let engine = Engine {
         groups: Arc::new(group::EmbeddedGroups(handle.clone())),
         commits: Arc::new(EmbeddedCommits(handle.clone())),
         log: Arc::new(log::EmbeddedLog(handle.clone())),
         ledger: ledger.clone(),
         journal: ledger,
-        operation: Arc::new(EmbeddedOperation(handle)),
-    })
+        operation: Arc::new(EmbeddedOperation(handle.clone())),
+    };
+    Ok((engine, handle))
 }
 
 fn start(shared: Arc<Shared>, weak: Option<Arc<Weakness>>, writer: Writer) -> std::io::Result<Arc<Handle>> {

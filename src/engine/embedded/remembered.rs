@@ -5,6 +5,8 @@
 //! reaches back past the one before.
 
 use super::changes::Changes;
+use super::ledger;
+use super::shared::Shared;
 use super::state::State;
 use crate::dedupe::Entry;
 use crate::task::Timestamp;
@@ -28,6 +30,24 @@ impl Remembered {
             if !self.refused.contains_key(key) {
                 self.refused.insert(key.clone(), state.refused(key).ok().flatten());
             }
+        }
+    }
+
+    /// Writes down what was just lost, one line a key, so that a test can name the loss it blames:
+    /// number of the loss, time, scope.
+    pub(super) fn note(&self, shared: &Shared) {
+        let (count, now) = (shared.state().forgot, Timestamp::now().rfc3339());
+        let scopes = self.claims.keys().filter_map(|key| ledger::scope(key));
+        let lines: String = scopes.map(|scope| format!("{count}\t{now}\t{scope}\n")).collect();
+        tracing::warn!(
+            loss = count,
+            claims = self.claims.len(),
+            "the weak ledger has forgotten its latest writes"
+        );
+        let path = shared.settings.directory.join("forgotten.tsv");
+        let written = shared.files.create(&path).and_then(|f| f.write_at(f.len()?, lines.as_bytes()));
+        if let Err(e) = written {
+            tracing::warn!(file = %path.display(), error = %e, "what was forgotten could not be written down");
         }
     }
 }

@@ -354,6 +354,11 @@ impl<'a> Round<'a> {
         let state = self.ground.state;
         let Some(remembered) = self.ground.remembered else { return };
         for (key, entry) in &remembered.claims {
+            // Named as requests to models name it, so that a test finds what the loss is to blame for.
+            tracing::warn!(
+                scope = &blake3::hash(key).to_hex()[..16],
+                "the ledger has lost its latest writes to a claim"
+            );
             let before = state.claim(key).ok().flatten();
             self.changes.claims.insert(key.clone(), ClaimChange { before, after: entry.clone() });
         }

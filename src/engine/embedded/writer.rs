@@ -185,6 +185,9 @@ impl Writer {
         if batch.iter().any(|c| matches!(c, Command::Forget { .. })) {
             // Calls that were on their way go down with their connection.
             self.shared.connection.fetch_add(1, Ordering::AcqRel);
+            if let Some(remembered) = &self.remembered {
+                remembered.note(&self.shared);
+            }
         }
         if batch.iter().any(|c| matches!(c, Command::Forget { .. } | Command::Remember)) {
             self.remembered = Some(Remembered::default());
@@ -248,9 +251,11 @@ impl Writer {
                 self.folding.reopen();
             }
         }
-        let batch = self.refuse_waiting(batch);
+        let mut batch = self.refuse_waiting(batch);
         std::thread::sleep(STALL);
         self.space.look(&self.shared);
+        // Those who come meanwhile must hear of it too. What waits is bounded by what is in flight.
+        batch.extend(self.shared.queue.take(BATCH_MAX, Duration::ZERO).0);
         batch
     }
 
@@ -346,7 +351,9 @@ impl Writer {
             if worth > 0 {
                 return;
             }
-            self.folding.wait();
+            if !self.folding.wait() {
+                return;
+            }
         }
         let fold = Fold::freeze(&mut self.shared.state_mut());
         self.folding.start(fold);

@@ -5,14 +5,14 @@
 use crate::machine::cpu_seconds;
 use crate::print;
 use crate::rig::number;
-use crate::rig::place::Place;
+use crate::rig::place::{Place, opened};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate::consume::Kinds;
-use tidegate::engine::{Engine, Output, embedded};
+use tidegate::engine::{Engine, Output};
 use tidegate::infer::Models;
-use tidegate::settings::{self, Settings};
+use tidegate::settings::Settings;
 use tidegate::task::{Headers, Topic};
 use tidegate::worker::Worker;
 use tokio_util::sync::CancellationToken;
@@ -35,15 +35,13 @@ fn payload(n: usize) -> String {
 async fn via_engine(tasks: usize) {
     let place = Place::new(KIND);
     let settings = Arc::new(Settings::load(&place.config()).unwrap_or_else(|e| panic!("{e}")));
-    let engine =
-        embedded::open(settings.engine.embedded(), settings::topics(&settings), Arc::new(embedded::Disk))
-            .unwrap();
+    let engine = opened(&settings);
     let numbers: Vec<usize> = (0..tasks).collect();
     for batch in numbers.chunks(BATCH) {
         engine.log.append(batch.iter().map(|n| record(*n)).collect()).await.unwrap();
     }
     let kinds = Arc::new(Kinds::new(&settings));
-    let models = Arc::new(Models::new(&settings.models, settings.worker.answer_max).unwrap());
+    let models = Arc::new(Models::new(&settings.models, 8 << 20).unwrap());
     let worker = Worker::new(engine.clone(), settings.clone(), kinds, models);
     let (stop, cpu, began) = (CancellationToken::new(), cpu_seconds(std::process::id()), Instant::now());
     let mut running = tokio::task::JoinSet::new();

@@ -8,6 +8,25 @@ use crate::task::{Fingerprint, Headers, Origin, Position, PrintRule, ScopedKey, 
 use bytes::Bytes;
 use std::time::Duration;
 
+mod crashes;
+mod disks;
+mod doors;
+mod figures;
+mod groups;
+mod power;
+mod weakness;
+
+/// A directory of which no real disk knows; segments so small that every test rolls and folds them.
+fn quick(segment_bytes: u64) -> EmbeddedSettings {
+    let settings = EmbeddedSettings::new("/simulated/data");
+    EmbeddedSettings {
+        segment_bytes,
+        reserve_bytes: 1 << 16,
+        retention_every: Duration::from_millis(20),
+        ..settings
+    }
+}
+
 fn specs() -> Vec<TopicSpec> {
     let spec = |name: &str, compacted| TopicSpec {
         topic: Topic::new(name),
@@ -146,4 +165,71 @@ async fn p2_what_was_not_completed_comes_back_after_a_restart_and_only_then() {
     assert_eq!(at.len(), 20);
     let open: u64 = engine.log.ends(&Topic::new("tasks")).await.unwrap().iter().filter_map(|e| e.open).sum();
     assert_eq!(open, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_after_a_crash_a_started_call_is_repeated_and_counted_an_effect_unknown_and_an_answer_kept() {
+    let disk = super::simulated::Simulated::new();
+    let slot = |name: &str, kind| Slot { name: SlotName(name.into()), kind };
+    let (call, effect, stored) =
+        (slot("call", SlotKind::Call), slot("effect", SlotKind::Effect), slot("stored", SlotKind::Call));
+    let second = Duration::from_secs(1);
+    let engine = open(quick(1 << 14), specs(), disk.clone()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![output("tasks", "one", "x")]).await.unwrap();
+    let d = next_record(&mut group).await;
+    let Admission::Fresh(claim) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else { panic!() };
+    for s in [&call, &effect, &stored] {
+        let go = engine.journal.start(&claim, s, second).await.unwrap();
+        assert_eq!(go, Started::Go { repeat: false, deaths: 0, times: 0 });
+    }
+    let _ = engine.journal.store(&claim, &stored, "bought".into()).await.unwrap();
+
+    let back = disk.cut(3);
+    let engine = open(quick(1 << 14), specs(), back).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    let again = next_record(&mut group).await;
+    assert_eq!(again.record.position, d.record.position);
+    let Admission::Resumed(claim, slots) = engine.ledger.admit(&again, &token(&again), None).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(slots.into_iter().collect::<Vec<_>>(), [(stored.name.clone(), Bytes::from("bought"))]);
+    let start = async |s| engine.journal.start(&claim, s, second).await.unwrap();
+    assert_eq!(start(&call).await, Started::Go { repeat: true, deaths: 1, times: 1 });
+    assert_eq!(start(&effect).await, Started::Unknown);
+    assert_eq!(start(&stored).await, Started::Done("bought".into()));
+    let view = engine.ledger.list(None, 10).await.unwrap();
+    assert_eq!(view.iter().map(|v| v.key.to_string()).collect::<Vec<_>>(), ["copy/one"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_claim_and_a_refused_mark_expire_with_their_window() {
+    let disk = super::simulated::Simulated::new();
+    let settings = EmbeddedSettings { window: Duration::from_millis(300), ..quick(1 << 12) };
+    let engine = open(settings, specs(), disk).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![output("tasks", "one", "x"), output("tasks", "bad", "x")]).await.unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let d = next_record(&mut group).await;
+        if &*token(&d).key.key == "bad" {
+            assert!(matches!(engine.ledger.refuse(&d, &token(&d)).await.unwrap(), Admission::Refused));
+            assert!(matches!(engine.ledger.admit(&d, &token(&d), None).await.unwrap(), Admission::Refused));
+            keys.push((d, true));
+        } else {
+            assert!(matches!(engine.ledger.admit(&d, &token(&d), None).await.unwrap(), Admission::Fresh(_)));
+            let commit = engine.commits.commit(done(&d, vec![output("results", "one", "r")])).await;
+            assert!(matches!(commit, Commit::Visible(_)));
+            let Admission::Silent(_) = engine.ledger.admit(&d, &token(&d), None).await.unwrap() else {
+                panic!()
+            };
+            keys.push((d, false));
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for (d, refused) in keys {
+        let admission = engine.ledger.admit(&d, &token(&d), None).await.unwrap();
+        assert!(matches!(admission, Admission::Fresh(_)), "refused: {refused}, {admission:?}");
+    }
 }

@@ -1,0 +1,179 @@
+//! The ledger made weak: what is held and owed arrives, losses are real, leases move.
+
+use super::super::simulated::Simulated;
+use super::super::*;
+use super::{done, next_record, output, quick, specs, token};
+use crate::dedupe::{Admission, Phase, Slot, SlotKind, SlotName};
+use crate::engine::{Commit, Delivery, Event};
+use crate::task::Topic;
+use std::time::{Duration, Instant};
+
+fn weak(weak: Weak) -> EmbeddedSettings {
+    EmbeddedSettings { weak: Some(weak), ..quick(1 << 18) }
+}
+
+/// Nothing goes wrong by itself.
+fn tame() -> Weak {
+    Weak {
+        marks_lost: 0.0,
+        mark_late: Duration::ZERO,
+        replies_lost: 0.0,
+        reply_late: Duration::ZERO,
+        away_every: None,
+        revoke_every: None,
+        lease: Duration::ZERO,
+        ..Weak::new(1)
+    }
+}
+
+async fn admitted(engine: &Engine, d: &Delivery) -> crate::dedupe::Claim {
+    for _ in 0..500 {
+        match engine.ledger.admit(d, &token(d), None).await {
+            Ok(Admission::Fresh(claim) | Admission::Resumed(claim, _)) => return claim,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    panic!("never admitted");
+}
+
+async fn within(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is().await {
+        assert!(Instant::now() < end, "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_come_after_their_commit_and_may_be_lost() {
+    for (lost, late) in [(0.0, Duration::from_millis(200)), (1.0, Duration::ZERO)] {
+        let settings = weak(Weak { marks_lost: lost, mark_late: late, ..tame() });
+        let engine = open(settings, specs(), Simulated::new()).unwrap();
+        let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+        engine.log.append(vec![output("tasks", "a", "x")]).await.unwrap();
+        let d = next_record(&mut group).await;
+        admitted(&engine, &d).await;
+        let commit = engine.commits.commit(done(&d, vec![output("results", "a", "r")])).await;
+        assert!(matches!(commit, Commit::Visible(_)));
+        let key = token(&d).key;
+        let closed =
+            async || matches!(engine.ledger.look(&key).await.unwrap().unwrap().phase, Phase::Closed { .. });
+        if lost == 0.0 {
+            within("the mark arrives", closed).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!closed().await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_an_answer_whose_reply_was_lost_or_that_met_an_outage_is_stored_all_the_same() {
+    let away =
+        Weak { away_every: Some(Duration::from_millis(60)), away_for: Duration::from_millis(80), ..tame() };
+    for how in [Weak { replies_lost: 0.5, ..tame() }, away] {
+        let engine = open(weak(how), specs(), Simulated::new()).unwrap();
+        let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+        for n in 0..20 {
+            engine.log.append(vec![output("tasks", &n.to_string(), "x")]).await.unwrap();
+            let d = next_record(&mut group).await;
+            let claim = admitted(&engine, &d).await;
+            let slot = Slot { name: SlotName("ask".into()), kind: SlotKind::Call };
+            // Whatever is answered, once.
+            let _ = engine.journal.store(&claim, &slot, "bought".into()).await;
+            within("the answer is stored", async || match engine.ledger.look(&claim.token.key).await {
+                Ok(view) => view.is_some_and(|v| v.slots.iter().any(|s| s.state == "stored")),
+                Err(_) => false,
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_goes_back_to_one_earlier_state_is_durable_and_never_reaches_past_the_one_before() {
+    let disk = Simulated::new();
+    let how = || Weak { forgets: true, ..tame() };
+    let (engine, handle) = open_with_handle(weak(how()), specs(), disk.clone()).unwrap();
+    let handle = forgetful(handle);
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    let mut claims = Vec::new();
+    for n in 0..3 {
+        engine.log.append(vec![output("tasks", &n.to_string(), "x")]).await.unwrap();
+        let d = next_record(&mut group).await;
+        claims.push(admitted(&engine, &d).await);
+        if n == 0 {
+            handle(Loss::Remember).await;
+        }
+    }
+    handle(Loss::Forget).await;
+    let there = async |engine: &Engine| {
+        let mut there = Vec::new();
+        for claim in &claims {
+            there.push(engine.ledger.look(&claim.token.key).await.unwrap().is_some());
+        }
+        there
+    };
+    assert_eq!(there(&engine).await, [true, false, false]);
+    handle(Loss::Forget).await;
+    assert_eq!(there(&engine).await, [true, false, false], "nothing was written since");
+    let back = disk.cut(7);
+    let engine = open(weak(how()), specs(), back.clone()).unwrap();
+    assert_eq!(there(&engine).await, [true, false, false]);
+    assert!(
+        back.names().iter().any(|(p, len)| p.ends_with("forgotten.tsv") && *len > 0)
+            || back.names().len() > 3
+    );
+}
+
+enum Loss {
+    Remember,
+    Forget,
+}
+
+/// The way to the writer that only the weak layer has.
+fn forgetful(handle: Arc<Handle>) -> impl Fn(Loss) -> futures::future::BoxFuture<'static, ()> {
+    move |loss| {
+        let shared = handle.shared.clone();
+        Box::pin(async move {
+            match loss {
+                Loss::Remember => shared.queue.push_own(super::super::queue::Command::Remember).unwrap(),
+                Loss::Forget => {
+                    let (reply, answer) = tokio::sync::oneshot::channel();
+                    shared.queue.push_own(super::super::queue::Command::Forget { reply }).unwrap();
+                    answer.await.unwrap();
+                }
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
+    let how = Weak { revoke_every: Some(Duration::from_millis(30)), ..tame() };
+    let engine = open(weak(how), specs(), Simulated::new()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append((0..10).map(|i| output("tasks", &i.to_string(), "x")).collect()).await.unwrap();
+    let (mut revoked, mut void, mut visible) = (0, 0, std::collections::BTreeSet::new());
+    let end = Instant::now() + Duration::from_secs(20);
+    while (visible.len() < 10 || void == 0) && Instant::now() < end {
+        match tokio::time::timeout(Duration::from_millis(100), group.next()).await {
+            Ok(Event::Revoked { .. }) => revoked += 1,
+            Ok(Event::Record(d)) => {
+                // Long enough that some leases are gone by then.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                match engine.commits.commit(done(&d, Vec::new())).await {
+                    Commit::Void => void += 1,
+                    Commit::Visible(_) => {
+                        assert!(visible.insert(d.record.position.clone()), "completed twice")
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(visible.len(), 10);
+    assert!(revoked > 0 && void > 0, "{revoked} {void}");
+}
