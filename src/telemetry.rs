@@ -222,14 +222,14 @@ mod tests {
     fn what_was_counted_is_rendered_with_its_description_and_buckets() {
         let all = metrics();
         // Other tests of this process count too: these names and labels are this one's.
-        metrics::gauge!("tidegate_cost_total", "model" => "a").increment(1.5);
-        metrics::gauge!("tidegate_cost_total", "model" => "b").increment(2.0);
+        metrics::gauge!("tidegate_spent", "model" => "a").increment(1.5);
+        metrics::gauge!("tidegate_spent", "model" => "b").increment(2.0);
         metrics::histogram!("tidegate_http_seconds", "route" => "of this test").record(0.003);
         all.upkeep();
         let text = all.render();
-        assert!(text.contains("# HELP tidegate_cost_total Money spent on models"), "{text}");
-        assert!(text.contains("tidegate_cost_total{model=\"a\"} 1.5"), "{text}");
-        assert_eq!(all.sum("tidegate_cost_total"), Some(3.5));
+        assert!(text.contains("# HELP tidegate_spent Money spent on models"), "{text}");
+        assert!(text.contains("tidegate_spent{model=\"a\"} 1.5"), "{text}");
+        assert_eq!(all.sum("tidegate_spent"), Some(3.5));
         assert_eq!(all.sum("tidegate_cost"), None);
         assert!(
             text.contains("tidegate_http_seconds_bucket{route=\"of this test\",le=\"0.005\"} 1"),

@@ -121,7 +121,13 @@ impl Client {
             serde_json::from_slice::<Value>(body).ok().map(|v| v["error"].clone()).filter(Value::is_object);
         let Some(error) = error else { return self.stranger(status) };
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-        Failed::Refused { status, code: text("code"), message: text("message"), help: text("help"), error: Box::new(error) }
+        Failed::Refused {
+            status,
+            code: text("code"),
+            message: text("message"),
+            help: text("help"),
+            error: Box::new(error),
+        }
     }
 
     fn stranger(&self, status: u16) -> Failed {

@@ -109,7 +109,7 @@ pub(super) async fn status(Shared(app): Shared<App>) -> Response {
         "topics": topics,
         "models": app.models.view(),
         "storage": storage_view(&storage),
-        "spend": telemetry::metrics().sum("tidegate_cost_total"),
+        "spend": telemetry::metrics().sum("tidegate_spent"),
     }))
     .into_response()
 }

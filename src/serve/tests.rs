@@ -591,7 +591,7 @@ async fn a_subscriber_that_does_not_read_costs_nothing_and_misses_nothing() {
     let mut slow = server.events("/v1/results", None).await;
     let wide = "x".repeat(20_000);
     // Far more than the hub keeps, and one record larger than it shares.
-    for n in 0..2_000 {
+    for n in 0..2_000_u32 {
         let answer = if n == 1_000 { json!("y".repeat(200_000)) } else { json!(wide) };
         server.publish(&token("copy", &format!("k{n:04}"), &position("tasks.copy/0/0"), "{}"), answer);
         if n.is_multiple_of(100) {

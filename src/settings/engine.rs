@@ -50,6 +50,15 @@ impl EngineSettings {
             record_max: usize::try_from(record_max.map_or(MIB, |size| size.0)).unwrap_or(usize::MAX),
         }
     }
+
+    /// What the embedded engine is opened with. Retention of outcomes stands in their topics.
+    pub fn embedded(&self) -> EmbeddedSettings {
+        EmbeddedSettings {
+            window: self.dedupe_window,
+            budget_bytes: self.disk_max,
+            ..EmbeddedSettings::new(&self.dir)
+        }
+    }
 }
 
 fn retention(raw: &RawEngine, window: Duration, cx: &Context<'_>) -> Duration {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 /// What stands before the schema in an instruction.
 const SCHEMA_MARK: &str = "JSON Schema:\n";
+/// What a sanitizer's order says of the answer it shows. Blocks alone mean nothing: prompts like them.
+const MEND_MARK: &str = "an answer that another model gave";
 /// Places at which a JSON object is looked for in a text without marks.
 const OPENINGS_MAX: usize = 1_000;
 
@@ -45,7 +47,7 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     // Asked for JSON and not told which: any object will do.
     let any = || (body["response_format"]["type"] == "json_object").then(|| json!({ "type": "object" }));
     let schema = schema_asked_for(body).or_else(told).or_else(any);
-    let mend = users.first().and_then(|text| mended(text));
+    let mend = users.first().filter(|text| text.contains(MEND_MARK)).and_then(|text| mended(text));
     let marked = users.iter().find_map(|text| marked(text));
     let payload_text = match (marked, &mend) {
         (Some(data), _) => data.to_owned(),
@@ -223,5 +225,12 @@ mod tests {
         assert_eq!(kept("{\"a\":1,\"b\":\"x\","), Some(json!({ "a": 1, "b": "x" })));
         assert_eq!(kept("Here: {\"a\":{\"b\":2}} so"), Some(json!({ "a": { "b": 2 } })));
         assert_eq!(kept("no idea"), Some(json!({})));
+        let prompt = "Sort this.\n<ticket>\n{\"text\": \"hello\"}\n</ticket>\n";
+        let templated = asked(json!([{ "role": "user", "content": prompt }]));
+        assert_eq!(
+            (templated.mend, templated.payload),
+            (None, json!({ "text": "hello" })),
+            "a prompt of its own form"
+        );
     }
 }

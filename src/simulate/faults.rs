@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// 429; with `Retry-After` where the rule gives a `retry_after`.
+    /// 429; with `Retry-After` where the rule gives a `retry_after`, and always as Anthropic.
     RateLimited,
     /// 500.
     #[serde(alias = "500")]

@@ -122,7 +122,7 @@ impl Maker<'_> {
             Some("string") => Value::String(self.text(form, path)),
             Some("integer") => self.number(form, path, true),
             Some("number") => self.number(form, path, false),
-            Some("boolean") => json!(self.draws.number(path) % 2 == 0),
+            Some("boolean") => json!(self.draws.number(path).is_multiple_of(2)),
             Some("array") => self.list(form, path, depth),
             Some("object") => self.object(form, path, depth),
             None if form["properties"].is_object() => self.object(form, path, depth),

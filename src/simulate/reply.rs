@@ -13,6 +13,8 @@ const PIECES: usize = 8;
 const DRIPS_MAX: usize = 2_000;
 /// Between drips where the rule does not say.
 const DRIP: Duration = Duration::from_millis(500);
+/// When to come back, where a dialect has to say it and the rule does not.
+const ONE_SECOND: Duration = Duration::from_secs(1);
 /// A long answer: twice what Tidegate reads of any answer.
 const LONG: usize = 2 * 1024 * 1024;
 const LONG_PIECE: usize = 16 * 1024;
@@ -94,7 +96,12 @@ pub(super) fn reply(
         Reply { retry_after: hint, ..error(dialect, status, message) }
     };
     match fault {
-        Some(Fault::RateLimited) => refused(429, "Rate limit reached, slow down"),
+        Some(Fault::RateLimited) => {
+            let reply = refused(429, "Rate limit reached, slow down");
+            // Anthropic says when to come back; its 429 without that is a spend cap.
+            let hint = reply.retry_after.or((dialect == Dialect::Anthropic).then_some(ONE_SECOND));
+            Reply { retry_after: hint, ..reply }
+        }
         Some(Fault::ServerError) => refused(500, "The server had an error"),
         Some(Fault::Unavailable) => refused(503, "The server is overloaded or not ready yet"),
         Some(Fault::Overloaded) => refused(529, "Overloaded"),

@@ -224,3 +224,21 @@ async fn a_stopping_server_does_not_wait_for_silence() {
     served.stop().await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_rule_may_say_when_to_come_back() {
+    let with = scenario("rate-limited")
+        .replace("fault = \"rate-limited\"", "fault = \"rate-limited\", retry_after = '1500ms'");
+    let head = async |scenario: &str, path: &str| {
+        let served = Served::start(scenario, None).await;
+        let mut stream = served.open("POST", path, &json!({ "model": "main", "messages": [] })).await;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply.to_lowercase()
+    };
+    let told = head(&with, "/v1/chat/completions").await;
+    assert!(told.contains("\r\nretry-after: 2\r\nretry-after-ms: 1500\r\n"), "{told}");
+    let without = scenario("rate-limited");
+    assert!(!head(&without, "/v1/chat/completions").await.contains("retry-after"));
+    assert!(head(&without, "/v1/messages").await.contains("\r\nretry-after: 1\r\n"));
+}

@@ -341,6 +341,15 @@ fn output(sent: &Sent) -> Output {
     }
 }
 
+/// Tokens that were parked, over all retry topics.
+pub(crate) async fn parked(rest: &Rest) -> usize {
+    let mut found = 0;
+    for topic in ["retry.5s", "retry.30s", "retry.5m", "retry.30m"] {
+        found += rest.all(topic).await.len();
+    }
+    found
+}
+
 /// Everything that was published, for the reckoning.
 pub(crate) async fn shelf(rest: &Rest) -> Shelf {
     let mut tasks = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use crate::books::{Complaint, Shelf, reckon};
 use crate::calls::{differences, expected, scope_of, unexplained};
-use crate::campaign::{Campaign, Mode, Sizes, shelf};
+use crate::campaign::{Campaign, Mode, Sizes, parked, shelf};
 use crate::rig::number;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,16 @@ async fn campaign(mode: Mode, offset: u64) -> (Vec<Complaint>, BTreeSet<String>)
         campaign.provider.asked().len()
     );
 
+    let parked = parked(&rest).await;
+    println!(
+        "{mode:?}: {parked} parked, {} redriven, {} decisions",
+        shelf.resume.len(),
+        shelf.review_decisions.len()
+    );
+    assert!(
+        parked > 0 && !shelf.resume.is_empty() && !shelf.review_decisions.is_empty(),
+        "{mode:?}: see above"
+    );
     let sent: BTreeSet<&str> = shelf
         .tasks
         .values()

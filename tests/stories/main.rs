@@ -3,6 +3,7 @@
 
 mod asking;
 mod copies;
+mod marks;
 mod outage;
 mod poison;
 mod redrive;

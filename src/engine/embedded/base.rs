@@ -61,7 +61,7 @@ pub(super) struct Backend(pub(super) Arc<dyn File>);
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.0.size()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.0.read_at(offset, out)

@@ -82,7 +82,7 @@ fn format(files: &dyn Files, dir: &Path) -> Result<(), OpenError> {
 fn text(files: &dyn Files, path: &Path) -> Option<String> {
     let file = files.open(path).ok()?;
     // A version and a process id are short; whatever is longer is neither.
-    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?.min(64)];
+    let mut bytes = vec![0; usize::try_from(file.size().ok()?).ok()?.min(64)];
     file.read_at(0, &mut bytes).ok()?;
     String::from_utf8(bytes).ok()
 }

@@ -13,11 +13,6 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Every offset below is complete.
-    pub(super) fn base(&self) -> u64 {
-        self.base
-    }
-
     pub(super) fn contains(&self, offset: u64) -> bool {
         offset < self.base || self.ranges.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
     }
@@ -110,8 +105,8 @@ mod tests {
     fn a_parked_token_costs_one_range() {
         let mut done = Done::default();
         (1..100_000).for_each(|o| assert!(done.insert(o)));
-        assert_eq!((done.base(), done.ranges.len()), (0, 1));
+        assert_eq!((done.base, done.ranges.len()), (0, 1));
         assert!(done.insert(0));
-        assert_eq!((done.base(), done.ranges.len()), (100_000, 0));
+        assert_eq!((done.base, done.ranges.len()), (100_000, 0));
     }
 }

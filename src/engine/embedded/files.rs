@@ -31,7 +31,7 @@ pub trait Files: Send + Sync + Debug + 'static {
 
 /// An open file.
 pub trait File: Send + Sync + Debug + 'static {
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// All of `out`, or an error.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
     fn write_at(&self, at: u64, data: &[u8]) -> io::Result<()>;
@@ -98,7 +98,7 @@ impl Files for Disk {
 }
 
 impl File for Real {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

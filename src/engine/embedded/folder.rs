@@ -129,7 +129,7 @@ impl Folder {
 
     fn reopen(&mut self) {
         self.db = None;
-        let base = self.open().and_then(|db| Base::open(db));
+        let base = self.open().and_then(Base::open);
         match base {
             Ok(base) => self.shared.state_mut().base = Arc::new(base),
             Err(e) => tracing::error!(error = %e, "the state file could not be opened again"),

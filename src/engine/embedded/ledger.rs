@@ -132,7 +132,7 @@ impl Journal for EmbeddedLedger {
 
 fn admission(reply: LedgerReply) -> Option<Admission> {
     match reply {
-        LedgerReply::Admission(admission) => Some(admission),
+        LedgerReply::Admission(admission) => Some(*admission),
         _ => None,
     }
 }

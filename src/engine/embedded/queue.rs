@@ -76,7 +76,7 @@ pub(super) enum LedgerCall {
 
 #[derive(Debug)]
 pub(super) enum LedgerReply {
-    Admission(Admission),
+    Admission(Box<Admission>),
     Started(Started),
     Bar(Bar),
     Stored(Bytes, Standing),

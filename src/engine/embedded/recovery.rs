@@ -43,8 +43,8 @@ pub(super) fn recover(files: &dyn Files, dir: &Path) -> Result<(Database, State)
         files.sync_dir(dir).map_err(OpenError::io(dir, "flush"))?;
         segments.push(state.end.sequence);
     }
-    segments.retain(|s| !forgotten(files, dir, &state, *s));
     replay(files, dir, &mut state, &segments)?;
+    settle(files, dir, &state, &segments)?;
     Ok((db, state))
 }
 
@@ -55,13 +55,19 @@ fn list(files: &dyn Files, dir: &Path) -> Result<Vec<u64>, OpenError> {
     Ok(found)
 }
 
-/// A segment that the log had let go of before its file could be unlinked.
-fn forgotten(files: &dyn Files, dir: &Path, state: &State, first: u64) -> bool {
-    let gone = first < state.end.segment && !state.segments.contains_key(&first);
-    if gone && let Err(e) = files.remove(&segment::path(dir, first)) {
-        tracing::warn!(segment = first, error = %e, "a segment that nothing needs could not be removed");
+/// Only now is it known which segments the log still has: those must be there, and files of which
+/// it knows nothing are those it let go of before they could be unlinked.
+fn settle(files: &dyn Files, dir: &Path, state: &State, segments: &[u64]) -> Result<(), OpenError> {
+    if let Some((gone, _)) = state.segments.iter().find(|(s, _)| segments.binary_search(s).is_err()) {
+        let detail = "the file is missing".to_owned();
+        return Err(OpenError::new(&segment::path(dir, *gone), OpenErrorKind::Damaged { at: 0, detail }));
     }
-    gone
+    for first in segments.iter().filter(|s| **s < state.end.segment && !state.segments.contains_key(s)) {
+        if let Err(e) = files.remove(&segment::path(dir, *first)) {
+            tracing::warn!(segment = first, error = %e, "a segment that nothing needs could not be removed");
+        }
+    }
+    Ok(())
 }
 
 /// The state of the last checkpoint.
@@ -126,9 +132,6 @@ fn replay(files: &dyn Files, dir: &Path, state: &mut State, segments: &[u64]) ->
         let detail = detail.to_owned();
         OpenError::new(&segment::path(dir, first), OpenErrorKind::Damaged { at: 0, detail })
     };
-    if let Some((gone, _)) = state.segments.iter().find(|(s, _)| segments.binary_search(s).is_err()) {
-        return Err(missing(*gone, "the file is missing"));
-    }
     let from = state.end;
     if segments.binary_search(&from.segment).is_err() {
         return Err(missing(from.segment, "the file is missing"));

@@ -45,7 +45,7 @@ impl Remembered {
             "the weak ledger has forgotten its latest writes"
         );
         let path = shared.settings.directory.join("forgotten.tsv");
-        let written = shared.files.create(&path).and_then(|f| f.write_at(f.len()?, lines.as_bytes()));
+        let written = shared.files.create(&path).and_then(|f| f.write_at(f.size()?, lines.as_bytes()));
         if let Err(e) = written {
             tracing::warn!(file = %path.display(), error = %e, "what was forgotten could not be written down");
         }

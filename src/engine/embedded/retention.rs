@@ -54,7 +54,7 @@ fn remove(shared: &Shared, segments: &[u64]) {
 /// Segments that can go now.
 pub(super) fn removable(shared: &Shared, state: &State, now: Timestamp) -> Vec<u64> {
     let old = state.segments.iter().filter(|(first, info)| {
-        **first < state.folded && old_enough(shared, info, now) && pin(shared, state, info).is_none()
+        **first < state.folded && old_enough(shared, state, info, now) && pin(shared, state, info).is_none()
     });
     old.map(|(first, _)| *first).collect()
 }
@@ -62,7 +62,7 @@ pub(super) fn removable(shared: &Shared, state: &State, now: Timestamp) -> Vec<u
 /// Old segments that cannot go, and why.
 pub(super) fn pinned(shared: &Shared, state: &State, now: Timestamp) -> Vec<(String, String)> {
     let old = state.segments.iter();
-    let old = old.filter(|(first, info)| **first < state.folded && old_enough(shared, info, now));
+    let old = old.filter(|(first, info)| **first < state.folded && old_enough(shared, state, info, now));
     let named = old.filter_map(|(first, info)| {
         let path = segment::path(&shared.settings.directory, *first);
         let name = path.file_name()?.to_string_lossy().into_owned();
@@ -73,13 +73,12 @@ pub(super) fn pinned(shared: &Shared, state: &State, now: Timestamp) -> Vec<(Str
 
 /// Every topic in it has kept its records long enough. What a closed key's entry points at stays
 /// as long as the entry, and a mark may be late by half a window.
-fn old_enough(shared: &Shared, info: &SegmentInfo, now: Timestamp) -> bool {
+fn old_enough(shared: &Shared, state: &State, info: &SegmentInfo, now: Timestamp) -> bool {
     let window = shared.settings.window;
     let outcomes = window + window / 2;
     let keep = info.parts.keys().map(|(topic, _)| {
-        let known = shared.topics.get(*topic);
-        let wanted = known.and_then(|t| t.retention);
-        let consumed = known.is_some_and(|t| t.stored.consumed);
+        let wanted = shared.topics.get(*topic).and_then(|t| t.retention);
+        let consumed = state.topics.iter().any(|t| t.id == *topic && t.consumed);
         if consumed { wanted.unwrap_or(window) } else { wanted.unwrap_or(window).max(outcomes) }
     });
     info.newest.plus(keep.max().unwrap_or_default()) <= now

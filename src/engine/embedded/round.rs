@@ -247,7 +247,8 @@ impl<'a> Round<'a> {
         let key = token.key.to_bytes();
         let refused = token.hop == 0 && self.refused(&key, &token.origin)?;
         let ask = self.ask(delivery, token, decider);
-        Ok(LedgerReply::Admission(self.entry(key, |e| dedupe::admit(e, refused, &ask))?))
+        let admission = self.entry(key, |e| dedupe::admit(e, refused, &ask))?;
+        Ok(LedgerReply::Admission(Box::new(admission)))
     }
 
     fn refuse(&mut self, delivery: &Delivery, token: &Token) -> Result<LedgerReply, BaseError> {
@@ -259,7 +260,7 @@ impl<'a> Round<'a> {
         if mark && !refused {
             self.changes.refused.insert(mark_key, Some(self.ground.now));
         }
-        Ok(LedgerReply::Admission(admission))
+        Ok(LedgerReply::Admission(Box::new(admission)))
     }
 
     fn ask<'q>(&self, d: &'q Delivery, token: &'q Token, decider: Option<&'q Position>) -> Ask<'q> {

@@ -38,7 +38,7 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     pub(super) fn new(file: &'a dyn File, at: u64) -> io::Result<Self> {
-        Ok(Scan { file, len: file.len()?, at, bytes: Vec::new() })
+        Ok(Scan { file, len: file.size()?, at, bytes: Vec::new() })
     }
 
     /// Looks for the frame of `sequence` at the position; goes behind it if it is there.

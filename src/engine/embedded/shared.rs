@@ -129,11 +129,12 @@ impl Shared {
     pub(super) fn set_health(&self, health: Health) {
         let changed = self.health.send_if_modified(|now| {
             let changed = *now != health;
-            now.clone_from(&health);
+            *now = health;
             changed
         });
         if changed {
-            tracing::warn!(?health, "the health of the embedded engine has changed");
+            let health = &*self.health.borrow();
+            tracing::warn!(?health, "the embedded engine's health has changed");
             self.tell();
         }
     }

@@ -239,7 +239,7 @@ impl Open {
 }
 
 impl File for Open {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         check(&self.faults)?;
         Ok(self.content.0.lock().unwrap().now.len() as u64)
     }

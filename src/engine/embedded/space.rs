@@ -54,6 +54,11 @@ impl Space {
         self.paused.is_some()
     }
 
+    /// Paused by an error of the disk, not for want of space.
+    pub(super) fn is_error(&self) -> bool {
+        self.paused.as_ref().is_some_and(|p| p.error)
+    }
+
     pub(super) fn why(&self) -> String {
         self.paused.as_ref().map_or_else(String::new, |p| p.why.clone())
     }

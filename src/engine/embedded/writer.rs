@@ -12,7 +12,7 @@ use super::folder::Folding;
 use super::frame;
 use super::queue::{Command, LedgerCall};
 use super::remembered::Remembered;
-use super::round::{Answer, Ground, Round, outcome_at};
+use super::round::{Answer, Ground, Round, outcome_at, size};
 use super::shared::Shared;
 use super::space::Space;
 use super::tail::{Refused, Tail};
@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 /// Commands of one frame at most: enough that the flush costs nothing each, few enough that the
 /// first does not wait long for the last.
 const BATCH_MAX: usize = 2048;
+/// Bytes of one frame, roughly; a single command may be larger. Frames are cached, read and replayed
+/// as a whole.
+const FRAME_BYTES: usize = 8 << 20;
 /// How often an idle writer looks at the disk and sweeps.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a writer that cannot write waits before it tries again.
@@ -253,7 +256,10 @@ impl Writer {
         }
         let mut batch = self.refuse_waiting(batch);
         std::thread::sleep(STALL);
-        self.space.look(&self.shared);
+        // An error is over only when something has been written.
+        if !self.space.is_error() {
+            self.space.look(&self.shared);
+        }
         // Those who come meanwhile must hear of it too. What waits is bounded by what is in flight.
         batch.extend(self.shared.queue.take(BATCH_MAX, Duration::ZERO).0);
         batch
@@ -360,13 +366,15 @@ impl Writer {
     }
 }
 
-/// A loss of the ledger lies in a frame of its own, between what was before and what comes after.
+/// Frames of bounded size. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
 fn apart(batch: Vec<Command>) -> Vec<Vec<Command>> {
-    let mut batches = vec![Vec::new()];
+    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
     for command in batch {
         let alone = matches!(command, Command::Forget { .. } | Command::Remember);
-        if alone {
+        bytes += weight(&command);
+        if alone || bytes > FRAME_BYTES {
             batches.push(Vec::new());
+            bytes = weight(&command);
         }
         if let Some(last) = batches.last_mut() {
             last.push(command);
@@ -377,6 +385,19 @@ fn apart(batch: Vec<Command>) -> Vec<Vec<Command>> {
     }
     batches.retain(|b| !b.is_empty());
     batches
+}
+
+/// Roughly what the command adds to its frame, bytes.
+fn weight(command: &Command) -> usize {
+    let outputs = match command {
+        Command::Append { batch, .. } => batch,
+        Command::Commit { done, .. } => &done.outputs,
+        Command::Ledger { call, .. } => {
+            return if let LedgerCall::Store { value, .. } = &call.call { value.len() } else { 0 };
+        }
+        _ => return 0,
+    };
+    outputs.iter().map(size).sum()
 }
 
 /// Where a sweep begins.

@@ -21,7 +21,7 @@ struct Forgetful;
 
 impl Journal for Forgetful {
     fn start(&self, _: &Claim, _: &Slot, _: Duration) -> BoxFuture<'static, Result<Started, Unavailable>> {
-        async { Ok(Started::Go { repeat: false, deaths: 0 }) }.boxed()
+        async { Ok(Started::Go { repeat: false, times: 0, deaths: 0 }) }.boxed()
     }
     fn bar(&self, _: &Claim, _: &Slot) -> BoxFuture<'static, Result<Bar, Unavailable>> {
         async { Ok(Bar::Barred) }.boxed()
@@ -86,6 +86,7 @@ impl Served {
             journal: &journal,
             claim: &claim(key),
             slot: &slot,
+            stored: None,
             lineup: &[model],
             request,
             allowance: &mut allowance,

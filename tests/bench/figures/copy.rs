@@ -41,7 +41,7 @@ async fn via_engine(tasks: usize) {
         engine.log.append(batch.iter().map(|n| record(*n)).collect()).await.unwrap();
     }
     let kinds = Arc::new(Kinds::new(&settings));
-    let models = Arc::new(Models::new(&settings.models, 8 << 20).unwrap());
+    let models = Arc::new(Models::new(&settings.models, 4 << 20).unwrap());
     let worker = Worker::new(engine.clone(), settings.clone(), kinds, models);
     let (stop, cpu, began) = (CancellationToken::new(), cpu_seconds(std::process::id()), Instant::now());
     let mut running = tokio::task::JoinSet::new();

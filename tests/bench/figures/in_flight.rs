@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tidegate::engine::Output;
 use tidegate::task::{Headers, Topic};
 
+/// As the scenario says.
 const CALL: Duration = Duration::from_secs(2);
 /// Three calls one after the other before anything is measured.
 const WARM: Duration = Duration::from_secs(8);
@@ -84,7 +85,16 @@ async fn simulated(place: &Place, port: u16) -> Process {
     provider
 }
 
-const SCENARIO: &str = "";
+const SCENARIO: &str = r#"
+[models.slow]
+first_token = { fixed = "100ms" }
+total = { fixed = "2s" }
+
+[answer.category]
+from = "text"
+choose = [{ match = "ticket", value = "bug" }]
+otherwise = "other"
+"#;
 
 async fn load(place: &Place, tasks: u64) {
     let rest = place.open();

@@ -1,3 +1,5 @@
+//! The sums of the books, one mistake at a time.
+
 use super::*;
 
 fn id(key: &str) -> Id {
