@@ -5,21 +5,24 @@ mod books;
 mod feed;
 mod once;
 mod place;
+mod screen;
 mod show;
 mod stage;
 mod tickets;
 mod worker;
 
 use super::Global;
+use screen::{Pressed, Screen};
 use show::Show;
 use stage::Stage;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// When the worker is killed: the outage is over and tasks still come in.
-const KILL_AT: Duration = Duration::from_millis(18_200);
+const KILL_AT: Duration = Duration::from_secs(20);
 /// Once everything rests, how long nothing more may come: a second outcome would show by then.
 const QUIET: Duration = Duration::from_millis(1_500);
 /// From the first record; whatever has no place by then is missing.
@@ -40,9 +43,16 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let play = async {
+        if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+            once(&args, global).await
+        } else {
+            live(&args, global).await
+        }
+    };
     // Whatever ends this first: the stage is dropped, and the worker with it.
     tokio::select! {
-        ended = once(&args, global) => ended,
+        ended = play => ended,
         stopped = signalled() => {
             stopped?;
             super::text::note("stopped by you, nothing is left behind; run `tidegate demo` to begin again");
@@ -81,6 +91,43 @@ async fn once(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (show, summary) = stage.strike().await?;
     once::summary(&show, took, summary.answered_before);
     Ok(ended(&show, summary.answered_before))
+}
+
+/// Until `q`.
+async fn live(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    super::text::note("starting simulated models and a worker…");
+    let mut stage = Stage::set(args.seed, global).await?;
+    let mut screen = Screen::open()?;
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            told = stage.feeds.told.recv() => match told {
+                Some(told) => drop(stage.take(told)),
+                None => break,
+            },
+            _ = tick.tick() => {
+                stage.tend()?;
+                match screen.pressed()? {
+                    Some(Pressed::Quit) => break,
+                    Some(Pressed::Kill) => drop(stage.kill().await?),
+                    None => {}
+                }
+                screen.draw(&stage.show, stage.now())?;
+            }
+        }
+    }
+    drop(screen);
+    let rested = stage.show.rests();
+    let took = stage.now();
+    let (show, summary) = stage.strike().await?;
+    once::summary(&show, took, summary.answered_before);
+    if rested || show.broken.is_some() {
+        return Ok(ended(&show, summary.answered_before));
+    }
+    super::text::say(
+        "You left while tasks were running. Next: `tidegate demo --once` waits for all of them.",
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 /// 0 only if the sums add up, and the models' own log agrees with what the results say was repeated.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 const WEAK_LEDGER: &str = "TIDEGATE_WEAK_LEDGER";
 const SEGMENT_BYTES: &str = "TIDEGATE_SEGMENT_BYTES";
 /// Largest answer that is buffered, bytes: four times the largest record.
-const ANSWER_MAX: usize = 4 << 20;
+pub(super) const ANSWER_MAX: usize = 4 << 20;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {

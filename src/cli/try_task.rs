@@ -1,11 +1,210 @@
-//! `tidegate try-task`.
+//! `tidegate try KIND FILE`: takes one task through its kind, with nothing kept: the rendered prompt,
+//! what was answered, and what would have become of it.
+//!
+//! Runs the real pipeline on an engine in a temporary directory; the outcome is shown, not committed.
+//! The model's provider is really asked.
 
 use super::Global;
+use crate::consume::{self, Kinds};
+use crate::dedupe::Admission;
+use crate::engine::embedded::{self, Disk, EmbeddedSettings};
+use crate::engine::{Delivery, Engine, Event, Output};
+use crate::infer::{Answer, Models};
+use crate::pipeline::{Done, Pipeline};
+use crate::settings::{self, Kind, Settings, StepKind};
+use crate::task::Headers;
+use crate::write::record::ReviewItem;
+use crate::write::{self, DeadLetter};
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// An engine that has just been opened hands its first record out at once.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// The task's kind
+    kind: String,
+    /// The payload, as JSON; `-` reads standard input
+    file: PathBuf,
+    /// The idempotency key (default: the kind's rule, else the content's hash)
+    #[arg(long)]
+    key: Option<String>,
+}
 
-pub(super) async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let settings = Arc::new(Settings::load(&global.config)?);
+    let kinds = Kinds::new(&settings);
+    let Some(kind) = kinds.named(&args.kind).cloned() else {
+        let known: Vec<&str> = settings.kinds.iter().map(|k| &*k.name).collect();
+        anyhow::bail!("no kind `{}`; the configuration has: {}", args.kind, known.join(", "));
+    };
+    let payload = read(&args.file)?;
+    let accepted = consume::intake(
+        &kind,
+        args.key.as_deref(),
+        payload,
+        Headers::default(),
+        settings.engine.record_max,
+        true,
+    )
+    .map_err(|r| anyhow::anyhow!("not a task of `{}`: {} ({})", kind.name, r.detail, r.reason))?;
+    let place = Temporary::new()?;
+    let told = tell(&settings, kinds, &kind, accepted.output, &place.0).await?;
+    if global.json {
+        println!("{told}");
+    } else {
+        print(&told);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> anyhow::Result<Bytes> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+    };
+    Ok(Bytes::from(text.trim().to_owned()))
+}
+
+async fn tell(
+    settings: &Arc<Settings>,
+    kinds: Kinds,
+    kind: &Kind,
+    output: Output,
+    place: &Path,
+) -> anyhow::Result<Value> {
+    let (how, topics) = (EmbeddedSettings::new(place), settings::topics(settings));
+    let engine = tokio::task::spawn_blocking(move || embedded::open(how, topics, Arc::new(Disk))).await??;
+    let payload: Value = serde_json::from_slice(output.value.as_deref().unwrap_or_default())?;
+    engine.log.append(vec![output]).await?;
+    let delivery = first(&engine, kind).await?;
+    let models = Arc::new(Models::new(&settings.models, super::run::ANSWER_MAX)?);
+    let kinds = Arc::new(kinds);
+    let pipeline = Pipeline::new(engine.clone(), settings.clone(), kinds.clone(), models);
+    let done = pipeline.process(&delivery, &CancellationToken::new()).await;
+    let answers = answers(&engine, &kinds, &delivery).await;
+    engine.operation.close().await;
+    let done = done.context("the task was given up")?;
+    Ok(json!({ "prompt": prompt(kind, &payload), "answers": answers, "ends": ends(settings, kind, &done) }))
+}
+
+async fn first(engine: &Engine, kind: &Kind) -> anyhow::Result<Delivery> {
+    let mut group = engine.groups.join("worker", std::slice::from_ref(&kind.from));
+    let delivered = async {
+        loop {
+            if let Event::Record(delivery) = group.next().await {
+                return delivery;
+            }
+        }
+    };
+    tokio::time::timeout(DELIVERED_WITHIN, delivered).await.context("the engine did not hand the task out")
+}
+
+fn prompt(kind: &Kind, payload: &Value) -> Option<String> {
+    let StepKind::Ask(ask) = &kind.plan.first()?.what;
+    ask.prompt.render(payload).ok()
+}
+
+/// What the models said, by round, out of the journal.
+async fn answers(engine: &Engine, kinds: &Kinds, delivery: &Delivery) -> Vec<Value> {
+    let Ok(task) = kinds.decode(&delivery.record) else { return vec![] };
+    let Ok(Admission::Resumed(_, slots)) = engine.ledger.admit(delivery, &task.token, None).await else {
+        return vec![];
+    };
+    let said = |(slot, value): (&crate::dedupe::SlotName, &Bytes)| {
+        let answer = Answer::decode(value)?;
+        Some(
+            json!({ "slot": &*slot.0, "model": answer.model_name, "text": answer.text, "tries": answer.tries }),
+        )
+    };
+    slots.iter().filter_map(said).collect()
+}
+
+/// What would have been published, by where it would have gone.
+fn ends(settings: &Settings, kind: &Kind, done: &Done) -> Value {
+    let Some(output) = done.completion.outputs.first() else { return json!({ "as": "nothing" }) };
+    let value = output.value.clone().unwrap_or_default();
+    if output.topic == settings.topics.review_requests {
+        return match serde_json::from_slice::<ReviewItem>(&value) {
+            Ok(item) => json!({ "as": "review", "why": item.why, "question": item.question,
+                "answer": item.proposed.answer, "confidence": item.proposed.confidence, "usage": item.proposed.usage }),
+            Err(e) => json!({ "as": "review", "unreadable": e.to_string() }),
+        };
+    }
+    let record = crate::task::Record {
+        position: crate::task::Position {
+            at: crate::task::Partition { topic: output.topic.clone(), index: 0 },
+            offset: 0,
+        },
+        stamp: crate::task::Timestamp::now(),
+        key: output.key.clone(),
+        value: output.value.clone(),
+        headers: output.headers.clone(),
+        not_before: output.not_before,
+    };
+    if output.topic == settings.topics.dead_letters {
+        let letter = DeadLetter::read(record);
+        let reason = letter.reason.map(|r| r.to_string());
+        return json!({ "as": "dead letter", "reason": reason, "detail": letter.detail });
+    }
+    if output.topic == kind.to {
+        let envelope = write::read_result(&record);
+        return json!({ "as": "result", "answer": envelope.as_ref().map(|e| &e.answer),
+            "confidence": envelope.as_ref().map(|e| &e.confidence), "usage": envelope.as_ref().map(|e| &e.usage) });
+    }
+    let until = output.not_before.map(crate::task::Timestamp::rfc3339);
+    json!({ "as": "waiting", "until": until, "why": "no model can serve now" })
+}
+
+fn print(told: &Value) {
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    if let Some(prompt) = told["prompt"].as_str() {
+        println!("prompt\n{}\n", indented(prompt));
+    }
+    for answer in told["answers"].as_array().into_iter().flatten() {
+        println!("{} said\n{}\n", text(&answer["model"]), indented(&text(&answer["text"])));
+    }
+    let ends = &told["ends"];
+    println!("ends as {}", text(&ends["as"]));
+    for name in ["question", "reason", "detail", "until", "why", "answer", "usage"] {
+        // A review's question says why.
+        let told_already = name == "why" && ends["as"] == "review";
+        if !ends[name].is_null() && !told_already {
+            println!("  {name:<10} {}", text(&ends[name]));
+        }
+    }
+    for (field, sure) in ends["confidence"]["fields"].as_object().into_iter().flatten() {
+        println!("  confidence {field}: {} ({})", sure["value"], text(&sure["basis"]));
+    }
+    println!("\nnothing was kept; `tidegate submit` does it for good");
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A directory that goes when this does.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("tidegate-try-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Temporary(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What is left lies among the system's temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -59,7 +59,7 @@ impl Pipeline {
                 self.dead(delivery, &task, claim, (reason, detail), &known, now)
             }
             Ending::Park { until, why, known } => {
-                self.move_on(delivery, task, claim, until, why, &known, now)
+                self.move_on(delivery, task, claim, (until, why), &known, now)
             }
             // `process` has dealt with these two.
             Ending::Stale | Ending::Gone => self.silent(delivery, &task.token, &Silence::Moved),
@@ -121,8 +121,7 @@ impl Pipeline {
         delivery: &Delivery,
         task: Task,
         claim: &Claim,
-        until: Timestamp,
-        why: String,
+        (until, why): (Timestamp, String),
         known: &Known,
         now: Timestamp,
     ) -> Done {

@@ -35,7 +35,8 @@ impl Arbiter {
 
     /// Takes decisions one after the other: people are slow, and order is the rule here.
     pub async fn run(&self, cancel: CancellationToken) {
-        let mut group = self.engine.groups.join("arbiter", &[self.settings.topics.review_decisions.clone()]);
+        let mut group =
+            self.engine.groups.join("arbiter", std::slice::from_ref(&self.settings.topics.review_decisions));
         while let Some(event) = next(&mut *group, &cancel).await {
             match event {
                 Event::Record(delivery) => self.take(&delivery, &cancel).await,

@@ -1,6 +1,8 @@
 //! The consultations kind as it is shipped: its own samples, and real consultations where they are
 //! there, through the real binaries to their resting places.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod note;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
@@ -71,11 +73,11 @@ fn lines(text: &str) -> Vec<Value> {
 fn a_model_sees_what_was_said_with_its_index_and_never_the_clinicians_own_note() {
     let prompt = tidegate::infer::Prompt::compile("prompt.md", &shipped("prompt.md")).unwrap();
     let mut task = lines(&shipped("samples.jsonl")).swap_remove(0);
-    task["note"] = "own words of the clinician".into();
-    task["highlights"] = serde_json::json!(["own highlight"]);
+    task["note"] = "penned by the clinician".into();
+    task["highlights"] = serde_json::json!(["underlined by hand"]);
     let text = prompt.render(&task).unwrap();
     assert!(
-        !text.contains("own words") && !text.contains("own highlight") && !text.contains("_ms"),
+        !text.contains("penned by") && !text.contains("underlined by hand") && !text.contains("_ms"),
         "{text}"
     );
     let (_, data) = text.split_once("<<<data ").unwrap();

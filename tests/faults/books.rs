@@ -254,11 +254,10 @@ fn judge_group(
         let why = "its origin is none of the records sent under its key";
         return books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
     };
-    if place.what == "result" && place.at.starts_with("results") && owner.row.at.starts_with("tasks.copy/") {
-        if place.answer != owner.payload {
-            let why = "the copied payload is not its origin's";
-            books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
-        }
+    let copied = place.what == "result" && place.at.starts_with("results");
+    if copied && owner.row.at.starts_with("tasks.copy/") && place.answer != owner.payload {
+        let why = "the copied payload is not its origin's";
+        books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
     }
     if (place.what == "dead letter") != owner.late {
         let why = "only tasks whose deadline had passed end as dead letters, and all of them do";

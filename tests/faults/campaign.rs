@@ -107,21 +107,29 @@ impl Campaign {
         }
     }
 
-    /// Everything: `kills` lives that end at random, one for each crash point, then until all rests.
+    /// Everything: `kills` lives that end at random and one for each crash point between them, then
+    /// until all rests.
+    ///
+    /// Crash points come one at a time: a task that is there at five deaths in a row is buried as the
+    /// cause of them, rightly, and the same few tasks are the first to be asked for in every life.
     pub(crate) async fn run(&mut self, sizes: &Sizes, points: &[String]) -> Rest {
         let lives = sizes.kills + points.len() as u64;
         let chunk = usize::try_from(sizes.records / lives).unwrap();
+        // Every so many lives one ends at a crash point.
+        let every = (lives / points.len() as u64).max(1);
         let mut points = points.iter();
         for life in 0..lives {
             self.between(chunk).await;
             // One outage in three lives: long enough to park, over before the end.
             self.frail_is_down.store(life % 3 == 1, Ordering::SeqCst);
-            match points.next() {
+            let point = if life % every == 0 { points.next() } else { None };
+            match point {
                 Some(point) => self.live_until(point).await,
                 None => self.live_for_a_while().await,
             }
         }
         self.frail_is_down.store(false, Ordering::SeqCst);
+        assert!(points.next().is_none(), "fewer lives than crash points");
         self.between(0).await;
         self.until_all_rests().await
     }
@@ -175,7 +183,7 @@ impl Campaign {
         let command = self.command();
         let mut process = Process::start(command, &self.place.log());
         let mut clients = self.clients();
-        let lives_for = Duration::from_millis(150 + self.dice.pick(1_850));
+        let lives_for = Duration::from_millis(150 + self.dice.pick(2_350));
         tokio::time::sleep(lives_for).await;
         assert!(process.ended().is_none(), "it ended by itself:\n{}", tail(&process.words()));
         process.kill();
@@ -186,7 +194,7 @@ impl Campaign {
     async fn live_until(&mut self, point: &str) {
         let mut command = self.command();
         // Not the first time it comes by: something else should be in flight by then.
-        let nth = 1 + self.dice.pick(5);
+        let nth = 2 + self.dice.pick(5);
         command.env("TIDEGATE_CRASH_AT", format!("{point}:{nth}"));
         let mut process = Process::start(command, &self.place.log());
         let mut clients = self.clients();

@@ -2,6 +2,8 @@
 //!
 //! `TIDEGATE_SEED=N` repeats a run; `TIDEGATE_KILLS=N` and `TIDEGATE_TASKS=N` size the kill tests.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod books;
 mod books_checked;
 mod calls;

@@ -4,5 +4,7 @@
 //! one of them, or any other, instead. `TIDEGATE_SEED=N` begins the walks at another seed,
 //! `TIDEGATE_WALKS=N` makes so many of them in each world.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod three_processes;
 mod two_processes;

@@ -11,7 +11,11 @@ use tidegate::dedupe::Phase;
 async fn p1_a_lost_closing_mark_changes_nothing_for_look_ups_and_copies() {
     let mut stage = Stage::set(|_| Reply::json(good())).await;
     // A weak ledger hears of an outcome up to a fifth of a second late; the kill comes before.
-    stage.start_as(|command| drop(command.env("TIDEGATE_WEAK_LEDGER", "3"))).await;
+    stage
+        .start_as(|command| {
+            command.env("TIDEGATE_WEAK_LEDGER", "3");
+        })
+        .await;
     let tasks: Vec<Value> = (0..100)
         .map(|n| json!({ "kind": "copy", "key": format!("k{n}"), "payload": { "text": format!("number {n}") } }))
         .collect();

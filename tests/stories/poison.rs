@@ -2,7 +2,7 @@
 
 use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
-use crate::stage::{Stage, added, all_valid, append, good, ticket};
+use crate::stage::{Named, Stage, added, all_valid, append, good, ticket};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ async fn p2_every_kind_of_poison_is_a_dead_letter_with_its_bytes_and_nothing_is_
     let large = format!("{{\"text\":\"{}\"}}", "x".repeat(1_100_000));
     let key: &[(&str, &str)] = &[("idempotency-key", "p1")];
     let long_key = [("idempotency-key", long.as_str())];
-    let poison: Vec<(&[u8], &[(&str, &str)], &str)> = vec![
+    let poison: Vec<(&[u8], Named<'_>, &str)> = vec![
         (b"{\"text\": ", key, "TG-malformed"),
         (b"\xff\x00\xfe", &[], "TG-malformed"),
         (br#"{"text":"no key"}"#, &[], "TG-key-missing"),

@@ -79,8 +79,11 @@ impl Stage {
     }
 }
 
+/// Headers by name.
+pub(crate) type Named<'a> = &'a [(&'a str, &'a str)];
+
 /// Appends records to a topic as any producer would, while nobody runs.
-pub(crate) async fn append(rest: &Rest, topic: &str, records: &[(&[u8], &[(&str, &str)])]) {
+pub(crate) async fn append(rest: &Rest, topic: &str, records: &[(&[u8], Named<'_>)]) {
     let batch = records
         .iter()
         .map(|(value, headers)| Output {

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const KINDS: [&str; 3] = ["ticket", "refund", "receipt"];
 /// Requests, evenly over the time in which tasks come in.
 const BATCHES: usize = 40;
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_millis(550);
 /// Tasks in one batch.
 const TASKS: usize = 8;
 /// In which batch something bad is sent.
