@@ -19,6 +19,8 @@ const FIELDS_MAX: usize = 500;
 const FIELD_DEPTH_MAX: usize = 12;
 /// Subschemas visited for fields: alternatives that contain themselves would multiply.
 const FIELD_STEPS_MAX: usize = 10_000;
+/// Alternatives looked into for a self-report: a handful, in any schema that people write.
+const FORMS_MAX: usize = 100;
 /// The field in which a model may say how sure it is; see [`Schema::self_reported`].
 const SELF_REPORT: &str = "confidence";
 
@@ -155,20 +157,32 @@ impl PartialEq for Schema {
 }
 
 /// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object of numbers?
+/// To overlook one is to overlook every doubt the model has, so references are followed.
 fn reports(json: &Value) -> bool {
-    // One reference is followed; a longer chain of them asks for nothing.
-    let meant = |v: &Value| -> Option<Value> {
-        let path = v.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
-        path.map_or_else(|| Some(v.clone()), |path| json.pointer(path).cloned())
-    };
-    let property = json.get("properties").and_then(|p| p.get(SELF_REPORT)).and_then(meant);
-    property.is_some_and(|p| {
-        let is = |kind: &str| types(&p).contains(&kind);
-        let numbers = |v: &Value| meant(v).is_some_and(|v| types(&v).contains(&"number"));
-        is("number")
-            || is("object")
-                && p.get("properties").and_then(Value::as_object).is_none_or(|f| f.values().all(numbers))
-    })
+    let number = |schema: &Value| forms(json, schema).into_iter().any(|form| is(form, "number"));
+    let of_numbers = |form: &Value| is(form, "object") && properties(form).all(number);
+    let asked = forms(json, json).into_iter().filter_map(|form| form.get("properties")?.get(SELF_REPORT));
+    asked.flat_map(|report| forms(json, report)).any(|form| is(form, "number") || of_numbers(form))
+}
+
+fn is(form: &Value, kind: &str) -> bool {
+    types(form).contains(&kind)
+}
+
+fn properties(form: &Value) -> impl Iterator<Item = &Value> {
+    form.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values)
+}
+
+/// The schema, what it refers to, and its alternatives.
+fn forms<'s>(root: &'s Value, schema: &'s Value) -> Vec<&'s Value> {
+    let mut found = vec![schema];
+    // Each is looked into once; a schema that contains itself would never end.
+    for at in 0..FORMS_MAX {
+        let Some(form) = found.get(at) else { break };
+        let more = form.as_object().map(|form| alternatives(root, form)).unwrap_or_default();
+        found.extend(more);
+    }
+    found
 }
 
 fn types(schema: &Value) -> Vec<&str> {
@@ -208,7 +222,7 @@ impl<'s> Fields<'s> {
         }
         let before = self.found.len();
         let Some(schema) = schema.as_object() else { return self.leaf(path) };
-        for next in self.alternatives(schema) {
+        for next in alternatives(self.root, schema) {
             self.walk(next, path, depth + 1);
         }
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
@@ -234,16 +248,17 @@ impl<'s> Fields<'s> {
             self.found.push(path.to_owned());
         }
     }
+}
 
-    fn alternatives(&self, schema: &'s Map<String, Value>) -> Vec<&'s Value> {
-        let lists = ["allOf", "anyOf", "oneOf"].iter().filter_map(|k| schema.get(*k)?.as_array());
-        let target = schema
-            .get("$ref")
-            .and_then(Value::as_str)
-            .and_then(|r| r.strip_prefix('#'))
-            .and_then(|pointer| self.root.pointer(pointer));
-        lists.flatten().chain(target).collect()
-    }
+/// What a value may satisfy instead, or must satisfy besides.
+fn alternatives<'s>(root: &'s Value, schema: &'s Map<String, Value>) -> Vec<&'s Value> {
+    let lists = ["allOf", "anyOf", "oneOf"].iter().filter_map(|k| schema.get(*k)?.as_array());
+    let target = schema
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|r| r.strip_prefix('#'))
+        .and_then(|pointer| root.pointer(pointer));
+    lists.flatten().chain(target).collect()
 }
 
 fn types_are_null(schema: &Map<String, Value>) -> bool {
@@ -295,6 +310,38 @@ mod tests {
                 found("when", "format", r#"`when` is "tomorrow"; it must be a date, written 2026-11-24"#),
             ]
         );
+    }
+
+    #[test]
+    fn p5_a_self_report_is_found_behind_references_and_alternatives() {
+        let share = json!({ "type": "number", "minimum": 0, "maximum": 1 });
+        let by_field = json!({ "type": "object", "properties": { "dose": { "$ref": "#/$defs/share" } } });
+        let or_null = json!({ "anyOf": [{ "$ref": "#/$defs/share" }, { "type": "null" }] });
+        let asks = [
+            json!({ "$ref": "#/$defs/share" }),
+            json!({ "$ref": "#/$defs/by_field" }),
+            by_field.clone(),
+            or_null,
+        ];
+        for confidence in asks {
+            let s = schema(json!({
+                "type": "object", "properties": { "dose": { "type": "string" }, "confidence": confidence },
+                "$defs": { "share": share, "by_field": by_field },
+            }));
+            assert_eq!(s.fields(), ["dose"], "{confidence}: of the report itself nobody is sure or unsure");
+            let said = s.self_reported(&json!({ "dose": "5", "confidence": 0.3 }));
+            assert_eq!(said, BTreeMap::from([(String::new(), 0.3)]), "{confidence}");
+            let said = s.self_reported(&json!({ "dose": "5", "confidence": { "dose": 0.3 } }));
+            assert_eq!(said, BTreeMap::from([("dose".to_owned(), 0.3)]), "{confidence}");
+        }
+        let whole = schema(
+            json!({ "$ref": "#/$defs/answer", "$defs": { "answer": { "properties": { "confidence": share } } } }),
+        );
+        assert_eq!(whole.self_reported(&json!({ "confidence": 0.3 })).len(), 1);
+        let loops = json!({ "properties": { "confidence": { "$ref": "#/$defs/a" } }, "$defs": { "a": { "anyOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }] } } });
+        assert!(schema(loops).self_reported(&json!({ "confidence": 0.3 })).is_empty());
+        let words = schema(json!({ "properties": { "confidence": { "type": "string" } } }));
+        assert!(words.self_reported(&json!({ "confidence": "high" })).is_empty(), "a field like any other");
     }
 
     #[test]
