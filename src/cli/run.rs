@@ -127,7 +127,7 @@ fn weak_ledger() -> anyhow::Result<Option<Weak>> {
     let seed = seed.parse().with_context(|| format!("{WEAK_LEDGER}: `{seed}` is not a seed"))?;
     anyhow::ensure!(matches!(how, "" | "forgets"), "{WEAK_LEDGER}: `{how}` is not `forgets`");
     tracing::warn!(seed, forgets = how == "forgets", "the ledger is made weak, for a test");
-    Ok(Some(Weak { forgets: how == "forgets", ..Weak::new(seed) }))
+    Ok(Some(if how == "forgets" { Weak::forgetting(seed) } else { Weak::new(seed) }))
 }
 
 /// The first signal drains, the second exits at once: nothing depends on a clean exit.

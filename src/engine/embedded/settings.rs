@@ -81,4 +81,9 @@ impl Weak {
             lease: Duration::from_secs(1),
         }
     }
+    /// Forgets as well, and is away more often: what may be forgotten begins anew at each start, and
+    /// a process under a kill test lives a second or two.
+    pub fn forgetting(seed: u64) -> Self {
+        Weak { forgets: true, away_every: Some(Duration::from_millis(800)), ..Weak::new(seed) }
+    }
 }
