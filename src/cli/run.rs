@@ -73,7 +73,8 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     let arbiter = Arbiter::new(engine.clone(), settings.clone(), kinds.clone());
     let queue = Queue::default();
     let after = CancellationToken::new();
-    let app = App::new(engine.clone(), settings.clone(), kinds, models, queue.clone(), worker.view());
+    let (view, stopping) = (worker.view(), stop.clone());
+    let app = App::new(engine.clone(), settings.clone(), kinds, models, queue.clone(), view, stopping);
 
     let mut background = JoinSet::new();
     background.spawn({

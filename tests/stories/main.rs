@@ -14,3 +14,4 @@ mod review;
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
 mod stage;
+mod stopping;
