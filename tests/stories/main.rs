@@ -5,6 +5,7 @@
 
 mod asking;
 mod copies;
+mod flood;
 mod marks;
 mod outage;
 mod poison;
