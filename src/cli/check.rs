@@ -2,7 +2,7 @@
 //!
 //! Calls no model and opens no directory. Secrets are looked for, never shown.
 
-use super::text::wrap;
+use super::text::{say, say_json, wrap};
 use super::{CONFIGURATION, Global};
 use crate::settings::{Kind, Problems, Settings, StepKind};
 use serde_json::json;
@@ -18,11 +18,11 @@ pub struct Args {
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     match Settings::load(&global.config) {
         Ok(settings) => {
-            println!("{}", good(&settings, args.resolved, global.json));
+            say(good(&settings, args.resolved, global.json));
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) if global.json => {
-            println!("{}", bad(&problems));
+            say_json(&bad(&problems));
             Ok(ExitCode::from(CONFIGURATION))
         }
         Err(problems) => Err(problems.into()),

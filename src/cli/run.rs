@@ -38,7 +38,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let mut settings = match Settings::load(&global.config) {
         Ok(settings) => settings,
         Err(problems) => {
-            eprint!("{problems}");
+            super::text::note(problems);
             return Ok(ExitCode::from(super::CONFIGURATION));
         }
     };
