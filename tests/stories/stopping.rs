@@ -1,4 +1,5 @@
-//! A process that is asked to stop: it says so, answers, takes nothing new, and ends what runs.
+//! A process that is asked to stop: it says so, answers, takes nothing new, ends what runs, and has
+//! nothing to warn of.
 
 use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
@@ -41,4 +42,20 @@ async fn a_stopping_process_says_so_answers_takes_nothing_new_and_ends_what_runs
     assert_eq!(rest.all("results").await.len(), 1, "the task that ran has ended");
     assert_eq!(rest.all("tasks.ticket").await.len(), 1, "nothing new was taken");
     assert_eq!(rest.open_records().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_orderly_stop_is_nothing_to_warn_of() {
+    let mut stage = Stage::open(|_| Reply::json(good())).await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    stage.api.until("ticket", "t1", "done").await;
+    // Somebody listens to the very end.
+    let stream = stage.api.listen("/v1/results").await;
+    let status = stage.process.take().unwrap().stop(Duration::from_secs(20));
+    assert!(status.success(), "ended with {status}");
+    drop(stream);
+    let words = std::fs::read_to_string(stage.place.log()).unwrap();
+    assert!(words.contains("tidegate has stopped"), "{words}");
+    let loud: Vec<&str> = words.lines().filter(|l| l.contains("WARN") || l.contains("ERROR")).collect();
+    assert_eq!(loud, Vec::<&str>::new());
 }
