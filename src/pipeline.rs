@@ -7,7 +7,7 @@
 mod ask;
 mod ending;
 
-pub use ending::{Done, Smaller};
+pub use ending::{Done, Ended, Smaller};
 
 use crate::consume::{Kinds, Poison, Task};
 use crate::dedupe::{Admission, Claim, Silence, Slots};

@@ -1,12 +1,16 @@
-//! Many tasks at once: bounds on what is in flight, holding a kind whose models are all away,
-//! drain and shutdown. What happens to one task is `pipeline.rs`.
+//! Many tasks at once: bounds on what is in flight, holding a kind whose models are all away or whose
+//! tasks die in numbers (`flood.rs`), drain and shutdown. What happens to one task is `pipeline.rs`.
+
+mod flood;
 
 use crate::consume::Kinds;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
 use crate::infer::Models;
-use crate::pipeline::{Done, Pipeline};
-use crate::settings::Settings;
+use crate::outcome::Reason;
+use crate::pipeline::{Done, Ended, Pipeline};
+use crate::settings::{Kind, Settings};
 use crate::task::Topic;
+use flood::Flood;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -26,7 +30,7 @@ pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
 }
 
-/// A topic that is not read now.
+/// A topic that is not read now, or only one task at a time.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Held {
     pub topic: String,
@@ -82,7 +86,14 @@ impl Worker {
                     self.hold(&*group, &mut holds, Instant::now());
                     continue;
                 }
-                Some(_) = running.join_next(), if !running.is_empty() => continue,
+                Some(back) = running.join_next(), if !running.is_empty() => {
+                    if let Ok(Back { topic, ended }) = back
+                        && holds.back(self.kinds.on(&topic), ended, Instant::now())
+                    {
+                        self.hold(&*group, &mut holds, Instant::now());
+                    }
+                    continue;
+                }
                 permit = permits.clone().acquire_owned() => permit,
             };
             // The semaphore is never closed.
@@ -98,11 +109,16 @@ impl Worker {
             };
             match event {
                 Event::Record(delivery) => {
+                    let topic = delivery.record.position.at.topic.clone();
+                    if holds.handed_out(self.kinds.on(&topic), Instant::now()) {
+                        self.hold(&*group, &mut holds, Instant::now());
+                    }
                     let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     running.spawn(async move {
-                        one(&engine, &pipeline, delivery, void).await;
+                        let ended = one(&engine, &pipeline, delivery, void).await;
                         drop(permit);
+                        Back { topic, ended }
                     });
                 }
                 Event::Draining { lease, .. } => group.drained(lease),
@@ -114,7 +130,7 @@ impl Worker {
         drain(&mut running, &leave, self.settings.worker.drain).await;
     }
 
-    /// Holds the topics of kinds that nobody can serve, and lets them go again.
+    /// Holds the topics of kinds that nobody can serve or whose tasks die, and lets them go again.
     fn hold(&self, group: &dyn Group, holds: &mut Holds, now: Instant) {
         let mut held = Vec::new();
         for topic in self.kinds.topics() {
@@ -123,12 +139,15 @@ impl Worker {
                 let lineup = kind.lineup()?;
                 self.models.availability(lineup).unavailable()
             });
-            let hold = holds.decide(topic, why.is_some(), now);
+            let flooded = holds.flooded(kinds, now);
+            let hold = holds.decide(topic, why.is_some(), flooded, now);
+            let flood = holds.flood(kinds, now);
+            let (tried, why) = (flood.is_some(), flood.or(why));
             if hold.changed {
                 tracing::info!(%topic, held = hold.held, why = why.as_deref().unwrap_or(""), "intake");
                 group.hold(topic, hold.held);
             }
-            if hold.held {
+            if hold.held || tried {
                 let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
                 held.push(Held { topic: topic.to_string(), kinds, why: why.unwrap_or_default() });
             }
@@ -137,16 +156,27 @@ impl Worker {
     }
 }
 
-/// One record, from delivery to a visible commit.
-async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: CancellationToken) {
-    let Some(done) = pipeline.process(&delivery, &void).await else { return };
-    let Done { completion, smaller } = done;
+/// A record that was handed out, once nothing more is done about it.
+struct Back {
+    topic: Topic,
+    ended: Option<Ended>,
+}
+
+/// One record, from delivery to a visible commit; whose task it ended.
+async fn one(
+    engine: &Engine,
+    pipeline: &Pipeline,
+    delivery: Delivery,
+    void: CancellationToken,
+) -> Option<Ended> {
+    let Done { completion, smaller, ended } = pipeline.process(&delivery, &void).await?;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
     metrics::histogram!("tidegate_commit_seconds").record(began.elapsed());
     match commit {
-        Commit::Visible(_) | Commit::Void => {}
+        Commit::Visible(_) => ended,
+        Commit::Void => None,
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
             let (outputs, mark) = smaller.into_parts();
@@ -155,13 +185,14 @@ async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: Can
                 // A record of bounded size on a topic that takes at least four times the input's limit.
                 tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
             }
+            ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended })
         }
     }
 }
 
 /// Whoever waits leaves at once: its record comes back. Calls that were sent are waited for within the
 /// budget, so that what they buy is stored.
-async fn drain(running: &mut JoinSet<()>, leave: &CancellationToken, budget: Duration) {
+async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: Duration) {
     leave.cancel();
     if running.is_empty() {
         return;
@@ -192,10 +223,11 @@ impl Leases {
     }
 }
 
-/// Since when each topic has nobody to serve it, and which are held.
+/// Since when each topic has nobody to serve it, how the tasks of each kind end, and what is held.
 #[derive(Default)]
 struct Holds {
     since: HashMap<Topic, Instant>,
+    floods: HashMap<Arc<str>, Flood>,
     held: HashSet<Topic>,
 }
 
@@ -206,16 +238,54 @@ struct Hold {
 }
 
 impl Holds {
-    fn decide(&mut self, topic: &Topic, unserved: bool, now: Instant) -> Hold {
-        let held = if unserved {
+    fn decide(&mut self, topic: &Topic, unserved: bool, flooded: bool, now: Instant) -> Hold {
+        let away = if unserved {
             let since = *self.since.entry(topic.clone()).or_insert(now);
             now.duration_since(since) >= HOLD_AFTER
         } else {
             self.since.remove(topic);
             false
         };
+        let held = away || flooded;
         let changed = if held { self.held.insert(topic.clone()) } else { self.held.remove(topic) };
         Hold { held, changed }
+    }
+
+    /// A record of a topic with these kinds is handed out. `true`: its topic is to be held again.
+    fn handed_out(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {
+        let mut held = false;
+        for kind in kinds {
+            held |= self.floods.get_mut(&kind.name).is_some_and(|flood| flood.handed_out(now));
+        }
+        held
+    }
+
+    /// It is back, and a task may have ended with it. `true`: what is held may have changed.
+    fn back(&mut self, kinds: &[Arc<Kind>], ended: Option<Ended>, now: Instant) -> bool {
+        let mut changed = false;
+        for kind in kinds {
+            changed |= self.floods.get_mut(&kind.name).is_some_and(Flood::back);
+        }
+        let Some(Ended { kind, dead }) = ended else { return changed };
+        let flood = self.floods.entry(kind.clone()).or_default();
+        if flood.ended(dead, now) {
+            changed = true;
+            let why = flood.why(&kind, now).unwrap_or_default();
+            tracing::warn!(%kind, why, "its tasks die in numbers: it pauses");
+        }
+        changed
+    }
+
+    fn flooded(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {
+        let mut held = false;
+        for kind in kinds {
+            held |= self.floods.get_mut(&kind.name).is_some_and(|flood| flood.holds(now));
+        }
+        held
+    }
+
+    fn flood(&self, kinds: &[Arc<Kind>], now: Instant) -> Option<String> {
+        kinds.iter().find_map(|kind| self.floods.get(&kind.name)?.why(&kind.name, now))
     }
 }
 
@@ -227,11 +297,14 @@ mod tests {
     fn a_topic_is_held_only_after_two_seconds_without_a_model_and_let_go_at_once() {
         let (mut holds, topic, began) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
         let at = |ms| began + Duration::from_millis(ms);
-        assert_eq!(holds.decide(&topic, true, at(0)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, at(1_999)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, at(2_000)), Hold { held: true, changed: true });
-        assert_eq!(holds.decide(&topic, true, at(2_200)), Hold { held: true, changed: false });
-        assert_eq!(holds.decide(&topic, false, at(2_400)), Hold { held: false, changed: true });
-        assert_eq!(holds.decide(&topic, true, at(2_600)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, true, false, at(0)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, true, false, at(1_999)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, true, false, at(2_000)), Hold { held: true, changed: true });
+        assert_eq!(holds.decide(&topic, true, false, at(2_200)), Hold { held: true, changed: false });
+        assert_eq!(holds.decide(&topic, false, false, at(2_400)), Hold { held: false, changed: true });
+        assert_eq!(holds.decide(&topic, true, false, at(2_600)), Hold { held: false, changed: false });
+        let flooded = Hold { held: true, changed: true };
+        assert_eq!(holds.decide(&topic, true, true, at(2_800)), flooded, "a flood is held at once");
+        assert_eq!(holds.decide(&topic, true, false, at(4_600)), Hold { held: true, changed: false });
     }
 }

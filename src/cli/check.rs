@@ -2,6 +2,7 @@
 //!
 //! Calls no model and opens no directory. Secrets are looked for, never shown.
 
+use super::text::{say, say_json, wrap};
 use super::{CONFIGURATION, Global};
 use crate::settings::{Kind, Problems, Settings, StepKind};
 use serde_json::json;
@@ -17,11 +18,11 @@ pub struct Args {
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     match Settings::load(&global.config) {
         Ok(settings) => {
-            println!("{}", good(&settings, args.resolved, global.json));
+            say(good(&settings, args.resolved, global.json));
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) if global.json => {
-            println!("{}", bad(&problems));
+            say_json(&bad(&problems));
             Ok(ExitCode::from(CONFIGURATION))
         }
         Err(problems) => Err(problems.into()),
@@ -38,12 +39,15 @@ fn good(settings: &Settings, resolved: bool, json: bool) -> String {
             let kinds: Vec<_> = settings.kinds.iter().map(|k| &*k.name).collect();
             let models: Vec<_> = settings.models.iter().map(|m| &*m.name).collect();
             let file = settings.file.display().to_string();
-            json!({ "ok": true, "file": file, "digest": settings.digest, "kinds": kinds, "models": models })
-                .to_string()
+            let notices = notices(settings);
+            json!({ "ok": true, "file": file, "digest": settings.digest, "kinds": kinds, "models": models,
+                "notices": notices })
+            .to_string()
         }
         (true, true) => {
             let mut value = settings.resolved();
             value["ok"] = json!(true);
+            value["notices"] = json!(notices(settings));
             value.to_string()
         }
         (false, true) => settings.resolved_text().trim_end().to_owned(),
@@ -64,7 +68,36 @@ fn summary(settings: &Settings) -> String {
         engine.dir.display(),
         settings.http.listen
     ));
+    for notice in notices(settings) {
+        out.push_str(&format!("\n\n{}", wrap(&format!("notice: {notice}"), 2)));
+    }
     out
+}
+
+/// What is allowed, and worth a second look.
+fn notices(settings: &Settings) -> Vec<String> {
+    let prompts = settings.kinds.iter().flat_map(|kind| &kind.plan).map(|step| match &step.what {
+        StepKind::Ask(ask) => &ask.prompt,
+    });
+    let mut notices = Vec::new();
+    for prompt in prompts {
+        let lines: Vec<_> = prompt.unmarked().iter().map(usize::to_string).collect();
+        let lines = match lines.as_slice() {
+            [] => continue,
+            [one] => format!("line {one}"),
+            many => format!("lines {}", many.join(", ")),
+        };
+        let notice = format!(
+            "the prompt `{}` puts text of the payload in without marks ({lines}: `raw`); a hostile \
+             payload can give orders there",
+            prompt.name()
+        );
+        // Two kinds may share a prompt.
+        if !notices.contains(&notice) {
+            notices.push(notice);
+        }
+    }
+    notices
 }
 
 fn asks(kind: &Kind) -> String {
@@ -110,6 +143,28 @@ mod tests {
   embedded engine in ./data; answers on http://127.0.0.1:8080
   everything in force: tidegate check --resolved";
         assert_eq!(good(&parse(text).unwrap(), false, false), expected);
+    }
+
+    #[test]
+    fn a_prompt_that_takes_payload_text_for_its_own_is_told() {
+        let file = |ask: &str| {
+            format!(
+                "[tasks.t]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"{ask}\"\nanswer = {{ a = \"string\" }}\n"
+            )
+        };
+        let raw = parse(&file("Sort {{ task.text | raw }}")).unwrap();
+        let told = good(&raw, false, false);
+        let expected = "
+
+  notice: the prompt `tasks.t.ask` puts text of the payload in without marks
+  (line 1: `raw`); a hostile payload can give orders there";
+        assert!(told.ends_with(expected), "{told}");
+        for resolved in [false, true] {
+            let json: serde_json::Value = serde_json::from_str(&good(&raw, resolved, true)).unwrap();
+            assert_eq!(json["notices"].as_array().map(Vec::len), Some(1), "{json}");
+        }
+        let marked = parse(&file("Sort {{ task.text }}")).unwrap();
+        assert!(!good(&marked, false, false).contains("notice"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tidegate explain`: what a reason code means and what to do about it.
 
 use super::Global;
+use super::text::{note, say, say_json};
 use crate::outcome::Reason;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -14,15 +15,15 @@ pub struct Args {
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let Some(code) = args.code else {
         for reason in Reason::ALL {
-            println!("{}", if global.json { as_json(*reason).to_string() } else { in_a_line(*reason) });
+            if global.json { say_json(&as_json(*reason)) } else { say(in_a_line(*reason)) }
         }
         return Ok(ExitCode::SUCCESS);
     };
     match Reason::parse(&code) {
-        Some(reason) if global.json => println!("{}", as_json(reason)),
-        Some(reason) => println!("{}", in_full(reason)),
+        Some(reason) if global.json => say_json(&as_json(reason)),
+        Some(reason) => say(in_full(reason)),
         None => {
-            eprintln!("{}", unknown(&code));
+            note(unknown(&code));
             return Ok(ExitCode::FAILURE);
         }
     }

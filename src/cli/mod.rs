@@ -82,7 +82,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: cannot start the runtime: {e}");
+            text::note(format!("error: cannot start the runtime: {e}"));
             return ExitCode::FAILURE;
         }
     };
@@ -92,11 +92,11 @@ pub fn main(cli: Cli) -> ExitCode {
         Err(e) => match e.downcast_ref::<Problems>() {
             // They say by themselves what is wrong, each with its line.
             Some(problems) => {
-                eprintln!("{problems}");
+                text::note(problems);
                 ExitCode::from(CONFIGURATION)
             }
             None => {
-                eprintln!("error: {e:#}");
+                text::note(format!("error: {e:#}"));
                 ExitCode::FAILURE
             }
         },

@@ -38,7 +38,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let mut settings = match Settings::load(&global.config) {
         Ok(settings) => settings,
         Err(problems) => {
-            eprint!("{problems}");
+            super::text::note(problems);
             return Ok(ExitCode::from(super::CONFIGURATION));
         }
     };
@@ -73,7 +73,8 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     let arbiter = Arbiter::new(engine.clone(), settings.clone(), kinds.clone());
     let queue = Queue::default();
     let after = CancellationToken::new();
-    let app = App::new(engine.clone(), settings.clone(), kinds, models, queue.clone(), worker.view());
+    let (view, stopping) = (worker.view(), stop.clone());
+    let app = App::new(engine.clone(), settings.clone(), kinds, models, queue.clone(), view, stopping);
 
     let mut background = JoinSet::new();
     background.spawn({

@@ -1,6 +1,7 @@
 //! `tidegate simulate-provider`: serves simulated models until it is stopped.
 
 use super::Global;
+use super::text::{say, say_json};
 use crate::simulate::{Scenario, serve};
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -41,9 +42,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         .with_context(|| format!("cannot listen on {}; is another program there?", args.listen))?;
     let address = listener.local_addr()?;
     if global.json {
-        println!("{}", serde_json::json!({ "listening": address.to_string(), "seed": args.seed }));
+        say_json(&serde_json::json!({ "listening": address.to_string(), "seed": args.seed }));
     } else {
-        println!("simulated models on http://{address}/v1 (seed {}); stop with Ctrl-C", args.seed);
+        say(format!("simulated models on http://{address}/v1 (seed {}); stop with Ctrl-C", args.seed));
     }
     let cancel = CancellationToken::new();
     let mut serving = std::pin::pin!(serve(scenario, args.seed, args.log, listener, cancel.clone()));
@@ -57,9 +58,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     };
     let summary = summary.context("the simulated provider stopped")?;
     if global.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        say_json(&serde_json::to_value(&summary)?);
     } else {
-        println!("{} requests, {} answered to the end", summary.requests, summary.complete);
+        say(format!("{} requests, {} answered to the end", summary.requests, summary.complete));
     }
     Ok(ExitCode::SUCCESS)
 }

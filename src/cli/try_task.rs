@@ -5,6 +5,7 @@
 //! The model's provider is really asked.
 
 use super::Global;
+use super::text::{say, say_json};
 use crate::consume::{self, Kinds};
 use crate::dedupe::Admission;
 use crate::engine::embedded::{self, Disk, EmbeddedSettings};
@@ -57,8 +58,10 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     .map_err(|r| anyhow::anyhow!("not a task of `{}`: {} ({})", kind.name, r.detail, r.reason))?;
     let place = Temporary::new()?;
     let told = tell(&settings, kinds, &kind, accepted.output, &place.0).await?;
+    // Before anything is said: who reads it may close the pipe, and the command ends there.
+    drop(place);
     if global.json {
-        println!("{told}");
+        say_json(&told);
     } else {
         print(&told);
     }
@@ -167,24 +170,24 @@ fn ends(settings: &Settings, kind: &Kind, done: &Done) -> Value {
 fn print(told: &Value) {
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     if let Some(prompt) = told["prompt"].as_str() {
-        println!("prompt\n{}\n", indented(prompt));
+        say(format!("prompt\n{}\n", indented(prompt)));
     }
     for answer in told["answers"].as_array().into_iter().flatten() {
-        println!("{} said\n{}\n", text(&answer["model"]), indented(&text(&answer["text"])));
+        say(format!("{} said\n{}\n", text(&answer["model"]), indented(&text(&answer["text"]))));
     }
     let ends = &told["ends"];
-    println!("ends as {}", text(&ends["as"]));
+    say(format!("ends as {}", text(&ends["as"])));
     for name in ["question", "reason", "detail", "until", "why", "answer", "usage"] {
         // A review's question says why.
         let told_already = name == "why" && ends["as"] == "review";
         if !ends[name].is_null() && !told_already {
-            println!("  {name:<10} {}", text(&ends[name]));
+            say(format!("  {name:<10} {}", text(&ends[name])));
         }
     }
     for (field, sure) in ends["confidence"]["fields"].as_object().into_iter().flatten() {
-        println!("  confidence {field}: {} ({})", sure["value"], text(&sure["basis"]));
+        say(format!("  confidence {field}: {} ({})", sure["value"], text(&sure["basis"])));
     }
-    println!("\nnothing was kept; `tidegate submit` does it for good");
+    say("\nnothing was kept; `tidegate submit` does it for good");
 }
 
 fn indented(text: &str) -> String {

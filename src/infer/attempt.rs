@@ -88,7 +88,7 @@ async fn exchange(
     let reply = reply.map_err(|e| transport(&e))?;
     crash_point("infer.sent");
     if !reply.status().is_success() {
-        return Err(refused(model.api, reply).await);
+        return Err(refused(reply).await);
     }
     let mut pieces = reply.bytes_stream();
     let mut decoder = Decoder::default();
@@ -174,7 +174,7 @@ fn builder(
     model.headers.iter().fold(builder, |b, (name, value)| b.header(name, value.expose_secret()))
 }
 
-async fn refused(api: Api, reply: reqwest::Response) -> Failure {
+async fn refused(reply: reqwest::Response) -> Failure {
     let status = reply.status().as_u16();
     let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok());
     let hint = sorting::hint(header("retry-after-ms"), header("retry-after"), Timestamp::now().0);
@@ -191,7 +191,7 @@ async fn refused(api: Api, reply: reqwest::Response) -> Failure {
     };
     // What was read by then is sorted.
     let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
-    Failure { final_word, ..sorting::reply(api, status, &String::from_utf8_lossy(&body), hint) }
+    Failure { final_word, ..sorting::reply(status, &String::from_utf8_lossy(&body), hint) }
 }
 
 fn transport(e: &reqwest::Error) -> Failure {

@@ -3,7 +3,7 @@
 //! | file | decides or does |
 //! |---|---|
 //! | `model`, `provider` | what a model is; what is known of providers without being told |
-//! | `prompt` | renders a question; a payload is data in it, never instructions |
+//! | `prompt`, `data` | renders a question; a payload is data in it, never instructions, and marked as such |
 //! | `failure`, `sorting` | what kinds of failure there are and what each means; how a reply is sorted |
 //! | `retry`, `allowance`, `breaker` | pure policy: waits, budgets, when a model may be called |
 //! | `openai`, `anthropic`, `sse`, `structured` | the two dialects, their streams, schemas they can be held to |
@@ -20,6 +20,7 @@ mod anthropic;
 mod attempt;
 mod breaker;
 mod call;
+mod data;
 mod decide;
 mod failure;
 mod model;

@@ -4,7 +4,6 @@
 //! parameters and the beginnings of messages: no payload can spell a fault of the configuration.
 
 use super::failure::{Class, Failure};
-use super::model::Api;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -18,11 +17,12 @@ const SPEND: [&str; 6] = [
     "insufficient_credits",
 ];
 /// How messages that say it in words begin.
-const SPEND_BEGINNINGS: [&str; 4] = [
+const SPEND_BEGINNINGS: [&str; 5] = [
     "you exceeded your current quota",
     "your credit balance is too low",
     "your account is not active",
     "insufficient balance",
+    "you have reached your specified api usage limits",
 ];
 /// Codes that say: this model or parameter is not to be had here.
 const CONFIGURATION: [&str; 11] = [
@@ -92,8 +92,10 @@ impl Said {
         };
         let texts = [&error["message"], &json["error"], &detail["msg"], &json["detail"]];
         let message = texts.into_iter().find_map(Value::as_str).unwrap_or(body);
+        // Where Anthropic has a code at all, it is in the details.
+        let code = error["code"].as_str().or(error["details"]["error_code"].as_str()).unwrap_or("");
         Said {
-            code: word("code"),
+            code: code.to_ascii_lowercase(),
             kind: word("type"),
             param: root(param).to_ascii_lowercase(),
             message: message.chars().take(2_000).collect(),
@@ -114,6 +116,8 @@ impl Said {
         words.iter().any(|w| lower.contains(w))
     }
 
+    /// It must say so itself: waiting mends a rate limit, also where nothing says how long, and a model
+    /// that is taken for spent is blocked for everybody.
     fn of_spending(&self, status: u16) -> bool {
         // A 429 never quotes the task, so there the word may stand anywhere.
         self.is(&SPEND)
@@ -142,14 +146,13 @@ fn root(path: &str) -> &str {
 }
 
 /// An HTTP error reply. `body` is what was read of it, JSON or not.
-pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -> Failure {
+pub(super) fn reply(status: u16, body: &str, hint: Option<Duration>) -> Failure {
     let json: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let said = Said::of(&json, body);
     let class = match status {
         402 => Class::SpendCap,
         400 | 403 | 429 if said.of_spending(status) => Class::SpendCap,
         401 | 403 => Class::Unauthorized,
-        429 if api == Api::Anthropic && hint.is_none() => Class::SpendCap,
         429 => Class::RateLimited,
         400 | 413 | 422 => refused(&said),
         // No server of this dialect there, or one that does not know the model.
@@ -218,30 +221,44 @@ fn duration(seconds: f64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::infer::failure::Again;
+    use crate::infer::failure::{Again, Weight};
 
     fn class(status: u16, body: &str) -> Class {
-        reply(Api::OpenAi, status, body, None).class
-    }
-
-    fn other(status: u16, body: &str, hint: Option<Duration>) -> Class {
-        reply(Api::Anthropic, status, body, hint).class
+        reply(status, body, None).class
     }
 
     #[test]
-    fn p7_a_spend_cap_is_not_a_rate_limit_on_either_provider() {
+    fn p7_a_spend_cap_says_so_itself_by_code_or_by_words() {
         let openai = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
-        let anthropic = r#"{"type":"error","error":{"type":"rate_limit_error","message":"enforced_spend_limit_reached"}}"#;
-        let limited = r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}"#;
+        let words = r#"{"type":"error","error":{"type":"rate_limit_error","message":"enforced_spend_limit_reached"}}"#;
+        let details = r#"{"type":"error","error":{"type":"rate_limit_error","message":"no more","details":{"error_code":"enforced_spend_limit_reached"}}}"#;
+        let monthly = r#"{"type":"error","error":{"type":"rate_limit_error","message":"This would exceed your organisation's monthly spend limit"}}"#;
+        for capped in [openai, words, details, monthly] {
+            // It is one with a hint, too: nothing comes back in a second.
+            for hint in [None, Some(Duration::from_secs(1))] {
+                assert_eq!(reply(429, capped, hint).class, Class::SpendCap, "{capped}");
+            }
+        }
         let credit = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API"}}"#;
-        assert_eq!(class(429, openai), Class::SpendCap);
-        assert_eq!(other(429, anthropic, Some(Duration::from_secs(1))), Class::SpendCap);
-        assert_eq!(other(429, limited, None), Class::SpendCap, "that provider always hints at a rate limit");
-        assert_eq!(other(429, limited, Some(Duration::from_secs(1))), Class::RateLimited);
-        assert_eq!(other(400, credit, None), Class::SpendCap);
+        let limits = r#"{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified API usage limits. You will regain access on 2027-01-01"}}"#;
+        assert_eq!((class(400, credit), class(400, limits)), (Class::SpendCap, Class::SpendCap));
         assert_eq!(class(402, ""), Class::SpendCap);
-        assert_eq!(class(429, limited), Class::RateLimited);
         assert_eq!(Class::SpendCap.again(), Again::No, "a spend cap is never retried");
+    }
+
+    #[test]
+    fn p7_a_bare_429_is_a_rate_limit_on_either_provider_and_waits_grow() {
+        let anthropic = r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your rate limit of 50 requests per minute"}}"#;
+        let openai =
+            r#"{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}"#;
+        for body in [anthropic, openai, "", "{}", "<html>Too many requests</html>"] {
+            let bare = reply(429, body, None);
+            assert_eq!((bare.class, bare.hint), (Class::RateLimited, None), "{body}");
+            assert_eq!((bare.class.again(), bare.class.throttled()), (Again::Yes, true), "it is tried again");
+            assert_eq!(bare.weight(), Weight::Soft, "and no block: it counts in the ratio alone");
+            let hinted = reply(429, body, Some(Duration::from_secs(1)));
+            assert_eq!((hinted.class, hinted.weight()), (Class::RateLimited, Weight::Ignored), "{body}");
+        }
     }
 
     #[test]
@@ -253,7 +270,7 @@ mod tests {
         assert_eq!(class(404, retired), Class::Misconfigured);
         assert_eq!(class(400, retired), Class::Misconfigured);
         assert_eq!(class(400, schema), Class::Misconfigured);
-        assert_eq!(other(400, limit, None), Class::Misconfigured);
+        assert_eq!(class(400, limit), Class::Misconfigured);
         assert_eq!(class(422, fastapi), Class::Misconfigured);
         assert_eq!(class(404, "<html>nothing here</html>"), Class::Misconfigured);
         assert_eq!(class(307, ""), Class::Misconfigured, "a base URL that redirects is a wrong one");
@@ -270,7 +287,7 @@ mod tests {
             r#"{{"error":{{"type":"invalid_request_error","message":"messages.0.content: {quoted}"}}}}"#
         );
         assert_eq!(class(400, &openai), Class::BadRequest);
-        assert_eq!(other(400, &anthropic, None), Class::BadRequest);
+        assert_eq!(class(400, &anthropic), Class::BadRequest);
     }
 
     #[test]
@@ -285,10 +302,8 @@ mod tests {
         assert_eq!(class(413, ""), Class::BadRequest);
         assert_eq!(class(500, "oops"), Class::Transient);
         assert_eq!(class(502, "<html>"), Class::Transient);
-        assert_eq!(
-            other(529, r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#, None),
-            Class::Overloaded
-        );
+        let overloaded = r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+        assert_eq!(class(529, overloaded), Class::Overloaded);
         assert_eq!(class(503, ""), Class::Overloaded);
         assert_eq!(class(408, ""), Class::Transient);
         assert_eq!(class(418, ""), Class::BadRequest);
@@ -300,11 +315,10 @@ mod tests {
             ["", "null", "[]", "[1]", "{\"error\":7}", "{\"error\":\"text\"}", "{\"detail\":\"x\"}", "\u{0}"]
         {
             for status in 100..=999 {
-                reply(Api::OpenAi, status, body, None);
-                reply(Api::Anthropic, status, body, None);
+                reply(status, body, None);
             }
         }
-        assert_eq!(reply(Api::OpenAi, 500, "{\"error\":\"text\"}", None).detail, "text");
+        assert_eq!(reply(500, "{\"error\":\"text\"}", None).detail, "text");
     }
 
     #[test]

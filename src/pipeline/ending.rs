@@ -12,6 +12,7 @@ use crate::token::{self, Carry};
 use crate::write::record::{Burial, Envelope, ReviewItem, VERSION, identity, item_id};
 use crate::write::{self};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// How the work on one delivery ended.
 pub(super) enum Ending {
@@ -34,6 +35,15 @@ pub(super) enum Ending {
 pub struct Done {
     pub completion: Completion,
     pub smaller: Smaller,
+    /// `None`: no task has ended. A copy, a parked task, a record that never owned its key.
+    pub ended: Option<Ended>,
+}
+
+/// Whose task has ended, and whether well: as a result, or with a person.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    pub kind: Arc<str>,
+    pub dead: Option<Reason>,
 }
 
 /// A dead letter that fits.
@@ -41,6 +51,12 @@ pub struct Done {
 pub struct Smaller {
     output: Output,
     mark: Option<Mark>,
+}
+
+impl Done {
+    fn ended(self, kind: &Arc<str>, dead: Option<Reason>) -> Done {
+        Done { ended: Some(Ended { kind: kind.clone(), dead }), ..self }
+    }
 }
 
 impl Smaller {
@@ -75,7 +91,8 @@ impl Pipeline {
         let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
         count("tidegate_outcomes_total", kind, "result");
-        self.done(delivery, vec![output], Some(mark), false, Some(task), &known)
+        let done = self.done(delivery, vec![output], Some(mark), false, Some(task), &known);
+        done.ended(&kind.name, None)
     }
 
     fn ask_person(
@@ -113,7 +130,8 @@ impl Pipeline {
         let output = write::review_item(&self.settings.topics, &item, &next, &carry);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Waiting };
         count("tidegate_reviews_opened_total", &task.kind, question.code());
-        self.done(delivery, vec![output], Some(mark), true, Some(task), &known)
+        let done = self.done(delivery, vec![output], Some(mark), true, Some(task), &known);
+        done.ended(&task.kind.name, None)
     }
 
     fn move_on(
@@ -155,7 +173,8 @@ impl Pipeline {
         let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
         count("tidegate_outcomes_total", &task.kind, reason.code());
         let mark = close(&claim.token, OutcomeKind::DeadLetter);
-        self.done(delivery, vec![output], Some(mark), false, Some(task), known)
+        let done = self.done(delivery, vec![output], Some(mark), false, Some(task), known);
+        done.ended(&task.kind.name, Some(reason))
     }
 
     /// A refused record that owns its key: the dead letter is the outcome of its chain.
@@ -168,7 +187,8 @@ impl Pipeline {
             true,
             Timestamp::now(),
         );
-        self.grave(delivery, &burial, Some(close(&claim.token, OutcomeKind::DeadLetter)))
+        let done = self.grave(delivery, &burial, Some(close(&claim.token, OutcomeKind::DeadLetter)));
+        done.ended(&claim.token.key.kind, Some(poison.reason))
     }
 
     /// Under the record's own coordinates; the key, if it has one, is untouched.
@@ -197,7 +217,7 @@ impl Pipeline {
         let topic = &self.settings.topics.dead_letters;
         let output = write::bury(topic, &delivery.record, burial);
         let smaller = Smaller { output: write::shrink(topic, &delivery.record, burial), mark: mark.clone() };
-        Done { completion: completion(delivery, vec![output], mark, false), smaller }
+        Done { completion: completion(delivery, vec![output], mark, false), smaller, ended: None }
     }
 
     /// Completes without a trace but a count.
@@ -214,7 +234,7 @@ impl Pipeline {
         let burial = burial(delivery, Reason::OutcomeTooLarge, String::new(), None, false, Timestamp::now());
         let topic = &self.settings.topics.dead_letters;
         let smaller = Smaller { output: write::shrink(topic, &delivery.record, &burial), mark: None };
-        Done { completion: completion(delivery, vec![], None, false), smaller }
+        Done { completion: completion(delivery, vec![], None, false), smaller, ended: None }
     }
 
     fn done(
@@ -239,7 +259,7 @@ impl Pipeline {
             output: write::shrink(&self.settings.topics.dead_letters, &delivery.record, &burial),
             mark: token.map(|t| close(t, OutcomeKind::DeadLetter)),
         };
-        Done { completion: completion(delivery, outputs, mark, urgent), smaller }
+        Done { completion: completion(delivery, outputs, mark, urgent), smaller, ended: None }
     }
 
     /// What the task takes along to its next hop.

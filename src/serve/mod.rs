@@ -73,6 +73,9 @@ pub struct App {
     reviews: Hub,
     bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Cancelled: the process is asked to stop. Running tasks may end, look-ups are answered, new tasks
+    /// are not taken.
+    stopping: CancellationToken,
     /// Ends the event streams, which would otherwise never end.
     leaving: CancellationToken,
 }
@@ -85,6 +88,7 @@ impl App {
         models: Arc<Models>,
         queue: Queue,
         worker: View,
+        stopping: CancellationToken,
     ) -> Self {
         // The recorder stands before anything is counted.
         let _ = telemetry::metrics();
@@ -104,6 +108,7 @@ impl App {
             reviews: hub(vec![names.review_requests.clone()]),
             bodies: Arc::new(Semaphore::new(BODIES_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            stopping,
             leaving: CancellationToken::new(),
             started: Timestamp::now(),
             engine,

@@ -1,7 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 //!
 //! Ready means that this process can accept and serve. A provider outage is ready but `degraded`: a
-//! restart or another process would not help.
+//! restart or another process would not help. A process that was asked to stop is not ready from then
+//! on, so that nobody sends it new tasks while the running ones end.
 
 use super::App;
 use super::status::{self, State as Now};
@@ -19,12 +20,8 @@ pub(super) async fn alive() -> Response {
 
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let now = Now::of(&app);
-    let (ready, degraded) = (now.health == Health::Well && !app.leaving.is_cancelled(), now.degraded());
-    let why = if app.leaving.is_cancelled() {
-        "this process is leaving".to_owned()
-    } else {
-        status::sentence(&now)
-    };
+    let (ready, degraded) = (now.health == Health::Well && !now.stopping, now.degraded());
+    let why = status::sentence(&now);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()
 }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct State {
     pub(super) health: Health,
+    /// Asked to stop: running tasks may end.
+    pub(super) stopping: bool,
     pub(super) held: Vec<Held>,
     /// Models that may not be called now, and why.
     pub(super) away: Vec<(String, String)>,
@@ -27,6 +29,7 @@ impl State {
         let views = app.models.view();
         State {
             health: app.engine.operation.health().borrow().clone(),
+            stopping: app.stopping.is_cancelled(),
             held: app.worker.held(),
             away: views.iter().filter_map(away).collect(),
             models: views.len(),
@@ -52,6 +55,9 @@ pub(super) fn sentence(now: &State) -> String {
         Health::Gone { why } => return format!("Nothing is processed any more: {why}."),
         Health::Paused { why } => return format!("Intake is paused, nothing is lost: {why}."),
         Health::Well => {}
+    }
+    if now.stopping {
+        return "This process is stopping: running tasks may end, new ones are not taken.".to_owned();
     }
     if let Some(first) = now.held.first() {
         let kinds: Vec<&str> = now.held.iter().flat_map(|h| h.kinds.iter().map(String::as_str)).collect();
@@ -198,7 +204,7 @@ mod tests {
     use super::*;
 
     fn well() -> State {
-        State { health: Health::Well, held: vec![], away: vec![], models: 2, reviews: 0 }
+        State { health: Health::Well, stopping: false, held: vec![], away: vec![], models: 2, reviews: 0 }
     }
 
     #[test]
@@ -219,6 +225,11 @@ mod tests {
         let held = State { held: vec![held], ..one };
         assert_eq!(sentence(&held), "Tasks of ticket wait, nothing is lost: no model answers.");
         assert!(held.degraded());
+        let stopping = State { stopping: true, ..held.clone() };
+        assert_eq!(
+            sentence(&stopping),
+            "This process is stopping: running tasks may end, new ones are not taken."
+        );
         let full = State { health: Health::Paused { why: "the disk is full".into() }, ..held };
         assert_eq!(sentence(&full), "Intake is paused, nothing is lost: the disk is full.");
     }

@@ -70,9 +70,17 @@ pub(super) async fn submit(
     answer
 }
 
-/// Intake is refused at once while the engine cannot write: a client that waits knows less than one
-/// that is told.
-fn accepting(app: &App) -> Result<(), ApiError> {
+/// Intake is refused at once while the engine cannot write, and once the process is asked to stop: a
+/// client that waits knows less than one that is told.
+pub(super) fn accepting(app: &App) -> Result<(), ApiError> {
+    if app.stopping.is_cancelled() {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "this process is stopping and takes no new tasks",
+            "nothing was accepted; send the same request again once it is back, or to another process",
+        ));
+    }
     match &*app.engine.operation.health().borrow() {
         Health::Well => Ok(()),
         Health::Paused { why } | Health::Gone { why } => {

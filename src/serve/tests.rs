@@ -27,6 +27,7 @@ struct Server {
     memory: Memory,
     url: String,
     client: reqwest::Client,
+    stopping: CancellationToken,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
@@ -47,7 +48,9 @@ impl Server {
         let (settings, memory) = (Arc::new(settings), Memory::new());
         let models = Arc::new(Models::new(&settings.models, 1 << 20).unwrap());
         let (kinds, queue) = (Arc::new(Kinds::new(&settings)), Queue::default());
-        let app = App::new(memory.engine(), settings.clone(), kinds, models, queue.clone(), View::default());
+        let (view, stopping) = (View::default(), CancellationToken::new());
+        let engine = memory.engine();
+        let app = App::new(engine, settings.clone(), kinds, models, queue.clone(), view, stopping.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
@@ -56,7 +59,7 @@ impl Server {
         tasks.spawn(async move { run(app, listener, ends).await });
         tasks.spawn(async move { queue.follow(log, requests, follow).await });
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Server { memory, url, client, stop, tasks, _dir: dir }
+        Server { memory, url, client, stopping, stop, tasks, _dir: dir }
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -618,6 +621,26 @@ async fn a_result_is_told_within_milliseconds() {
     }
     // A poll would take its period; the bound leaves room for a busy machine.
     assert!(worst < Duration::from_millis(150), "{worst:?}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_stopping_is_not_ready_and_takes_no_new_task_but_answers() {
+    let server = Server::start().await;
+    let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
+    assert_eq!(server.offer(&task).await.0, 202);
+    server.stopping.cancel();
+    let why = "This process is stopping: running tasks may end, new ones are not taken.";
+    let (status, told) = server.get("/readyz").await;
+    assert_eq!((status, &told["ready"], &told["why"]), (503, &json!(false), &json!(why)));
+    let (status, told) = server.offer(&json!([task, task])).await;
+    assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
+    let record = json!({ "records": [{ "key": "a", "value": "{}" }] }).to_string();
+    let (status, told) = server.post("/v1/records/tasks.copy", "application/json", record).await;
+    assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
+    let (status, told) = server.get("/v1/status").await;
+    assert_eq!((status, &told["sentence"], &told["backlog"]), (200, &json!(why), &json!(1)));
+    assert_eq!(server.get("/healthz").await.0, 200);
     server.end().await;
 }
 

@@ -62,7 +62,9 @@ written! {
         /// fallbacks. 1 to 8. Without `models` and `ask` the kind copies its payload.
         models: Vec<Spanned<String>>,
         /// The prompt: a text, or the path of a file (one word ending in .md, .txt, .j2 or .jinja).
-        /// Jinja marks may use `task`, with the filters `json` and `data`; without marks the payload is appended as marked data.
+        /// Jinja may use `task`: what it puts in of the payload's text is marked as data, unless by the
+        /// filter `raw`; `data` makes a block of a whole value, `json` writes it as JSON. Without Jinja
+        /// the payload is appended as such a block.
         ask: String,
         /// What an answer must satisfy: path of a JSON Schema, or the shorthand: field = a list (one of
         /// these), `string`, `number`, `integer`, `boolean`, `date`, with `?` (may be null) or `[]` (list).

@@ -1,7 +1,8 @@
 //! What a request asks: model, payload, schema, in either dialect. Reads liberally; answers nothing.
 //!
-//! The payload is what stands between Tidegate's marks, else the largest JSON object that a user's
-//! turn holds. A sanitizer's order shows an answer between `<name>` and `</name>`; it is mended as a
+//! The payload is what stands between Tidegate's marks: the first object or list, where a prompt has
+//! several, else all of their texts. Without marks it is the largest JSON object that a user's turn
+//! holds. A sanitizer's order shows an answer between `<name>` and `</name>`; it is mended as a
 //! sanitizer would.
 
 use serde_json::{Map, Value, json};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 const SCHEMA_MARK: &str = "JSON Schema:\n";
 /// What a sanitizer's order says of the answer it shows. Blocks alone mean nothing: prompts like them.
 const MEND_MARK: &str = "an answer that another model gave";
-/// Places at which a JSON object is looked for in a text without marks.
+/// Places at which marks are looked for in a text, or a JSON object where there are none.
 const OPENINGS_MAX: usize = 1_000;
 
 /// One request, read.
@@ -48,13 +49,13 @@ pub(super) fn read(body: &Value) -> Option<Asked> {
     let any = || (body["response_format"]["type"] == "json_object").then(|| json!({ "type": "object" }));
     let schema = schema_asked_for(body).or_else(told).or_else(any);
     let mend = users.first().filter(|text| text.contains(MEND_MARK)).and_then(|text| mended(text));
-    let marked = users.iter().find_map(|text| marked(text));
-    let payload_text = match (marked, &mend) {
-        (Some(data), _) => data.to_owned(),
-        (None, Some(_)) => String::new(),
-        (None, None) => users.join("\n"),
+    let marked: Vec<&str> = users.iter().flat_map(|text| marked(text)).collect();
+    let payload_text = match (marked.is_empty(), &mend) {
+        (false, _) => marked.join("\n"),
+        (true, Some(_)) => String::new(),
+        (true, None) => users.join("\n"),
     };
-    let payload = match marked.and_then(|data| serde_json::from_str(data).ok()) {
+    let payload = match payload(&marked) {
         Some(value) => value,
         None if mend.is_some() => Value::Null,
         None => users
@@ -97,12 +98,34 @@ fn text_of(content: &Value) -> String {
     }
 }
 
-/// What stands between `<<<data TAG` and `data TAG>>>`, each on a line of its own.
-fn marked(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("<<<data ")?;
-    let (tag, rest) = rest.split_once('\n')?;
-    let end = rest.find(&format!("\ndata {}>>>", tag.trim_end()))?;
-    Some(&rest[..end])
+/// All that stands between `<<<data TAG` and `data TAG>>>`, on one line with them or on its own.
+fn marked(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    for _ in 0..OPENINGS_MAX {
+        let Some((_, behind)) = rest.split_once("<<<data ") else { break };
+        rest = behind;
+        let Some(gap) = behind.find([' ', '\n']) else { continue };
+        let (tag, behind) = behind.split_at(gap);
+        let (gap, behind) = behind.split_at(1);
+        let close = format!("{gap}data {tag}>>>");
+        if let Some((data, after)) = behind.split_once(&close) {
+            found.push(data);
+            rest = after;
+        }
+    }
+    found
+}
+
+/// The payload in marked pieces; `None` where there is none.
+fn payload(marked: &[&str]) -> Option<Value> {
+    let read = |text: &&str| serde_json::from_str::<Value>(text).ok();
+    let whole = marked.iter().filter_map(read).find(|v| v.is_object() || v.is_array());
+    match marked {
+        [] => None,
+        [one] => Some(whole.or_else(|| read(one)).unwrap_or_else(|| Value::from(*one))),
+        many => Some(whole.unwrap_or_else(|| Value::from(many.join("\n")))),
+    }
 }
 
 /// The object that a text begins with.
@@ -181,6 +204,23 @@ mod tests {
         ]));
         assert_eq!((asked.payload, asked.turns), (json!({ "text": "hello MARK" }), 2));
         assert!(asked.payload_text.contains("MARK") && !asked.payload_text.contains("Sort"));
+    }
+
+    #[test]
+    fn texts_that_a_template_puts_in_are_found_behind_their_own_marks() {
+        let of = |source: &str| {
+            let task = json!({ "title": "Late", "text": "Where is it?\nMARK" });
+            let prompt = crate::infer::Prompt::compile("ask", source).expect("well-formed");
+            let said = prompt.render(&task).expect("renders");
+            let asked = asked(json!([{ "role": "user", "content": said }]));
+            (asked.payload, asked.payload_text)
+        };
+        let both = "Late\nWhere is it?\nMARK";
+        assert_eq!(of("{{ task.title }}: {{ task.text }} Sort it."), (json!(both), both.to_owned()));
+        assert_eq!(of("Sort {{ task.title }}.").0, json!("Late"));
+        let whole = json!({ "title": "Late", "text": "Where is it?\nMARK" });
+        assert_eq!(of("Sort {{ task.title }}: {{ task }}").0, whole);
+        assert_eq!(of("Sort {{ task.title }}: {{ task | data }}").0, whole);
     }
 
     #[test]

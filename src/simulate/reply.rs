@@ -98,7 +98,7 @@ pub(super) fn reply(
     match fault {
         Some(Fault::RateLimited) => {
             let reply = refused(429, "Rate limit reached, slow down");
-            // Anthropic says when to come back; its 429 without that is a spend cap.
+            // Anthropic says when to come back.
             let hint = reply.retry_after.or((dialect == Dialect::Anthropic).then_some(ONE_SECOND));
             Reply { retry_after: hint, ..reply }
         }

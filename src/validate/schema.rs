@@ -5,7 +5,7 @@
 //! and back-references are refused at load; formats are checked, and unknown ones refused.
 
 use super::advice;
-use crate::finding::{Finding, below};
+use crate::finding::{Finding, below, covers, pattern_of};
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ const FIELD_DEPTH_MAX: usize = 12;
 const FIELD_STEPS_MAX: usize = 10_000;
 /// Alternatives looked into for a self-report: a handful, in any schema that people write.
 const FORMS_MAX: usize = 100;
+/// Reports that parts of one answer make of themselves. A person looks at no more; the least sure are kept.
+const PARTS_MAX: usize = 250;
 /// The field in which a model may say how sure it is; see [`Schema::self_reported`].
 const SELF_REPORT: &str = "confidence";
 
@@ -35,6 +37,8 @@ struct Inner {
     validator: Validator,
     fields: Vec<String>,
     reports: bool,
+    /// Patterns of the parts of an answer that report on themselves: `medication[]`.
+    parts: Vec<String>,
 }
 
 /// Why a schema cannot be used. `path` says where in the schema or shorthand, dotted; empty: at its top.
@@ -75,11 +79,12 @@ impl Schema {
             .build(&json)
             .map_err(|e| refused(&e))?;
         let reports = reports(&json);
-        let mut fields = Fields { root: &json, found: Vec::new(), steps: 0 };
-        fields.walk(&json, "", 0);
-        let mut fields = fields.found;
-        fields.retain(|f| !reports || !crate::finding::covers(SELF_REPORT, f));
-        Ok(Schema { inner: Arc::new(Inner { fields, reports, json, validator }) })
+        let mut walked = Fields { root: &json, found: Vec::new(), parts: Vec::new(), steps: 0 };
+        walked.walk(&json, "", 0);
+        let Fields { found: mut fields, mut parts, .. } = walked;
+        fields.retain(|f| !reports || !covers(SELF_REPORT, f));
+        parts.retain(|p| !reports || !covers(SELF_REPORT, p));
+        Ok(Schema { inner: Arc::new(Inner { fields, reports, parts, json, validator }) })
     }
 
     /// Compiles the short form of configuration files; see [`shorthand`](super::shorthand).
@@ -111,7 +116,7 @@ impl Schema {
     }
 
     /// Patterns of the leaf fields, in the schema's order: `category`, `medication[].dose`. Without
-    /// the field of the self-report, if there is one. At most 500.
+    /// those of self-reports. At most 500.
     pub fn fields(&self) -> &[String] {
         &self.inner.fields
     }
@@ -119,11 +124,12 @@ impl Schema {
     /// What the model says of its own certainty, by field; the empty field is the answer as a whole.
     ///
     /// A model is asked by a top-level property `confidence` of the schema: a number from 0 to 1
-    /// for the whole answer, or an object from field to number. What is no such number is given as
-    /// NaN: it was asked for and not said, which `weigh` counts as doubt.
+    /// for the whole answer, or an object from field to number. An item of a list, or any other object
+    /// within, may have a number `confidence` of its own, which goes for that item: `medication[1]`.
+    /// What is no such number is given as NaN: it was asked for and not said, which `weigh` counts as
+    /// doubt. Where item and top speak of the same field, the less sure of the two is what was said.
     pub fn self_reported(&self, answer: &Value) -> BTreeMap<String, f64> {
-        let probability = |v: &Value| v.as_f64().filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN);
-        match answer.get(SELF_REPORT).filter(|_| self.inner.reports) {
+        let mut said: BTreeMap<String, f64> = match answer.get(SELF_REPORT).filter(|_| self.inner.reports) {
             None | Some(Value::Null) => BTreeMap::new(),
             Some(Value::Object(fields)) => fields
                 .iter()
@@ -131,6 +137,42 @@ impl Schema {
                 .map(|(k, v)| (k.clone(), probability(v)))
                 .collect(),
             Some(whole) => BTreeMap::from([(String::new(), probability(whole))]),
+        };
+        for (part, sure) in self.parts_reported(answer) {
+            said.entry(part).and_modify(|other| *other = less_sure(*other, sure)).or_insert(sure);
+        }
+        said
+    }
+
+    /// What parts of the answer say of themselves, the least sure first.
+    fn parts_reported(&self, answer: &Value) -> Vec<(String, f64)> {
+        let mut found = Vec::new();
+        if !self.inner.parts.is_empty() {
+            self.look_for_parts(answer, "", 0, &mut found);
+        }
+        found.sort_by(|(_, a), (_, b)| sureness(*a).total_cmp(&sureness(*b)));
+        found.truncate(PARTS_MAX);
+        found
+    }
+
+    fn look_for_parts(&self, value: &Value, path: &str, depth: usize, found: &mut Vec<(String, f64)>) {
+        if depth > FIELD_DEPTH_MAX {
+            return;
+        }
+        if let Value::Array(items) = value {
+            for (i, item) in items.iter().enumerate() {
+                self.look_for_parts(item, &format!("{path}[{i}]"), depth + 1, found);
+            }
+        }
+        let Value::Object(fields) = value else { return };
+        let sure = fields.get(SELF_REPORT).filter(|v| !v.is_null() && !path.is_empty());
+        if let Some(sure) = sure
+            && self.inner.parts.contains(&pattern_of(path))
+        {
+            found.push((path.to_owned(), probability(sure)));
+        }
+        for (name, field) in fields {
+            self.look_for_parts(field, &below(path, name), depth + 1, found);
         }
     }
 
@@ -156,13 +198,30 @@ impl PartialEq for Schema {
     }
 }
 
+/// A number from 0 to 1, or NaN.
+fn probability(said: &Value) -> f64 {
+    said.as_f64().filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN)
+}
+
+/// NaN is less sure than anything.
+fn sureness(said: f64) -> f64 {
+    if said.is_nan() { -1.0 } else { said }
+}
+
+fn less_sure(a: f64, b: f64) -> f64 {
+    if sureness(a) < sureness(b) { a } else { b }
+}
+
 /// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object of numbers?
 /// To overlook one is to overlook every doubt the model has, so references are followed.
 fn reports(json: &Value) -> bool {
-    let number = |schema: &Value| forms(json, schema).into_iter().any(|form| is(form, "number"));
-    let of_numbers = |form: &Value| is(form, "object") && properties(form).all(number);
+    let of_numbers = |form: &Value| is(form, "object") && properties(form).all(|p| is_number(json, p));
     let asked = forms(json, json).into_iter().filter_map(|form| form.get("properties")?.get(SELF_REPORT));
     asked.flat_map(|report| forms(json, report)).any(|form| is(form, "number") || of_numbers(form))
+}
+
+fn is_number(root: &Value, schema: &Value) -> bool {
+    forms(root, schema).into_iter().any(|form| is(form, "number"))
 }
 
 fn is(form: &Value, kind: &str) -> bool {
@@ -211,6 +270,7 @@ fn refused(error: &jsonschema::ValidationError<'_>) -> SchemaError {
 struct Fields<'s> {
     root: &'s Value,
     found: Vec<String>,
+    parts: Vec<String>,
     steps: usize,
 }
 
@@ -226,6 +286,12 @@ impl<'s> Fields<'s> {
             self.walk(next, path, depth + 1);
         }
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            if name == SELF_REPORT && !path.is_empty() && is_number(self.root, property) {
+                if !self.parts.iter().any(|p| p == path) {
+                    self.parts.push(path.to_owned());
+                }
+                continue;
+            }
             self.walk(property, &below(path, name), depth + 1);
         }
         let items = ["prefixItems", "items"].iter().filter_map(|k| schema.get(*k)).next_back();
@@ -414,6 +480,48 @@ mod tests {
             let _ = schema(json).check(&json!({"a": {"b": 1}}));
         }
         assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn an_item_reports_on_itself_where_the_schema_asks_it_to() {
+        let s = schema(json!({
+            "type": "object",
+            "properties": {
+                "medication": {"type": "array", "items": {"$ref": "#/$defs/medicine"}},
+                "impression": {"anyOf": [{"$ref": "#/$defs/medicine"}, {"type": "null"}]},
+                "rows": {"type": "array", "items": {"type": "array", "items": {"$ref": "#/$defs/medicine"}}},
+                "survey": {"type": "object", "properties": {"confidence": {"type": "string"}}},
+                "confidence": {"type": "object", "properties": {"medication": {"type": "number"}}}
+            },
+            "$defs": {"medicine": {"properties": {"name": {}, "confidence": {"type": ["number", "null"]}}}}
+        }));
+        let fields = ["medication[].name", "impression.name", "rows[][].name", "survey.confidence"];
+        assert_eq!(s.fields(), fields, "of a report itself nobody is sure or unsure");
+        let said = s.self_reported(&json!({
+            "medication": [{"name": "a", "confidence": 0.97}, {"name": "b", "confidence": 0.4}, {"confidence": null}, {}],
+            "impression": {"name": "flu", "confidence": 7},
+            "rows": [[], [{"confidence": 0.5}]],
+            "survey": {"confidence": "high"},
+            "confidence": {"medication": 0.9, "medication[0]": 0.3, "medication[1]": 0.8}
+        }));
+        let expected = [
+            ("impression", f64::NAN),
+            ("medication", 0.9),
+            ("medication[0]", 0.3),
+            ("medication[1]", 0.4),
+            ("rows[1][0]", 0.5),
+        ];
+        assert_eq!(format!("{said:?}"), format!("{:?}", BTreeMap::from(expected)));
+    }
+
+    #[test]
+    fn of_too_many_items_the_least_sure_are_heard() {
+        let item = json!({"type": "object", "properties": {"name": {}, "confidence": {"type": "number"}}});
+        let s = schema(json!({"properties": {"list": {"type": "array", "items": item}}}));
+        let items: Vec<_> = (0..2_000).map(|i| json!({"confidence": 1.0 - f64::from(i) / 2_000.0})).collect();
+        let said = s.self_reported(&json!({ "list": items }));
+        assert_eq!(said.len(), PARTS_MAX);
+        assert!(said.contains_key("list[1999]") && said.values().all(|sure| *sure <= 0.125), "{said:?}");
     }
 
     #[test]

@@ -120,12 +120,14 @@ impl Evidence {
         let found = self.findings.iter().map(|f| &f.path);
         let edited = self.sanitized.iter().flatten();
         // A report on what no answer has says nothing. One on a list or an object counts for what is in it;
-        // where that is empty or null, for itself: that nothing was found may be just what is doubted.
+        // where that is empty or null, for itself: that nothing was found may be just what is doubted. One
+        // on a single item of a list counts for that item: the patterns of what is in it mean every item.
         let reported = self.self_reported.keys().take(FIELDS_MAX).filter(|k| {
             let pattern = pattern_of(k);
+            let item = pattern != **k && is_present(answer, k);
             let mut inside = fields.iter().filter(|f| covers(&pattern, f)).peekable();
             fields.iter().any(|f| covers(f, &pattern))
-                || inside.peek().is_some() && !inside.any(|f| is_present(answer, f))
+                || inside.peek().is_some() && (item || !inside.any(|f| is_present(answer, f)))
         });
         found.chain(edited).chain(reported).filter(|f| !f.is_empty()).cloned().collect()
     }
@@ -214,7 +216,8 @@ impl Weight {
     }
 }
 
-/// Is there a value at the pattern, in any item? Null is a value: the model says there is none.
+/// Is there a value at the pattern, in any item, or at the field? Null is a value: the model says
+/// there is none.
 fn is_present(value: &Value, pattern: &str) -> bool {
     if pattern.is_empty() {
         return true;
@@ -222,6 +225,12 @@ fn is_present(value: &Value, pattern: &str) -> bool {
     if let Some(rest) = pattern.strip_prefix("[]") {
         let rest = rest.strip_prefix('.').unwrap_or(rest);
         return value.as_array().is_some_and(|items| items.iter().any(|item| is_present(item, rest)));
+    }
+    if let Some((index, rest)) = pattern.strip_prefix('[').and_then(|r| r.split_once(']'))
+        && let Ok(index) = index.parse::<usize>()
+    {
+        let rest = rest.strip_prefix('.').unwrap_or(rest);
+        return value.get(index).is_some_and(|item| is_present(item, rest));
     }
     let (name, rest) = match pattern.strip_prefix("[\"") {
         // A quoted name; what cannot be read again is taken as there: weighing it is the safe side.
@@ -319,6 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn a_report_on_one_item_counts_for_that_item() {
+        let reported = [("", 0.95), ("medication[0]", 0.97), ("medication[1]", 0.3), ("medication[7]", 0.1)];
+        let e = Evidence {
+            self_reported: reported.map(|(k, v)| (k.to_owned(), v)).into(),
+            ..Evidence::default()
+        };
+        let expected = [
+            ("category", 0.95),
+            ("medication[].dose", 0.95),
+            ("medication[].name", 0.95),
+            ("medication[0]", 0.97),
+            ("medication[1]", 0.3),
+        ];
+        assert_eq!(values(&e), expected.map(|(k, v)| (k.to_owned(), v)).into());
+        let confidence = weigh(&e, &fields(), &answer());
+        assert_eq!(confidence.fields["medication[1]"].reported, Some(0.3));
+        assert_eq!(confidence.overall.basis, "uncalibrated: weakest is medication[1]: self-reported 0.3");
+    }
+
+    #[test]
     fn a_report_on_an_empty_list_or_a_null_object_counts_for_itself() {
         let fields = ["medication[].dose", "impression.text"].map(String::from);
         let self_reported = [("", 0.95), ("medication", 0.3), ("impression", 0.2)];
@@ -378,6 +407,9 @@ mod tests {
         assert!(is_present(&json!({"a.b": {"c]": [1]}}), r#"["a.b"]["c]"][]"#));
         assert!(!is_present(&json!({"a": []}), "a[]"));
         assert!(is_present(&json!({"a": [[], [null]]}), "a[][]"));
+        assert!(is_present(&json!({"a": [{"b": 1}, {}]}), "a[0].b"));
+        assert!(!is_present(&json!({"a": [{"b": 1}, {}]}), "a[1].b"));
+        assert!(!is_present(&json!({"a": {"0": 1}}), "a[0]"), "an index is no name");
     }
 
     const NAMED: [&str; 7] =

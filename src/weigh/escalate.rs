@@ -236,6 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn p5_an_items_own_doubt_goes_to_a_person_and_names_the_item() {
+        let short =
+            json!({ "medication": [{ "name": "string", "confidence": "number" }], "confidence": "number" });
+        let schema = crate::validate::Schema::from_shorthand(&short).unwrap();
+        let answer = json!({ "confidence": SURE, "medication": [
+            { "name": "aspirin", "confidence": 0.97 }, { "name": "codeine", "confidence": 0.4 },
+        ] });
+        let evidence = Evidence { self_reported: schema.self_reported(&answer), ..Evidence::default() };
+        let confidence = weigh(&evidence, schema.fields(), &answer);
+        for start in [Start::Sample { share: 0.0 }, Start::Line] {
+            let rules = ReviewRules { critical: vec!["medication".into()], ..rules(start) };
+            let asked = person(verdict(&confidence, &[], &rules, SURE));
+            let item = Some("medication[1]".to_owned());
+            assert_eq!(asked, [(Reason::BelowLine, item, Severity::Critical)], "{start:?}");
+        }
+    }
+
+    #[test]
     fn p5_a_self_report_of_81_percent_goes_to_a_person_and_names_the_field() {
         for start in [Start::Sample { share: 0.0 }, Start::Line] {
             let Verdict::Person(whys) = verdict(&weighed(&said(0.81)), &[], &rules(start), SURE) else {

@@ -76,3 +76,19 @@ fn a_code_is_explained_and_a_wrong_one_ends_with_1() {
     assert!(text(&said.stderr).contains("did you mean TG-below-line?"));
     assert!(text(&tidegate(dir.path(), &["explain"]).stdout).lines().count() > 20);
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_reason_to_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tidegate.toml"), FOUR_LINES).unwrap();
+    for args in [&["explain"][..], &["explain", "--json"], &["check"], &["check", "--resolved"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.current_dir(dir.path()).args(args).env("OPENAI_BASE_URL", "http://127.0.0.1:9/v1");
+        command.env("ANTHROPIC_API_KEY", "any").stdout(writer).stderr(std::process::Stdio::piped());
+        let said = command.spawn().unwrap().wait_with_output().unwrap();
+        assert!(!text(&said.stderr).contains("panicked"), "{args:?}: {}", text(&said.stderr));
+        assert_ne!(said.status.code(), Some(101), "{args:?}");
+    }
+}

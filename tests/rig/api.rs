@@ -40,6 +40,13 @@ impl Api {
         read(self.client.post(self.url(path)).header("content-type", kind).body(body).send().await?).await
     }
 
+    /// A stream of events that somebody holds open.
+    pub(crate) async fn listen(&self, path: &str) -> reqwest::Response {
+        let answer = self.client.get(self.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer
+    }
+
     /// Submits one task and insists that it is durable or known.
     pub(crate) async fn submit(&self, kind: &str, key: &str, payload: Value) -> Answer {
         let (status, body) = self.offer(kind, key, payload, json!({})).await;

@@ -5,6 +5,7 @@
 
 mod asking;
 mod copies;
+mod flood;
 mod marks;
 mod outage;
 mod poison;
@@ -14,3 +15,4 @@ mod review;
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
 mod stage;
+mod stopping;

@@ -133,8 +133,12 @@ impl Shared {
             changed
         });
         if changed {
-            let health = &*self.health.borrow();
-            tracing::warn!(?health, "the embedded engine's health has changed");
+            match &*self.health.borrow() {
+                Health::Well => tracing::info!("the embedded engine is well again"),
+                Health::Paused { why } => tracing::warn!(why, "the embedded engine has paused"),
+                // It only goes when it is told to.
+                Health::Gone { why } => tracing::info!(why, "the embedded engine has ended"),
+            }
             self.tell();
         }
     }

@@ -1,0 +1,61 @@
+//! A process that is asked to stop: it says so, answers, takes nothing new, ends what runs, and has
+//! nothing to warn of.
+
+use crate::rig::eventually;
+use crate::rig::script::{Reply, SOON};
+use crate::stage::{Stage, good, ticket};
+use serde_json::json;
+use std::time::Duration;
+
+/// Longer than everything that is asked meanwhile, also on a busy machine.
+const THINKS: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stopping_process_says_so_answers_takes_nothing_new_and_ends_what_runs() {
+    let mut stage = Stage::set(|_| Reply::After(THINKS, Box::new(Reply::json(good())))).await;
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    std::fs::write(stage.place.config(), config.replace("\"2s\"", "\"20s\"")).unwrap();
+    stage.start().await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    eventually("the model is asked", SOON, || async { stage.provider.asked().first().cloned() }).await;
+
+    stage.process.as_ref().unwrap().signal("TERM");
+    let api = stage.api.clone();
+    let told = eventually("it is not ready any more", SOON, || async {
+        api.get("/readyz").await.ok().filter(|(status, _)| *status == 503).map(|(_, told)| told)
+    })
+    .await;
+    let why = "This process is stopping: running tasks may end, new ones are not taken.";
+    assert_eq!((&told["ready"], &told["why"]), (&json!(false), &json!(why)));
+    let (status, told) = stage.api.offer("ticket", "t2", ticket(), json!({})).await;
+    assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
+    let record = json!({ "records": [{ "key": "a", "value": "{}" }] });
+    let (status, told) = stage.api.post("/v1/records/tasks.ticket", &record).await.unwrap();
+    assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
+    assert_eq!(stage.api.task("ticket", "t1").await.unwrap()["state"], "running");
+    let (_, status) = stage.api.get("/v1/status").await.unwrap();
+    assert_eq!(status["sentence"], why);
+
+    let ended = stage.process.take().unwrap().wait(Duration::from_secs(20)).expect("it ends by itself");
+    assert!(ended.success(), "ended with {ended}");
+    let rest = stage.place.open();
+    assert_eq!(rest.all("results").await.len(), 1, "the task that ran has ended");
+    assert_eq!(rest.all("tasks.ticket").await.len(), 1, "nothing new was taken");
+    assert_eq!(rest.open_records().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_orderly_stop_is_nothing_to_warn_of() {
+    let mut stage = Stage::open(|_| Reply::json(good())).await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    stage.api.until("ticket", "t1", "done").await;
+    // Somebody listens to the very end.
+    let stream = stage.api.listen("/v1/results").await;
+    let status = stage.process.take().unwrap().stop(Duration::from_secs(20));
+    assert!(status.success(), "ended with {status}");
+    drop(stream);
+    let words = std::fs::read_to_string(stage.place.log()).unwrap();
+    assert!(words.contains("tidegate has stopped"), "{words}");
+    let loud: Vec<&str> = words.lines().filter(|l| l.contains("WARN") || l.contains("ERROR")).collect();
+    assert_eq!(loud, Vec::<&str>::new());
+}
