@@ -1,13 +1,15 @@
 //! The commands: one file each. This file only names them and picks one.
 //!
 //! Exit codes, for every command: **0** done; **1** failed, or the answer is no; **2** the command line
-//! or the configuration is wrong, and nothing was done.
+//! or the configuration is wrong, and nothing was done. What a signal cuts off ends as shells say it,
+//! with 128 and the signal's number.
 
 mod check;
 mod client;
 mod dead_letters;
 mod demo;
 mod explain;
+mod parent;
 mod review;
 mod run;
 mod show;
@@ -82,7 +84,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: cannot start the runtime: {e}");
+            text::note(format!("error: cannot start the runtime: {e}"));
             return ExitCode::FAILURE;
         }
     };
@@ -92,11 +94,11 @@ pub fn main(cli: Cli) -> ExitCode {
         Err(e) => match e.downcast_ref::<Problems>() {
             // They say by themselves what is wrong, each with its line.
             Some(problems) => {
-                eprintln!("{problems}");
+                text::note(problems);
                 ExitCode::from(CONFIGURATION)
             }
             None => {
-                eprintln!("error: {e:#}");
+                text::note(format!("error: {e:#}"));
                 ExitCode::FAILURE
             }
         },
