@@ -12,13 +12,14 @@ mod tickets;
 mod worker;
 
 use super::Global;
+use super::text::print;
 use screen::{Pressed, Screen};
 use show::Show;
 use stage::Stage;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 /// When the worker is killed: the outage is over and tasks still come in.
@@ -43,6 +44,8 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    // Watched before there is anything that could be left behind.
+    let mut signals = Signals::watch()?;
     let play = async {
         if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
             once(&args, global).await
@@ -52,12 +55,19 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     };
     // Whatever ends this first: the stage is dropped, and the worker with it.
     tokio::select! {
-        ended = play => ended,
-        stopped = signalled() => {
-            stopped?;
+        ended = play => ended.or_else(seen_enough),
+        code = signals.next() => {
             super::text::note("stopped by you, nothing is left behind; run `tidegate demo` to begin again");
-            Ok(ExitCode::FAILURE)
+            Ok(code)
         }
+    }
+}
+
+/// Who closes the pipe has seen enough: that is a good end.
+fn seen_enough(e: anyhow::Error) -> anyhow::Result<ExitCode> {
+    match e.downcast_ref::<std::io::Error>() {
+        Some(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        _ => Err(e),
     }
 }
 
@@ -70,7 +80,7 @@ async fn once(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
             told = stage.feeds.told.recv() => {
                 let Some(told) = told else { break };
                 let lines = stage.take(told);
-                once::lines(&lines);
+                once::lines(&lines)?;
                 if !lines.is_empty() {
                     quiet_since = Instant::now();
                 }
@@ -79,7 +89,7 @@ async fn once(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
                 stage.tend()?;
                 if !killed && stage.now() >= KILL_AT {
                     killed = true;
-                    once::lines(stage.kill().await?.as_slice());
+                    once::lines(stage.kill().await?.as_slice())?;
                 }
                 if stage.show.rests() && quiet_since.elapsed() >= QUIET {
                     break;
@@ -87,10 +97,11 @@ async fn once(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    stage.show.over = true;
     let took = stage.now();
     let (show, summary) = stage.strike().await?;
-    once::summary(&show, took, summary.answered_before);
-    Ok(ended(&show, summary.answered_before))
+    once::summary(&show, took, summary.answered_before)?;
+    ended(&show, summary.answered_before)
 }
 
 /// Until `q`.
@@ -107,6 +118,7 @@ async fn live(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
             },
             _ = tick.tick() => {
                 stage.tend()?;
+                stage.show.over = stage.show.late(stage.now());
                 match screen.pressed()? {
                     Some(Pressed::Quit) => break,
                     Some(Pressed::Kill) => drop(stage.kill().await?),
@@ -120,42 +132,49 @@ async fn live(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let rested = stage.show.rests();
     let took = stage.now();
     let (show, summary) = stage.strike().await?;
-    once::summary(&show, took, summary.answered_before);
-    if rested || show.broken.is_some() {
-        return Ok(ended(&show, summary.answered_before));
+    once::summary(&show, took, summary.answered_before)?;
+    if rested || show.over || show.broken.is_some() {
+        return ended(&show, summary.answered_before);
     }
-    super::text::say(
-        "You left while tasks were running. Next: `tidegate demo --once` waits for all of them.",
-    );
+    print("You left while tasks were running. `tidegate demo --once` waits for them all.")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// 0 only if the sums add up, and the models' own log agrees with what the results say was repeated.
-fn ended(show: &Show, answered_again: u64) -> ExitCode {
+fn ended(show: &Show, answered_again: u64) -> anyhow::Result<ExitCode> {
     let sums = show.sums();
-    let well = show.broken.is_none() && sums.hold() && sums.strangers == 0 && answered_again <= sums.repeats;
-    if well {
-        super::text::say("The sums add up. Next: `tidegate demo` in a terminal, and press k.");
-        return ExitCode::SUCCESS;
+    if show.broken.is_none() && sums.hold() && answered_again <= sums.repeats {
+        print("The sums add up. Next: `tidegate demo` in a terminal, and press k.")?;
+        return Ok(ExitCode::SUCCESS);
     }
     if let Some(why) = &show.broken {
-        super::text::say(format!("It broke: {why}"));
+        print(format!("It broke: {why}"))?;
     }
-    super::text::say(format!(
-        "The sums do NOT add up ({} outcomes of tasks nobody sent). Keep this output for a bug report, then run it again with the same --seed.",
-        sums.strangers
-    ));
-    ExitCode::FAILURE
+    print("The sums do NOT add up. Keep this output; run it again with the same --seed.")?;
+    Ok(ExitCode::FAILURE)
 }
 
-async fn signalled() -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    /// 128 and the number of the one that came.
+    async fn next(&mut self) -> ExitCode {
+        ExitCode::from(tokio::select! {
+            _ = self.interrupt.recv() => 128 + 2,
+            _ = self.terminate.recv() => 128 + 15,
+            _ = self.hangup.recv() => 128 + 1,
+        })
+    }
 }

@@ -1,13 +1,15 @@
 //! The commands: one file each. This file only names them and picks one.
 //!
 //! Exit codes, for every command: **0** done; **1** failed, or the answer is no; **2** the command line
-//! or the configuration is wrong, and nothing was done.
+//! or the configuration is wrong, and nothing was done. What a signal cuts off ends as shells say it,
+//! with 128 and the signal's number.
 
 mod check;
 mod client;
 mod dead_letters;
 mod demo;
 mod explain;
+mod parent;
 mod review;
 mod run;
 mod show;

@@ -32,9 +32,17 @@ pub struct Args {
     /// Keep the log and the ledger in this directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<std::path::PathBuf>,
+    /// For the demo: be killed when the process that started this one, with this id, ends.
+    #[arg(long, value_name = "PID", hide = true)]
+    parent: Option<u32>,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if let Some(parent) = args.parent
+        && !super::parent::end_with(parent).context("this process cannot be made to end with its parent")?
+    {
+        return Ok(ExitCode::FAILURE);
+    }
     let mut settings = match Settings::load(&global.config) {
         Ok(settings) => settings,
         Err(problems) => {

@@ -8,9 +8,16 @@ use std::io::Write as _;
 /// Lines are broken here; a terminal is never narrower.
 pub(super) const WIDTH: usize = 80;
 
+/// Prints a line on standard output.
+pub(super) fn print(line: impl Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")
+}
+
 /// Prints a line on standard output. Who closes the pipe has seen enough: the command ends well.
+///
+/// It ends on the spot; a command that has something to take down uses [`print`].
 pub(super) fn say(line: impl Display) {
-    if let Err(e) = writeln!(std::io::stdout().lock(), "{line}") {
+    if let Err(e) = print(line) {
         let code = if e.kind() == std::io::ErrorKind::BrokenPipe { 0 } else { 1 };
         std::process::exit(code);
     }

@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("jsonschema", &["src/validate/"]),
     ("redb", &["src/engine/embedded/"]),
     ("crc32c", &["src/engine/embedded/"]),
-    ("rustix", &["src/engine/embedded/"]),
+    ("rustix", &["src/engine/embedded/", "src/cli/parent.rs"]),
     ("minijinja", &["src/infer/"]),
     ("reqwest", &["src/infer/", "src/cli/"]),
     ("axum", &["src/serve/", "src/simulate/"]),

@@ -22,11 +22,7 @@ pub(crate) struct Place {
 impl Place {
     /// With `kinds` and whatever else as configuration; data directory and port are its own.
     pub(crate) fn new(configuration: &str) -> Self {
-        // Not in /tmp: that may be memory, and what is measured and killed here must reach a disk.
-        let base = std::env::var("TIDEGATE_SCRATCH")
-            .map_or_else(|_| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-        let dir = tempfile::Builder::new().prefix("place-").tempdir_in(base).unwrap();
-        let place = Place { dir, port: free_port() };
+        let place = Place { dir: scratch(), port: free_port() };
         place.configure(configuration);
         place
     }
@@ -90,6 +86,14 @@ impl Place {
         let engine = opened(&settings);
         Rest { engine, topics: topics.into_iter().map(|t| t.topic).collect() }
     }
+}
+
+/// An empty directory, removed with everything in it when dropped.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    // Not in /tmp: that may be memory, and what is measured and killed here must reach a disk.
+    let base = std::env::var("TIDEGATE_SCRATCH")
+        .map_or_else(|_| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    tempfile::Builder::new().prefix("place-").tempdir_in(base).unwrap()
 }
 
 /// The engine as `run` opens it.

@@ -5,6 +5,8 @@
 
 mod asking;
 mod copies;
+mod demo;
+mod demo_ends;
 mod flood;
 mod marks;
 mod outage;

@@ -2,6 +2,11 @@
 //!
 //! Pure: told what was sent, answered and seen, and says whether the sums add up. It believes no
 //! count of the processor's own.
+//!
+//! ## Why nothing is judged when it comes
+//! Answers and outcomes are read from different connections: a copied task can be a result before its
+//! sender has read that it was taken in. So everything is booked under its identity, in whatever order
+//! it comes, and a stranger is what no answer has named by the time the sums are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +43,8 @@ pub(super) enum Place {
 
 #[derive(Default, Debug)]
 struct Task {
+    /// An answer named it. Until then its outcome may be known, and it counts nowhere.
+    answered: bool,
     /// Results and dead letters of each generation; one is right.
     outcomes: BTreeMap<u64, Vec<Place>>,
     /// Items that wait for a person.
@@ -76,12 +83,12 @@ pub(super) struct Books {
     duplicates: u64,
     /// Refused at the door.
     turned_away: u64,
-    /// Taken in and never to be a task: position, and whether it lies in dead letters by now.
-    bad: BTreeMap<String, bool>,
+    /// Positions of records that were taken in and are never to be tasks.
+    bad: BTreeSet<String>,
+    /// Dead letters that are no task's outcome: position and key of the record that was buried.
+    buried: BTreeMap<String, String>,
     /// Keys of bad records whose answer was lost: they may have been taken in unseen.
     unanswered: BTreeSet<String>,
-    /// Outcomes of tasks that this demo did not send.
-    strangers: u64,
     repeats: BTreeMap<Call, Repeat>,
     /// Unix times, ms.
     kills: Vec<i64>,
@@ -102,6 +109,7 @@ pub(super) struct Sums {
     pub(super) twice: u64,
     pub(super) repeats: u64,
     pub(super) explained: u64,
+    /// In some place, and nobody sent them. Only once everything has come to rest.
     pub(super) strangers: u64,
     pub(super) kills: u64,
 }
@@ -114,6 +122,7 @@ impl Sums {
             && self.nowhere == 0
             && self.twice == 0
             && self.repeats == self.explained
+            && self.strangers == 0
     }
 }
 
@@ -123,13 +132,14 @@ impl Books {
         match (meant, answered) {
             (_, Answered::Refused { .. }) => self.turned_away += 1,
             (Meant::Bad, Answered::Taken { position }) => {
-                self.bad.entry(position.clone()).or_insert(false);
+                self.bad.insert(position.clone());
             }
-            // The first answer about a key makes the task: the answer before may have been lost.
-            _ if !self.tasks.contains_key(id) => {
-                self.tasks.insert(id.clone(), Task::default());
+            _ => {
+                let task = self.tasks.entry(id.clone()).or_default();
+                // The first answer about a key makes the task: the answer before may have been lost.
+                self.duplicates += u64::from(task.answered);
+                task.answered = true;
             }
-            _ => self.duplicates += 1,
         }
     }
 
@@ -147,30 +157,16 @@ impl Books {
         if outcome {
             return self.outcome(id, generation, Place::Letter);
         }
-        match self.bad.get_mut(source) {
-            Some(buried) => *buried = true,
-            None if self.unanswered.contains(&id.1) => {
-                // One more record came in than was answered.
-                self.records += 1;
-                self.bad.insert(source.to_owned(), true);
-            }
-            None => self.strangers += 1,
-        }
+        self.buried.insert(source.to_owned(), id.1.clone());
     }
 
     fn outcome(&mut self, id: &Id, generation: u64, place: Place) {
-        match self.tasks.get_mut(id) {
-            Some(task) => task.outcomes.entry(generation).or_default().push(place),
-            None => self.strangers += 1,
-        }
+        let task = self.tasks.entry(id.clone()).or_default();
+        task.outcomes.entry(generation).or_default().push(place);
     }
 
     pub(super) fn review_opened(&mut self, id: &Id, item: &str) {
-        let Some(task) = self.tasks.get_mut(id) else {
-            self.strangers += 1;
-            return;
-        };
-        task.open.insert(item.to_owned());
+        self.tasks.entry(id.clone()).or_default().open.insert(item.to_owned());
         self.items.insert(item.to_owned(), id.clone());
     }
 
@@ -196,22 +192,38 @@ impl Books {
         repeat.times.min(kills as u64)
     }
 
+    /// Tasks that an answer named.
+    fn own(&self) -> impl Iterator<Item = (&Id, &Task)> {
+        self.tasks.iter().filter(|(_, task)| task.answered)
+    }
+
+    /// Buried without an answer: position, and whether a record was sent whose answer was lost.
+    fn unnamed(&self) -> impl Iterator<Item = (&String, bool)> {
+        let unnamed = self.buried.iter().filter(|(at, _)| !self.bad.contains(*at));
+        unnamed.map(|(at, key)| (at, self.unanswered.contains(key)))
+    }
+
+    fn unburied(&self) -> impl Iterator<Item = &String> {
+        self.bad.iter().filter(|at| !self.buried.contains_key(*at))
+    }
+
     pub(super) fn sums(&self) -> Sums {
-        let at = |place| count(self.tasks.values().filter(|t| t.place() == place));
-        let unburied = count(self.bad.values().filter(|buried| !**buried));
+        let at = |place| count(self.own().filter(|(_, t)| t.place() == place));
+        // More records came in than were answered.
+        let unseen = count(self.unnamed().filter(|(_, lost)| *lost));
         Sums {
-            records: self.records,
-            tasks: self.tasks.len() as u64,
+            records: self.records + unseen,
+            tasks: count(self.own()),
             duplicates: self.duplicates,
-            refused: self.turned_away + self.bad.len() as u64,
+            refused: self.turned_away + self.bad.len() as u64 + unseen,
             results: at(Some(Place::Result)),
             waiting: at(Some(Place::Waiting)),
             letters: at(Some(Place::Letter)),
-            nowhere: at(None) + unburied,
-            twice: count(self.tasks.values().filter(|t| t.twice())),
+            nowhere: at(None) + count(self.unburied()),
+            twice: count(self.own().filter(|(_, t)| t.twice())),
             repeats: self.repeats.values().map(|r| r.times).sum(),
             explained: self.repeats.values().map(|r| self.explains(r)).sum(),
-            strangers: self.strangers,
+            strangers: self.strangers().len() as u64,
             kills: self.kills.len() as u64,
         }
     }
@@ -219,7 +231,7 @@ impl Books {
     /// Tasks, and how many are in each place: results, waiting for a person, dead letters, under way.
     pub(super) fn of_kind(&self, kind: &str) -> [u64; 5] {
         let mut row = [0; 5];
-        for task in self.tasks.iter().filter(|((k, _), _)| k == kind).map(|(_, task)| task) {
+        for (_, task) in self.own().filter(|((k, _), _)| k == kind) {
             row[0] += 1;
             let column = match task.place() {
                 Some(Place::Result) => 1,
@@ -234,22 +246,29 @@ impl Books {
 
     /// Tasks and records that are in no place.
     pub(super) fn missing(&self) -> Vec<String> {
-        let tasks = self.tasks.iter().filter(|(_, t)| t.place().is_none());
-        let tasks = tasks.map(|((kind, key), _)| format!("{kind}/{key}"));
-        let bad =
-            self.bad.iter().filter(|(_, buried)| !**buried).map(|(at, _)| format!("the record at {at}"));
-        tasks.chain(bad).collect()
+        let tasks = self.own().filter(|(_, t)| t.place().is_none()).map(|(id, _)| name(id));
+        tasks.chain(self.unburied().map(|at| format!("the record at {at}"))).collect()
+    }
+
+    /// Tasks and records in some place that nobody sent.
+    pub(super) fn strangers(&self) -> Vec<String> {
+        let tasks = self.tasks.iter().filter(|(_, t)| !t.answered).map(|(id, _)| name(id));
+        let records = self.unnamed().filter(|(_, lost)| !lost);
+        tasks.chain(records.map(|(at, _)| format!("the record at {at}"))).collect()
     }
 
     pub(super) fn twice(&self) -> Vec<String> {
-        let tasks = self.tasks.iter().filter(|(_, t)| t.twice());
-        tasks.map(|((kind, key), _)| format!("{kind}/{key}")).collect()
+        self.own().filter(|(_, t)| t.twice()).map(|(id, _)| name(id)).collect()
     }
 
     pub(super) fn unexplained(&self) -> Vec<String> {
         let calls = self.repeats.iter().filter(|(_, r)| self.explains(r) < r.times);
-        calls.map(|(((kind, key), _, slot), r)| format!("{kind}/{key} {slot}, {} times", r.times)).collect()
+        calls.map(|((id, _, slot), r)| format!("{} {slot}, {} times", name(id), r.times)).collect()
     }
+}
+
+fn name((kind, key): &Id) -> String {
+    format!("{kind}/{key}")
 }
 
 fn count<T>(all: impl Iterator<Item = T>) -> u64 {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// Events that wait to be written into the books; the streams wait when it is full.
 const WAITING_MAX: usize = 1_024;
-/// How often status and models are asked; a person sees a change at once at this pace.
+/// How often the status is asked; a person sees a change at once at this pace.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long to wait before a request without an answer is sent again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -36,10 +36,8 @@ pub(super) enum Told {
     /// The event, and the item with all it holds (null where it could not be read).
     Opened(Value, Value),
     Decided(Value),
-    Seen {
-        status: Value,
-        models: Value,
-    },
+    /// All that the processor says of itself.
+    Seen(Value),
     Broken(String),
 }
 
@@ -118,10 +116,9 @@ async fn look(client: Client, tell: Tell) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        let status = client.get(&["v1", "status"], &[]).await.ok();
-        let models = client.get(&["v1", "models"], &[]).await.ok();
-        if let (Some(status), Some(models)) = (status, models)
-            && tell.send(Told::Seen { status, models }).await.is_err()
+        // The models' figures are in it too, of the same life and the same moment.
+        if let Ok(status) = client.get(&["v1", "status"], &[]).await
+            && tell.send(Told::Seen(status)).await.is_err()
         {
             return;
         }

@@ -10,6 +10,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line as Text;
 use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 pub(super) enum Pressed {
@@ -19,12 +20,13 @@ pub(super) enum Pressed {
 
 /// The terminal in our hands; put back when dropped. A panic puts it back before it says why.
 pub(super) struct Screen {
-    terminal: DefaultTerminal,
+    /// Its own drop says on stderr what it could not do, which panics where that terminal is gone.
+    terminal: ManuallyDrop<DefaultTerminal>,
 }
 
 impl Screen {
     pub(super) fn open() -> std::io::Result<Screen> {
-        Ok(Screen { terminal: ratatui::try_init()? })
+        Ok(Screen { terminal: ManuallyDrop::new(ratatui::try_init()?) })
     }
 
     pub(super) fn draw(&mut self, show: &Show, now: Duration) -> std::io::Result<()> {
@@ -54,7 +56,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // A terminal that is gone needs nothing.
+        let _: std::io::Result<()> = self.terminal.show_cursor();
+        let _: std::io::Result<()> = ratatui::try_restore();
     }
 }
 

@@ -12,6 +12,8 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// After the last record and the last kill everything rests within this, also on a busy machine.
+const REST_WITHIN: Duration = Duration::from_secs(32);
 /// Events kept for the screen; it shows fewer.
 const LINES_KEPT: usize = 50;
 
@@ -41,6 +43,7 @@ pub(super) struct Model {
     pub(super) name: String,
     pub(super) state: String,
     pub(super) since: Duration,
+    /// In this life of the worker.
     pub(super) calls: u64,
     pub(super) failed: u64,
     pub(super) first_token_ms: Option<u64>,
@@ -49,8 +52,9 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// Also while it is being tried again: only an answer brings it back.
     fn down(&self) -> bool {
-        matches!(self.state.as_str(), "open" | "blocked")
+        self.state != "closed"
     }
 }
 
@@ -66,6 +70,10 @@ pub(super) struct Show {
     pub(super) lines: VecDeque<Line>,
     models: Vec<Model>,
     worker: Worker,
+    /// When the worker that was seen last began, in its own words: each life has its own.
+    life: String,
+    /// When the last record was in, or the worker answered again after that.
+    undisturbed: Duration,
     /// Why intake holds, in the processor's words.
     held: Option<String>,
     all_sent: bool,
@@ -74,6 +82,8 @@ pub(super) struct Show {
     /// A review and a dead letter that a person could look at now.
     open_item: Option<String>,
     pub(super) broken: Option<String>,
+    /// Nothing more may come: what has no place now is missing.
+    pub(super) over: bool,
 }
 
 impl Show {
@@ -83,12 +93,15 @@ impl Show {
             lines: VecDeque::new(),
             models: vec![],
             worker: Worker::Runs,
+            life: String::new(),
+            undisturbed: Duration::ZERO,
             held: None,
             all_sent: false,
             planned,
             url: url.to_owned(),
             open_item: None,
             broken: None,
+            over: false,
         }
     }
 
@@ -107,7 +120,8 @@ impl Show {
             }
             Told::AllSent => {
                 self.all_sent = true;
-                vec![line(now, "task", "all-sent", "every record is in; what runs comes to rest", true)]
+                self.undisturbed = now;
+                vec![line(now, "task", "all-sent", "every record is in", true)]
             }
             Told::Result(result) => read::result(&mut self.books, &result, now),
             Told::Letter(letter) => read::letter(&mut self.books, &letter, now),
@@ -123,7 +137,7 @@ impl Show {
                 }
                 vec![line(now, "review", "decided", id, true)]
             }
-            Told::Seen { status, models } => self.seen(&status, &models, now),
+            Told::Seen(status) => self.seen(&status, now),
             Told::Broken(why) => {
                 self.broken = Some(why.clone());
                 vec![line(now, "worker", "broken", &why, true)]
@@ -143,32 +157,39 @@ impl Show {
     pub(super) fn killed(&mut self, at: i64, now: Duration) -> Line {
         self.books.killed(at);
         self.worker = Worker::Killed(now);
-        let told = line(now, "worker", "killed", "kill -9: it stops in the middle of its calls", true);
+        let told = line(now, "worker", "killed", "kill -9, in the middle of its calls", true);
         self.keep(std::slice::from_ref(&told));
         told
     }
 
-    pub(super) fn runs_again(&mut self, now: Duration) -> Line {
+    fn runs_again(&mut self, now: Duration) -> Line {
         let took = match self.worker {
             Worker::Killed(since) => now.saturating_sub(since),
             Worker::Runs => Duration::ZERO,
         };
         self.worker = Worker::Runs;
-        let detail = format!("answers again after {} ms; open tasks go on where they were", took.as_millis());
-        let told = line(now, "worker", "runs", &detail, true);
-        self.keep(std::slice::from_ref(&told));
-        told
+        self.undisturbed = now;
+        let detail = format!("answers again after {} ms", took.as_millis());
+        line(now, "worker", "runs", &detail, true)
     }
 
     pub(super) fn worker_runs(&self) -> bool {
         self.worker == Worker::Runs
     }
 
-    fn seen(&mut self, status: &Value, models: &Value, now: Duration) -> Vec<Line> {
+    fn seen(&mut self, status: &Value, now: Duration) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let life = status["started_at"].as_str().unwrap_or_default();
+        if life != self.life {
+            self.life = life.to_owned();
+            self.models.iter_mut().for_each(Model::begin_again);
+            if !self.worker_runs() {
+                lines.push(self.runs_again(now));
+            }
+        }
         let held = status["held"].as_array().is_some_and(|h| !h.is_empty());
         self.held = held.then(|| status["sentence"].as_str().unwrap_or_default().to_owned());
-        let mut lines = Vec::new();
-        for view in models["models"].as_array().into_iter().flatten() {
+        for view in status["models"].as_array().into_iter().flatten() {
             let name = view["name"].as_str().unwrap_or_default();
             if !self.models.iter().any(|m| m.name == name) {
                 self.models.push(Model { name: name.to_owned(), state: "closed".into(), ..Model::default() });
@@ -181,6 +202,11 @@ impl Show {
 
     pub(super) fn sums(&self) -> Sums {
         self.books.sums()
+    }
+
+    /// Whatever has no place by now will not find one.
+    pub(super) fn late(&self, now: Duration) -> bool {
+        self.all_sent && self.worker_runs() && now.saturating_sub(self.undisturbed) >= REST_WITHIN
     }
 
     /// Nothing more will come by itself.
@@ -206,12 +232,15 @@ impl Show {
                 clock(down.since),
                 spare.name
             ),
+            (Some(_), None) => "No model answers now: tasks wait, and nothing is lost.".to_owned(),
             _ if !self.all_sent => format!(
                 "Tasks come in ({} of {} records) and both models answer.",
                 sums.records.min(self.planned as u64),
                 self.planned
             ),
-            _ if sums.nowhere > 0 => format!("Every record is in; {} under way.", tasks(sums.nowhere)),
+            _ if sums.nowhere > 0 && !self.over => {
+                format!("Every record is in; {} under way.", tasks(sums.nowhere))
+            }
             _ if sums.hold() => "Everything has come to rest: each task once, in one place.".to_owned(),
             _ => "Everything has come to rest, and the sums do NOT add up.".to_owned(),
         }
@@ -229,7 +258,22 @@ impl Show {
     }
 
     pub(super) fn sum_lines(&self) -> [String; 3] {
-        rows::sums(&self.sums(), self.rests())
+        rows::sums(&self.sums(), self.over)
+    }
+
+    /// What does not add up, by name.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let named = |what: &str, names: Vec<String>| {
+            names.into_iter().map(|name| format!("{what}: {name}")).collect::<Vec<_>>()
+        };
+        let missing = if self.over { self.books.missing() } else { vec![] };
+        [
+            named("missing", missing),
+            named("twice", self.books.twice()),
+            named("sent by nobody", self.books.strangers()),
+            named("repeated without a kill", self.books.unexplained()),
+        ]
+        .concat()
     }
 
     pub(super) fn kind_rows(&self) -> Vec<[String; 6]> {
@@ -253,3 +297,6 @@ pub(super) fn clock(at: Duration) -> String {
 pub(super) fn tasks(n: u64) -> String {
     if n == 1 { "1 task is".to_owned() } else { format!("{n} tasks are") }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,12 +66,9 @@ impl Stage {
     }
 
     pub(super) fn take(&mut self, told: Told) -> Vec<Line> {
-        let answers = matches!(told, Told::Seen { .. });
-        let now = self.now();
-        let mut lines = self.show.take(told, now);
-        if answers && matches!(self.life, Life::Starting) {
+        let lines = self.show.take(told, self.now());
+        if matches!(self.life, Life::Starting) && self.show.worker_runs() {
             self.life = Life::Runs;
-            lines.push(self.show.runs_again(now));
         }
         lines
     }
@@ -106,7 +103,8 @@ impl Stage {
 
     /// Takes everything down; what the models' own log counted.
     pub(super) async fn strike(self) -> anyhow::Result<(Show, Summary)> {
-        let Stage { mut worker, feeds, show, mut provider, stop_provider, place, .. } = self;
+        // Whatever cuts this off: the last of these is dropped first, so the worker before its directory.
+        let Stage { place, stop_provider, mut provider, show, feeds, mut worker, .. } = self;
         feeds.close().await;
         worker.kill().await.context("cannot end the worker")?;
         stop_provider.cancel();

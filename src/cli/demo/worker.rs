@@ -1,6 +1,7 @@
 //! The processor as a process of its own, so that it can be killed with -9 and started again.
 //!
-//! Never outlives the demo: it is killed when this is dropped, also on the way out of a panic.
+//! Never outlives the demo: it is killed when this is dropped, also on the way out of a panic; and
+//! where the demo itself is killed with -9, the worker ends with it.
 
 use super::super::client::Client;
 use super::place::{Place, tail};
@@ -13,6 +14,9 @@ use tokio::process::{Child, Command};
 /// A processor answers within this on a busy machine, with the little data of the demo.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A killed process is gone in a few milliseconds; a disk that does not answer may hold it longer.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+const GONE_YET: Duration = Duration::from_millis(1);
 
 pub(super) struct Worker {
     child: Child,
@@ -20,7 +24,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Started, not yet answering.
+    /// Started, not yet answering. Called by the thread that the command runs on: the worker ends when
+    /// the thread that started it does.
     pub(super) fn start(place: &Place, listen: SocketAddr) -> anyhow::Result<Worker> {
         let program = std::env::current_exe().context("cannot find the program that is running")?;
         let log = std::fs::File::options().create(true).append(true).open(place.log());
@@ -33,13 +38,16 @@ impl Worker {
             .arg(place.data())
             .arg("--listen")
             .arg(listen.to_string())
+            .arg("--parent")
+            .arg(std::process::id().to_string())
             // The demo's own configuration decides, not the environment of whoever runs it.
             .env_remove("TIDEGATE_URL")
             .env_remove("TIDEGATE_CONFIG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
-            .kill_on_drop(true)
+            // Ctrl-C is for the demo, which takes its worker down.
+            .process_group(0)
             .spawn()
             .context("cannot start the worker; may this program start itself?")?;
         Ok(Worker { child, listen })
@@ -73,5 +81,17 @@ impl Worker {
     /// Whether it ended by itself.
     pub(super) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _: std::io::Result<()> = self.child.start_kill();
+        // Its directory goes next: as long as it lives, it writes there.
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < GONE_WITHIN {
+            std::thread::sleep(GONE_YET);
+        }
     }
 }

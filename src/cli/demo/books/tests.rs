@@ -99,21 +99,95 @@ fn the_first_answer_about_a_key_makes_the_task_even_if_it_is_known_already() {
 }
 
 #[test]
-fn a_bad_record_that_came_in_twice_since_its_answer_was_lost_is_refused_twice() {
-    let mut books = whole();
-    books.unanswered(&id("poison-2"));
-    books.letter(&id("poison-2"), 0, false, "tasks.ticket/0/11");
-    books.sent(&id("poison-2"), Meant::Bad, &taken("tasks.ticket/0/12"));
-    books.letter(&id("poison-2"), 0, false, "tasks.ticket/0/12");
-    assert!(books.sums().hold());
-    assert_eq!((books.sums().records, books.sums().refused, books.sums().strangers), (8, 4, 0));
+fn an_outcome_that_is_read_before_its_answer_is_no_stranger_and_no_task_until_then() {
+    let place = |books: &mut Books, place: Place| match place {
+        Place::Result => books.result(&id("d"), 0),
+        Place::Waiting => books.review_opened(&id("d"), "item-d"),
+        Place::Letter => books.letter(&id("d"), 0, true, "tasks.ticket/0/10"),
+    };
+    let answer = |books: &mut Books| books.sent(&id("d"), Meant::Task, &taken("tasks.ticket/0/10"));
+    for which in [Place::Result, Place::Waiting, Place::Letter] {
+        let (mut early, mut late) = (whole(), whole());
+        place(&mut early, which);
+        let before = early.sums();
+        assert_eq!((before.tasks, before.results, before.waiting, before.letters), (3, 1, 1, 1), "{which:?}");
+        assert_eq!(early.of_kind("ticket"), [3, 1, 1, 1, 0]);
+        answer(&mut early);
+        answer(&mut late);
+        assert_eq!(late.missing(), ["ticket/d"]);
+        place(&mut late, which);
+        assert_eq!(early.sums(), late.sums(), "{which:?}: the order of reading decides nothing");
+        assert!(early.sums().hold(), "{:?}", early.sums());
+        assert_eq!((early.sums().tasks, early.sums().duplicates), (4, 1), "{which:?}");
+    }
 }
 
 #[test]
-fn a_burial_that_nobody_sent_is_a_stranger() {
+fn an_early_result_that_comes_twice_is_twice_all_the_same() {
     let mut books = whole();
-    books.letter(&id("who"), 0, false, "tasks.ticket/0/99");
-    assert_eq!(books.sums().strangers, 1);
+    books.result(&id("d"), 0);
+    books.result(&id("d"), 0);
+    books.sent(&id("d"), Meant::Task, &taken("tasks.ticket/0/10"));
+    assert_eq!((books.sums().twice, books.twice()), (1, vec!["ticket/d".to_owned()]));
+}
+
+#[test]
+fn a_review_that_is_decided_before_its_answer_is_read_waits_for_nobody() {
+    let mut books = whole();
+    books.review_opened(&id("d"), "item-d");
+    books.review_decided("item-d");
+    books.sent(&id("d"), Meant::Task, &taken("tasks.ticket/0/10"));
+    assert_eq!(books.missing(), ["ticket/d"], "decided, and its result is still to come");
+}
+
+#[test]
+fn a_burial_that_is_read_before_the_answer_belongs_to_it() {
+    for lost_before in [false, true] {
+        let mut books = whole();
+        if lost_before {
+            // This one never reached the processor.
+            books.unanswered(&id("poison-2"));
+        }
+        books.letter(&id("poison-2"), 0, false, "tasks.ticket/0/10");
+        books.sent(&id("poison-2"), Meant::Bad, &taken("tasks.ticket/0/10"));
+        assert!(books.sums().hold(), "{:?}", books.sums());
+        assert_eq!((books.sums().records, books.sums().refused), (7, 3), "lost before: {lost_before}");
+    }
+}
+
+#[test]
+fn a_bad_record_that_came_in_twice_since_its_answer_was_lost_is_refused_twice() {
+    let burial = |books: &mut Books, at| books.letter(&id("poison-2"), 0, false, at);
+    for answer_first in [true, false] {
+        let mut books = whole();
+        books.unanswered(&id("poison-2"));
+        burial(&mut books, "tasks.ticket/0/11");
+        if answer_first {
+            books.sent(&id("poison-2"), Meant::Bad, &taken("tasks.ticket/0/12"));
+        }
+        burial(&mut books, "tasks.ticket/0/12");
+        if !answer_first {
+            books.sent(&id("poison-2"), Meant::Bad, &taken("tasks.ticket/0/12"));
+        }
+        let sums = books.sums();
+        assert!(sums.hold(), "{sums:?}");
+        assert_eq!((sums.records, sums.refused), (8, 4), "answer first: {answer_first}");
+    }
+}
+
+#[test]
+fn what_nobody_sent_is_a_stranger_by_name() {
+    let mut books = whole();
+    books.result(&id("who"), 0);
+    books.review_opened(&id("what"), "item-what");
+    books.letter(&id("where"), 0, true, "tasks.ticket/0/98");
+    books.letter(&id("why"), 0, false, "tasks.ticket/0/99");
+    assert_eq!(
+        books.strangers(),
+        ["ticket/what", "ticket/where", "ticket/who", "the record at tasks.ticket/0/99"]
+    );
+    let sums = books.sums();
+    assert_eq!((sums.strangers, sums.tasks, sums.records, sums.hold()), (4, 3, 6, false));
 }
 
 #[test]

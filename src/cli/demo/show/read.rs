@@ -63,9 +63,8 @@ pub(super) fn opened(books: &mut Books, event: &Value, item: &Value, now: Durati
     let proposed = &item["proposed"];
     let mut lines = repeats(books, &id, generation(proposed), proposed, now);
     let why = &event["why"][0];
-    let field = why["field"].as_str().filter(|f| !f.is_empty()).map_or(String::new(), |f| format!(" {f}:"));
     let said = why["detail"].as_str().unwrap_or_else(|| text(event, "question"));
-    lines.push(line(now, "review", text(why, "reason"), &format!("{}/{}:{field} {said}", id.0, id.1), true));
+    lines.push(line(now, "review", text(why, "reason"), &format!("{}/{}: {said}", id.0, id.1), true));
     lines
 }
 
@@ -81,8 +80,7 @@ fn repeats(books: &mut Books, id: &Id, generation: u64, envelope: &Value, now: D
         let from = text(envelope, "accepted_at").parse().map_or(0, jiff::Timestamp::as_millisecond);
         let to = tried["at"].as_i64().unwrap_or(0);
         books.repeated((id.clone(), generation, slot.to_owned()), Repeat { times, from, to });
-        let step = slot.split('#').next().unwrap_or(slot);
-        let detail = format!("{}/{} {step}: asked {}, cut off by a kill", id.0, id.1, text(tried, "model"));
+        let detail = format!("{}/{}: call to {} cut off", id.0, id.1, text(tried, "model"));
         lines.push(line(now, "model", "repeated", &detail, false));
     }
     lines
@@ -90,33 +88,35 @@ fn repeats(books: &mut Books, id: &Id, generation: u64, envelope: &Value, now: D
 
 /// A model's new state is told.
 pub(super) fn model(model: &mut Model, view: &Value, now: Duration) -> Option<Line> {
-    let (calls, failed) = (number(view, "calls"), number(view, "failed"));
-    if calls < model.calls {
-        // Another worker counts from 0.
-        model.before = model.counts();
-    }
-    (model.calls, model.failed) = (calls, failed);
+    (model.calls, model.failed) = (number(view, "calls"), number(view, "failed"));
     model.first_token_ms = view["first_token_p50_ms"].as_u64().or(model.first_token_ms);
     let state = text(view, "state");
     if state == model.state {
         return None;
     }
     let was = std::mem::replace(&mut model.state, state.to_owned());
-    // Being tried again is still being away.
-    if !matches!((was.as_str(), state), ("half-open", "open")) {
+    // Being tried again is still being down.
+    let down = |state: &str| matches!(state, "open" | "half-open");
+    if !(down(&was) && down(state)) {
         model.since = now.saturating_sub(Duration::from_millis(number(view, "since_ms")));
     }
     let why = view["why"].as_str().or_else(|| view["last_error"].as_str()).unwrap_or_default();
     let (code, detail) = match state {
         "open" => ("down", format!("{}: {why}", model.name)),
         "blocked" => ("stopped", format!("{}: {why}", model.name)),
-        "half-open" => ("tried-again", format!("{}: one call finds out whether it is back", model.name)),
+        "half-open" => ("tried-again", format!("{}: is it back? one call asks", model.name)),
         _ => ("well", format!("{} answers again", model.name)),
     };
     Some(line(now, "model", code, &detail, true))
 }
 
 impl Model {
+    /// Another life of the worker counts from 0.
+    pub(super) fn begin_again(&mut self) {
+        self.before = self.counts();
+        (self.calls, self.failed) = (0, 0);
+    }
+
     /// Calls and failed calls, over all lives of the worker.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.before.0 + self.calls, self.before.1 + self.failed)

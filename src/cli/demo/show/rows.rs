@@ -7,11 +7,13 @@ pub(in crate::cli::demo) const KIND_HEAD: [&str; 6] =
     ["kind", "tasks", "results", "waiting for a person", "dead letters", "under way"];
 pub(in crate::cli::demo) const MODEL_HEAD: [&str; 5] = ["model", "state", "calls", "failed", "first token"];
 
-/// Three lines of at most 80 columns.
-pub(super) fn sums(sums: &Sums, rests: bool) -> [String; 3] {
+/// Three lines of at most 80 columns. `over`: nothing more may come.
+pub(super) fn sums(sums: &Sums, over: bool) -> [String; 3] {
     let Sums { records, tasks, duplicates, refused, results, waiting, letters, nowhere, twice, .. } = *sums;
     let came = format!("records in {records} = tasks {tasks} + duplicates {duplicates} + refused {refused}");
-    let (missing, under_way) = if rests { (nowhere, 0) } else { (0, nowhere) };
+    // What is under way is not missing, as long as it may still come.
+    let missing = if over { nowhere } else { 0 };
+    let under_way = if over { 0 } else { tasks - results - waiting - letters };
     let way = if under_way > 0 { format!(" + running {under_way}") } else { String::new() };
     let went = format!(
         "results {results} + waiting for a person {waiting} + dead letters {letters}{way} = tasks {tasks}"
