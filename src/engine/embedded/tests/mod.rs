@@ -38,6 +38,11 @@ fn specs() -> Vec<TopicSpec> {
     vec![spec("tasks", false), spec("results", false), spec("review", true)]
 }
 
+/// The same topics for records of any size.
+fn roomy() -> Vec<TopicSpec> {
+    specs().into_iter().map(|spec| TopicSpec { limit: 1 << 30, ..spec }).collect()
+}
+
 fn open_in(dir: &std::path::Path) -> Engine {
     open(EmbeddedSettings::new(dir.join("data")), specs(), Arc::new(Disk)).unwrap()
 }
