@@ -3,7 +3,7 @@
 use super::super::simulated::Simulated;
 use super::super::*;
 use super::{done, next_record, output, quick, specs};
-use crate::engine::{AppendError, Commit, Health};
+use crate::engine::{AppendError, Commit, Health, Output};
 use crate::task::{Position, Topic};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,12 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn big(key: &str) -> crate::engine::Output {
+fn big(key: &str) -> Output {
     output("tasks", key, &"x".repeat(2000))
+}
+
+fn tombstone(key: &str) -> Output {
+    Output { value: None, ..output("review", key, "") }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,4 +222,41 @@ async fn p2_retention_gives_space_back_but_keeps_what_is_incomplete_or_live() {
     })
     .await;
     assert_eq!(engine.operation.storage().await.pinned, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_what_was_decided_stays_so_although_its_segment_outlives_the_one_of_its_tombstone() {
+    let disk = Simulated::new();
+    let settings = || EmbeddedSettings { window: Duration::from_millis(200), ..quick(1 << 14) };
+    let engine = open(settings(), specs(), disk.clone()).unwrap();
+    let open_item = engine.log.append(vec![output("review", "open", "item")]).await.unwrap().remove(0);
+    let mut others = (0..).map(|n| format!("item{n}"));
+    // One that lies in the same partition and so in the same segment, for which `open` is kept.
+    let (decided, key) = loop {
+        let key = others.next().unwrap();
+        let at = engine.log.append(vec![output("review", &key, "item")]).await.unwrap().remove(0);
+        if at.at == open_item.at {
+            break (at, key);
+        }
+    };
+    let fill = async |n: u32| {
+        for n in 0..n {
+            engine.log.append((0..4).map(|i| big(&format!("{n}i{i}"))).collect()).await.unwrap();
+        }
+    };
+    fill(10).await;
+    let closed = engine.log.append(vec![tombstone(&key)]).await.unwrap().remove(0);
+    assert_eq!(closed.at, decided.at);
+    assert_eq!(engine.log.read(decided.clone(), 1).await.unwrap()[0].position, decided, "for who is late");
+    until("the tombstone's segment goes", async || {
+        fill(5).await;
+        engine.log.read(closed.clone(), 1).await.unwrap().is_empty()
+    })
+    .await;
+    engine.operation.close().await;
+    drop(engine);
+    let engine = open(settings(), specs(), disk).unwrap();
+    let from = Position { offset: 0, ..open_item.clone() };
+    let found = engine.log.read(from, 100).await.unwrap();
+    assert_eq!(found.iter().map(|r| &r.position).collect::<Vec<_>>(), [&open_item]);
 }
