@@ -221,6 +221,7 @@ pub trait Journal: Send + Sync {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicSpec {
     pub topic: Topic,
+    /// Raised later, a topic grows; a compacted one keeps the number it was made with.
     pub partitions: u32,
     /// Largest record (key + value + headers), bytes.
     pub limit: usize,

@@ -181,4 +181,3 @@ fn decode_claim(bytes: &[u8]) -> Result<Entry, BaseError> {
     }
     Ok(entry)
 }
-pub(super) const VERSION: u32 = 1;

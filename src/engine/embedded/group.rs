@@ -5,6 +5,7 @@
 //! turn. It keeps no record of what was handed out but how far each lane has read.
 
 use super::changes::PartId;
+use super::guard::Guard;
 use super::handle::Handle;
 use super::log::read;
 use super::queue::Command;
@@ -21,7 +22,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 /// Records read ahead per partition: some frames' worth, so that reading never waits for `next`.
 const AHEAD: usize = 256;
-/// Bytes read ahead per group: large records wait on disk instead.
+/// Bytes read ahead per group: large records wait on disk instead. Lanes that are held do not count,
+/// or one of them would keep the others from reading; each topic keeps what it had when it was held,
+/// so a group has at most this much for each of its topics.
 const AHEAD_BYTES: usize = 32 << 20;
 /// A reader with nothing to do looks again after this long, whatever it was told.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -34,6 +37,8 @@ struct Lane {
     lease: Lease,
     held: bool,
     ready: VecDeque<Arc<Record>>,
+    /// Of what is ready.
+    bytes: usize,
     /// Everything below has been looked at.
     read: u64,
     /// Parked: when, and at which offset.
@@ -53,6 +58,7 @@ struct Lanes {
     all: Vec<Lane>,
     events: VecDeque<Event>,
     turn: usize,
+    /// Ready in all lanes that are not held.
     bytes: usize,
 }
 
@@ -74,9 +80,11 @@ impl Groups for EmbeddedGroups {
         let (lanes, ready) = (Mutex::new(lanes), Notify::new());
         let member = Arc::new(Member { shared, lanes, ready, left: AtomicBool::new(false) });
         let reader = member.clone();
-        let thread = std::thread::Builder::new().name(format!("tidegate-{name}"));
+        let called = format!("tidegate-{name}");
+        let thread = std::thread::Builder::new().name(called.clone());
         // What was committed under the leases of a member before this one must be known first.
         let started = thread.spawn(move || {
+            let _guard = Guard::new(&reader.shared, &called);
             let _ = joined.blocking_recv();
             reader.read_ahead();
         });
@@ -91,7 +99,7 @@ impl Groups for EmbeddedGroups {
 fn lane(shared: &Shared, id: PartId) -> Option<Lane> {
     let topic = shared.topics.get(id.0)?.stored.name.clone();
     let lease = Lease { at: Partition { topic, index: id.1 }, epoch: shared.new_epoch() };
-    Some(Lane { id, lease, held: false, ready: VecDeque::new(), read: 0, later: BTreeSet::new() })
+    Some(Lane { id, lease, held: false, ready: VecDeque::new(), bytes: 0, read: 0, later: BTreeSet::new() })
 }
 
 struct EmbeddedGroup {
@@ -122,11 +130,7 @@ impl Group for EmbeddedGroup {
     }
 
     fn hold(&self, topic: &Topic, held: bool) {
-        let mut lanes = lock(&self.member.lanes);
-        for lane in lanes.all.iter_mut().filter(|l| l.lease.at.topic == *topic) {
-            lane.held = held;
-        }
-        drop(lanes);
+        lock(&self.member.lanes).hold(topic, held);
         self.member.ready.notify_one();
         self.member.shared.wake_readers();
     }
@@ -168,6 +172,21 @@ impl Drop for EmbeddedGroup {
 }
 
 impl Lanes {
+    fn hold(&mut self, topic: &Topic, held: bool) {
+        for lane in self.all.iter_mut().filter(|l| l.lease.at.topic == *topic) {
+            lane.held = held;
+        }
+        self.bytes = self.all.iter().filter(|l| !l.held).map(|l| l.bytes).sum();
+    }
+
+    fn ready(&mut self, i: usize, record: Arc<Record>) {
+        let (lane, bytes) = (&mut self.all[i], weight(&record));
+        lane.ready.push_back(record);
+        lane.bytes += bytes;
+        // Held since it was read: it counts again once it is let go.
+        self.bytes += if lane.held { 0 } else { bytes };
+    }
+
     /// One record of the next lane in turn that has one and is not held; and whether there is room
     /// to read ahead again.
     fn take(&mut self) -> Option<(Delivery, bool)> {
@@ -181,7 +200,8 @@ impl Lanes {
             if let Some(record) = lane.ready.pop_front() {
                 self.turn = (i + 1) % count;
                 let before = self.bytes;
-                self.bytes = before.saturating_sub(weight(&record));
+                lane.bytes -= weight(&record);
+                self.bytes -= weight(&record);
                 // Once per crossing, not once per record.
                 let low = lane.ready.is_empty()
                     || lane.ready.len() == AHEAD / 2
@@ -241,8 +261,9 @@ impl Member {
             lanes.events.push_back(Event::Revoked { lease: lane.lease.clone() });
             lane.lease.epoch = epoch;
             lanes.events.push_back(Event::Assigned { lease: lane.lease.clone() });
-            let ahead: usize = lane.ready.drain(..).map(|r| weight(&r)).sum();
-            lanes.bytes = lanes.bytes.saturating_sub(ahead);
+            lane.ready.clear();
+            let ahead = std::mem::take(&mut lane.bytes);
+            lanes.bytes -= if lane.held { 0 } else { ahead };
             lane.later.clear();
             lane.read = 0;
             self.ready.notify_one();
@@ -274,30 +295,25 @@ impl Member {
             fresh.iter().map(|r| part.is_some_and(|p| p.done.contains(r.position.offset))).collect()
         };
         let mut lanes = lock(&self.lanes);
-        let lanes = &mut *lanes;
-        let lane = &mut lanes.all[i];
-        if lane.lease.epoch != epoch {
+        if lanes.all[i].lease.epoch != epoch {
             return Ok(false);
         }
         let now = Timestamp::now();
-        let before = lane.ready.len();
+        let before = lanes.all[i].ready.len();
         for record in due {
-            lanes.bytes += weight(&record);
-            lane.ready.push_back(record);
+            lanes.ready(i, record);
         }
         for (record, done) in fresh.into_iter().zip(done) {
-            lane.read = record.position.offset + 1;
+            lanes.all[i].read = record.position.offset + 1;
             match record.not_before {
                 _ if done => {}
                 Some(at) if at > now => {
-                    lane.later.insert((at, record.position.offset));
+                    lanes.all[i].later.insert((at, record.position.offset));
                 }
-                _ => {
-                    lanes.bytes += weight(&record);
-                    lane.ready.push_back(record);
-                }
+                _ => lanes.ready(i, record),
             }
         }
+        let lane = &lanes.all[i];
         let moved = lane.ready.len() > before || lane.read > from;
         trouble.map_or(Ok(moved), Err)
     }

@@ -47,10 +47,10 @@ impl Log for EmbeddedLog {
         Box::pin(async move {
             let Some(topic) = shared.topics.id(&from.at.topic) else { return Ok(Vec::new()) };
             let id = (topic, from.at.index);
-            match read(&shared, id, from.offset, max, false)? {
+            match read_shown(&shared, id, from.offset, max, false)? {
                 Some(found) => Ok(owned(found)),
                 None => {
-                    let blocking = move || read(&shared, id, from.offset, max, true);
+                    let blocking = move || read_shown(&shared, id, from.offset, max, true);
                     let found = tokio::task::spawn_blocking(blocking).await.map_err(|_| gone())??;
                     Ok(owned(found.unwrap_or_default()))
                 }
@@ -100,6 +100,29 @@ pub(super) fn read(
     max: usize,
     may_block: bool,
 ) -> Result<Option<Vec<Arc<Record>>>, Unavailable> {
+    select(shared, id, from, max, may_block, |_| true)
+}
+
+/// The same without what a compacted topic holds no more.
+fn read_shown(
+    shared: &Shared,
+    id: PartId,
+    from: u64,
+    max: usize,
+    may_block: bool,
+) -> Result<Option<Vec<Arc<Record>>>, Unavailable> {
+    let compacted = shared.topics.get(id.0).is_some_and(|t| t.stored.compacted);
+    select(shared, id, from, max, may_block, |record| !compacted || shared.state().shows(id, record))
+}
+
+fn select(
+    shared: &Shared,
+    id: PartId,
+    from: u64,
+    max: usize,
+    may_block: bool,
+    wanted: impl Fn(&Record) -> bool,
+) -> Result<Option<Vec<Arc<Record>>>, Unavailable> {
     let (mut found, mut bytes, mut offset) = (Vec::new(), 0, from);
     while found.len() < max {
         let Some((_, frame)) = find(shared, id, offset)? else { break };
@@ -116,7 +139,7 @@ pub(super) fn read(
         let here = records.get(&id).map_or(&[][..], |r| r);
         let Some(last) = here.last() else { break };
         let start = here.partition_point(|r| r.position.offset < offset);
-        for record in &here[start..] {
+        for record in here[start..].iter().filter(|r| wanted(r)) {
             bytes += record_bytes(record);
             if found.len() == max || (bytes > READ_BYTES_MAX && !found.is_empty()) {
                 return Ok(Some(found));

@@ -16,7 +16,7 @@ use super::segment::{self, Found, Scan};
 use super::state::{Layer, LogEnd, State};
 use crate::task::Timestamp;
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,14 +107,15 @@ fn load(db: &Database) -> Result<State, BaseError> {
     Ok(State { topics, parts, segments, layer, frozen, base, folded: end.segment, end, stamp, forgot })
 }
 
-/// All of them, in one transaction, the first time.
+/// All of them, in one transaction, the first time. Which format they have, the directory's own file
+/// `format` says.
 fn make_tables(db: &Database) -> Result<(), BaseError> {
-    if db.begin_read()?.open_table(META).is_ok_and(|meta| meta.len().is_ok_and(|n| n > 0)) {
+    if db.begin_read()?.open_table(META).is_ok() {
         return Ok(());
     }
     let mut write = db.begin_write()?;
     write.set_quick_repair(true);
-    write.open_table(META)?.insert("version", base::VERSION.to_le_bytes().as_slice())?;
+    write.open_table(META)?;
     write.open_table(TOPICS)?;
     write.open_table(PARTS)?;
     write.open_table(SEGMENTS)?;

@@ -141,6 +141,29 @@ impl State {
         self.segments.values().find_map(|s| s.parts.get(&id)).map_or(next, |(first, _)| *first)
     }
 
+    /// Whether who reads a compacted topic may see the record. One that is no longer the last of its
+    /// key is hidden as soon as records behind it have gone: what superseded it, a tombstone perhaps,
+    /// may be among them, while a neighbour that is still live keeps its own segment.
+    pub(super) fn shows(&self, id: PartId, record: &crate::task::Record) -> bool {
+        let offset = record.position.offset;
+        record.value.is_none()
+            || self.part(id).is_some_and(|p| p.live_offsets.contains(&offset))
+            || !self.is_gap_behind(id, offset)
+    }
+
+    /// Offsets of a partition have no gaps but those that retention makes.
+    fn is_gap_behind(&self, id: PartId, offset: u64) -> bool {
+        let mut expected = None;
+        let ranges = self.segments.values().filter_map(|s| s.parts.get(&id));
+        for (first, last) in ranges.filter(|(_, last)| *last >= offset) {
+            if expected.is_some_and(|e| *first > e) {
+                return true;
+            }
+            expected = Some(last + 1);
+        }
+        expected != self.part(id).map(|p| p.next)
+    }
+
     /// Takes in a frame that is durable. `frame.count` is not looked at.
     pub(super) fn merge(&mut self, changes: Changes, frame: FrameRef, sequence: u64) {
         for topic in changes.topics {

@@ -38,17 +38,24 @@ pub(super) struct Topics {
 
 impl Topics {
     /// Joins what is stored with what is configured. The second answer: what must be stored anew.
-    /// A topic never loses partitions: records lie in them.
+    /// A topic never loses partitions: records lie in them. A compacted one gets no more, either: the
+    /// tombstone of a key must go where its record lies.
     pub(super) fn new(mut stored: Vec<StoredTopic>, specs: &[TopicSpec]) -> (Topics, Vec<StoredTopic>) {
         let mut changed = Vec::new();
         stored.sort_by_key(|t| t.id);
         for spec in specs {
             match stored.iter_mut().find(|t| t.name == spec.topic) {
-                Some(t) if t.partitions >= spec.partitions && t.compacted == spec.compacted => {}
                 Some(t) => {
-                    t.partitions = t.partitions.max(spec.partitions);
-                    t.compacted = spec.compacted;
-                    changed.push(t.clone());
+                    let grown = if spec.compacted { 0 } else { spec.partitions };
+                    let now = StoredTopic {
+                        partitions: t.partitions.max(grown),
+                        compacted: spec.compacted,
+                        ..t.clone()
+                    };
+                    if *t != now {
+                        *t = now.clone();
+                        changed.push(now);
+                    }
                 }
                 None => {
                     let id = u32::try_from(stored.len()).unwrap_or(u32::MAX);
@@ -119,6 +126,21 @@ mod tests {
         assert_eq!(changed.iter().map(|t| (t.id, t.name.as_str())).collect::<Vec<_>>(), [(2, "c")]);
         assert_eq!(second.all().iter().map(|t| t.stored.partitions).collect::<Vec<_>>(), [4, 2, 1]);
         assert_eq!(second.get(0).unwrap().limit, None);
+    }
+
+    #[test]
+    fn a_compacted_topic_keeps_its_partitions_so_that_a_tombstone_finds_its_item() {
+        let compacted = |partitions| TopicSpec { compacted: true, ..spec("review", partitions) };
+        let (_, stored) = Topics::new(Vec::new(), &[compacted(8), spec("tasks", 8)]);
+        let (topics, changed) = Topics::new(stored, &[compacted(16), spec("tasks", 16)]);
+        assert_eq!(topics.all().iter().map(|t| t.stored.partitions).collect::<Vec<_>>(), [8, 16]);
+        assert_eq!(changed.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["tasks"]);
+        // Nor does a topic that becomes compacted: its records lie where they lie.
+        let stored = topics.all().iter().map(|t| t.stored.clone()).collect();
+        let becomes = TopicSpec { compacted: true, ..spec("tasks", 32) };
+        let (topics, changed) = Topics::new(stored, &[becomes]);
+        let tasks = &topics.all()[1].stored;
+        assert_eq!((tasks.partitions, tasks.compacted, changed.len()), (16, true, 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::base::{BaseError, FrameRef};
 use super::changes::{Changes, ExpiryRow, PartId, Swept};
 use super::checkpoint::Fold;
 use super::folder::Folding;
-use super::frame;
+use super::frame::{self, BODY_MAX, HEADER};
 use super::queue::{Command, LedgerCall};
 use super::remembered::Remembered;
 use super::round::{Answer, Ground, Round, outcome_at, size};
@@ -17,10 +17,10 @@ use super::shared::Shared;
 use super::space::Space;
 use super::tail::{Refused, Tail};
 use super::weak::Weakness;
-use crate::engine::{AppendError, Commit, Health, Unavailable};
+use crate::engine::{AppendError, Commit, Health, Output, Unavailable};
 use crate::task::Timestamp;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,13 +31,19 @@ const BATCH_MAX: usize = 2048;
 /// Bytes of one frame, roughly; a single command may be larger. Frames are cached, read and replayed
 /// as a whole.
 const FRAME_BYTES: usize = 8 << 20;
+/// Of one frame after a trouble: what room there is may be small, and pieces fit where all does not.
+const PIECE_BYTES: usize = 512 << 10;
 /// How often an idle writer looks at the disk and sweeps.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a writer that cannot write waits before it tries again.
 const STALL: Duration = Duration::from_millis(100);
-/// Expired rows per sweep: a frame of some ten KB.
-const SWEEP_MAX: usize = 256;
-/// Log that may lie before the checkpoint, in segments, before the writer slows down for it.
+/// Expired rows in one frame of a sweep: some 150 KB.
+const SWEEP_MAX: usize = 1024;
+/// How long one turn sweeps: a quarter of the time. A frame takes some milliseconds, so that more
+/// expires than full speed closes.
+const SWEEP_TIME: Duration = Duration::from_millis(25);
+/// Log that may lie before the checkpoint, in segments, before the writer slows down for it, or stops
+/// intake where the fold fails: all of it is in memory.
 const AHEAD_MAX: u64 = 8;
 
 pub(super) struct Writer {
@@ -48,6 +54,8 @@ pub(super) struct Writer {
     pub(super) weak: Option<Arc<Weakness>>,
     pub(super) remembered: Option<Remembered>,
     pub(super) buffer: Vec<u8>,
+    /// The last frame could not be flushed.
+    pub(super) failed: bool,
     /// Expiry rows up to here are swept; the base shows them until the next checkpoint.
     pub(super) swept: ExpiryRow,
 }
@@ -57,6 +65,8 @@ enum Trouble {
     Full(String),
     Failed(String),
     Base(BaseError),
+    /// One frame would need so many bytes, more than any frame may have.
+    TooLarge(usize),
 }
 
 impl Writer {
@@ -65,9 +75,7 @@ impl Writer {
         loop {
             let (batch, shut) = self.shared.queue.take(BATCH_MAX, IDLE);
             let worked = !batch.is_empty();
-            for batch in apart(batch) {
-                self.process(batch);
-            }
+            self.process(batch);
             if idle_at.elapsed() >= IDLE {
                 self.idle();
                 idle_at = Instant::now();
@@ -82,24 +90,32 @@ impl Writer {
         self.shared.let_go();
     }
 
-    fn process(&mut self, mut batch: Vec<Command>) {
-        loop {
+    fn process(&mut self, batch: Vec<Command>) {
+        let mut frames = VecDeque::from(apart(batch, FRAME_BYTES));
+        while let Some(mut batch) = frames.pop_front() {
             if self.space.is_paused() {
                 batch = self.refuse_intake(batch);
             }
             if batch.is_empty() {
-                return;
+                continue;
             }
             match self.round(&batch) {
                 Ok(answers) => {
                     if self.space.works_again() {
                         self.shared.set_health(Health::Well);
                     }
-                    return self.answer(batch, answers);
+                    self.answer(batch, answers);
                 }
                 // What waits for a disk that does not come back is not acknowledged: it may go.
                 Err(_) if self.shared.queue.is_shut() && self.space.is_paused() => return,
-                Err(trouble) => batch = self.bear(trouble, batch),
+                Err(Trouble::TooLarge(bytes)) if batch.len() == 1 => self.refuse_large(batch, bytes),
+                Err(Trouble::TooLarge(_)) => {
+                    batch.into_iter().rev().for_each(|command| frames.push_front(vec![command]));
+                }
+                Err(trouble) => {
+                    batch.extend(frames.drain(..).flatten());
+                    frames = apart(self.bear(trouble, batch), PIECE_BYTES).into();
+                }
             }
         }
     }
@@ -138,6 +154,7 @@ impl Writer {
         self.write(changes, stamp).map_err(|t| match t {
             Trouble::Full(e) | Trouble::Failed(e) => e,
             Trouble::Base(e) => e.to_string(),
+            Trouble::TooLarge(bytes) => format!("a frame of {bytes} bytes is too large"),
         })
     }
 
@@ -148,11 +165,17 @@ impl Writer {
         let sequence = self.tail.sequence();
         frame::begin(&mut self.buffer);
         changes.encode(&mut self.buffer);
+        let body = self.buffer.len() - HEADER;
+        if body > BODY_MAX {
+            self.buffer = Vec::new();
+            return Err(Trouble::TooLarge(body));
+        }
         frame::seal(&mut self.buffer, sequence, stamp);
         let (segment, at) = self.tail.append(&self.buffer).map_err(|e| match e {
             Refused::Full(e) => Trouble::Full(e.to_string()),
             Refused::Failed(e) => Trouble::Failed(e.to_string()),
         })?;
+        self.failed = false;
         self.shared.flushes.fetch_add(1, Ordering::Relaxed);
         let len = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
         let frame = FrameRef { segment, at, len, count: 0, stamp };
@@ -242,17 +265,24 @@ impl Writer {
                 }
                 self.shared.set_health(self.space.pause(&e));
             }
-            Trouble::Failed(e) => match self.tail.leave() {
-                Ok(()) => {
-                    tracing::error!(error = %e, "a write to the log failed; the log goes on in a new segment");
-                    return batch;
+            Trouble::Failed(e) => {
+                // Twice in a row is no accident: it is tried on, but not in a hot loop, and it is said.
+                let again = std::mem::replace(&mut self.failed, true);
+                match self.tail.leave() {
+                    Ok(()) if !again => {
+                        tracing::error!(error = %e, "a write to the log failed; the log goes on in a new segment");
+                        return batch;
+                    }
+                    Ok(()) => self.shared.set_health(self.space.stopped(&e)),
+                    Err(worse) => self.shared.set_health(self.space.stopped(&format!("{e}; {worse}"))),
                 }
-                Err(again) => self.shared.set_health(self.space.stopped(&format!("{e}; {again}"))),
-            },
+            }
             Trouble::Base(e) => {
                 self.shared.set_health(self.space.stopped(&e.to_string()));
                 self.folding.reopen();
             }
+            // One round's affair, not the disk's.
+            Trouble::TooLarge(_) => return batch,
         }
         let mut batch = self.refuse_waiting(batch);
         std::thread::sleep(STALL);
@@ -298,28 +328,64 @@ impl Writer {
         kept
     }
 
-    // in between
-
-    fn idle(&mut self) {
-        self.space.look(&self.shared);
-        self.fold(self.shared.settings.segment_bytes);
-        if !self.space.is_paused() {
-            // A sweep that fails is tried again; what it would have removed is expired all the same.
-            if let Err(Trouble::Full(e)) = self.sweep() {
-                self.space.give_reserve();
-                self.shared.set_health(self.space.pause(&e));
+    /// No frame can hold it, now or later.
+    fn refuse_large(&self, batch: Vec<Command>, bytes: usize) {
+        for command in batch {
+            let answer = match &command {
+                Command::Append { batch, .. } => largest(batch).map(|(index, output)| {
+                    let (bytes, topic) = (size(output), output.topic.clone());
+                    Answer::Append(Err(AppendError::TooLarge { index, bytes, limit: BODY_MAX, topic }))
+                }),
+                Command::Commit { done, .. } => {
+                    largest(&done.outputs).map(|(output, _)| Answer::Commit(Commit::TooLarge { output }))
+                }
+                Command::Ledger { .. } => {
+                    let why = format!("{bytes} bytes at once; the log takes at most {BODY_MAX}");
+                    Some(Answer::Ledger(Err(Unavailable(why))))
+                }
+                _ => None,
+            };
+            // Whoever is not answered hears that nobody will.
+            if let Some(answer) = answer {
+                self.answer_one(command, answer);
             }
         }
     }
 
-    fn sweep(&mut self) -> Result<(), Trouble> {
+    // in between
+
+    fn idle(&mut self) {
+        self.space.look(&self.shared);
+        if !self.folding.is_busy() && self.space.caught_up() {
+            self.shared.set_health(self.space.health());
+        }
+        self.fold(self.shared.settings.segment_bytes);
+        if !self.space.is_paused() {
+            let began = Instant::now();
+            loop {
+                match self.sweep() {
+                    Ok(true) if began.elapsed() < SWEEP_TIME => {}
+                    Ok(_) => break,
+                    // It is tried again; what it would have removed is expired all the same.
+                    Err(trouble) => {
+                        let waiting = self.bear(trouble, Vec::new());
+                        break self.process(waiting);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One frame. `true`: there is more.
+    fn sweep(&mut self) -> Result<bool, Trouble> {
         let shared = self.shared.clone();
         let (state, leases) = (shared.state(), shared.leases());
         let now = Timestamp::now();
         let window = i64::try_from(shared.settings.window.as_millis()).unwrap_or(i64::MAX);
         let due = Timestamp(now.0.saturating_sub(window));
         let rows = state.base.due(&self.swept, due, SWEEP_MAX).map_err(Trouble::Base)?;
-        let Some(last) = rows.last().cloned() else { return Ok(()) };
+        let Some(last) = rows.last().cloned() else { return Ok(false) };
+        let more = rows.len() == SWEEP_MAX;
         let stamp = now.max(state.stamp);
         let mut round = Round::new(Ground {
             state: &state,
@@ -340,19 +406,24 @@ impl Writer {
         drop((state, leases));
         self.write(changes, stamp)?;
         self.swept = last;
-        Ok(())
+        Ok(more)
     }
 
     /// Hands what came since the last checkpoint to the folder, if it is worth it and it is free.
     fn fold(&mut self, worth: u64) {
         let bytes = self.shared.state().layer.bytes;
-        if bytes == 0 || bytes < worth || (self.space.is_paused() && worth > 0) {
+        // Over budget it is folded all the same: only what is folded can be given back.
+        if bytes == 0 || bytes < worth || (self.space.is_stuck() && worth > 0) {
             return;
         }
         if self.folding.is_busy() {
             if bytes > AHEAD_MAX * worth.max(1) && worth > 0 {
-                // The longer this gets, the longer a restart takes.
-                std::thread::sleep(Duration::from_millis(5));
+                match self.folding.failing() {
+                    Some(e) if !self.space.is_paused() => self.shared.set_health(self.space.behind(&e)),
+                    Some(_) => {}
+                    // The longer this gets, the longer a restart takes.
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
             }
             if worth > 0 {
                 return;
@@ -366,13 +437,17 @@ impl Writer {
     }
 }
 
-/// Frames of bounded size. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
-fn apart(batch: Vec<Command>) -> Vec<Vec<Command>> {
+fn largest(outputs: &[Output]) -> Option<(usize, &Output)> {
+    outputs.iter().enumerate().max_by_key(|(_, output)| size(output))
+}
+
+/// Frames of about `most` bytes at most. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
+fn apart(batch: Vec<Command>, most: usize) -> Vec<Vec<Command>> {
     let (mut batches, mut bytes) = (vec![Vec::new()], 0);
     for command in batch {
         let alone = matches!(command, Command::Forget { .. } | Command::Remember);
         bytes += weight(&command);
-        if alone || bytes > FRAME_BYTES {
+        if alone || bytes > most {
             batches.push(Vec::new());
             bytes = weight(&command);
         }

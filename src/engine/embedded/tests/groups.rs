@@ -2,7 +2,7 @@
 
 use super::super::simulated::Simulated;
 use super::super::*;
-use super::{done, next_record, output, quick, quiet, specs};
+use super::{done, next_record, output, quick, quiet, roomy, specs};
 use crate::engine::{AppendError, Commit, Output};
 use crate::task::{Timestamp, Topic};
 use std::time::{Duration, Instant};
@@ -63,6 +63,34 @@ async fn a_held_topic_delivers_nothing_until_it_is_let_go() {
     for _ in 0..8 {
         assert_eq!(next_record(&mut group).await.record.position.at.topic, tasks);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_held_topic_with_all_that_may_be_read_ahead_keeps_nothing_from_the_others() {
+    let engine = open(quick(64 << 20), roomy(), Simulated::new()).unwrap();
+    let (tasks, review) = (Topic::new("tasks"), Topic::new("review"));
+    let value = "x".repeat(256 << 10);
+    // 50 MiB: more than is read ahead of a whole group.
+    for n in 0..20 {
+        let batch = (0..10).map(|i| output("tasks", &format!("n{n}i{i}"), &value)).collect();
+        engine.log.append(batch).await.unwrap();
+    }
+    let mut group = engine.groups.join("worker", &[tasks.clone(), review]);
+    let mut seen = vec![next_record(&mut group).await.record.position.clone()];
+    // Long enough that nothing more is read ahead.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    group.hold(&tasks, true);
+    engine.log.append(vec![output("review", "r", "x")]).await.unwrap();
+    assert_eq!(next_record(&mut group).await.record.position.at.topic.as_str(), "review");
+    assert!(quiet(&mut group).await);
+    group.hold(&tasks, false);
+    for _ in 1..200 {
+        seen.push(next_record(&mut group).await.record.position.clone());
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 200);
+    assert!(quiet(&mut group).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

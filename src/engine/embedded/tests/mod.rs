@@ -13,6 +13,7 @@ mod disks;
 mod doors;
 mod figures;
 mod groups;
+mod panics;
 mod power;
 mod weakness;
 
@@ -36,6 +37,11 @@ fn specs() -> Vec<TopicSpec> {
         retention: None,
     };
     vec![spec("tasks", false), spec("results", false), spec("review", true)]
+}
+
+/// The same topics for records of any size.
+fn roomy() -> Vec<TopicSpec> {
+    specs().into_iter().map(|spec| TopicSpec { limit: 1 << 30, ..spec }).collect()
 }
 
 fn open_in(dir: &std::path::Path) -> Engine {
