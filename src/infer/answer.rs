@@ -60,6 +60,53 @@ pub struct TryNote {
     /// Waited before it, ms.
     #[serde(default)]
     pub wait_ms: u64,
+    /// As far as the provider reported them, also for a try that failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub input_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_tokens: u64,
+    /// Absent where the price is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    /// It failed, and not by the task's doing: the task's time is not charged for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl TryNote {
+    /// What the task's time is charged, ms.
+    pub fn charged_ms(&self) -> u64 {
+        if self.lost { 0 } else { self.ms }
+    }
+}
+
+impl Usage {
+    /// Of tries together. One unknown price makes the sum unknown, never smaller.
+    pub fn of<'n>(tries: impl IntoIterator<Item = &'n TryNote>) -> Usage {
+        let mut sum = Usage { cost: Some(0.0), ..Usage::default() };
+        for note in tries {
+            sum.input_tokens += note.input_tokens;
+            sum.output_tokens += note.output_tokens;
+            if note.class == "ok" || note.input_tokens + note.output_tokens > 0 {
+                sum.cost = sum.cost.zip(note.cost).map(|(before, now)| before + now);
+            }
+        }
+        sum
+    }
+
+    #[must_use]
+    pub fn and(self, more: &Usage) -> Usage {
+        Usage {
+            input_tokens: self.input_tokens + more.input_tokens,
+            output_tokens: self.output_tokens + more.output_tokens,
+            cost: self.cost.zip(more.cost).map(|(a, b)| a + b),
+        }
+    }
 }
 
 impl Answer {

@@ -4,7 +4,7 @@
 //! request that could not be sent before its deadline is not sent. What was sent is waited for, also
 //! when the caller leaves meanwhile: an answer that was bought is stored, for whoever comes next.
 
-use super::allowance::{Allowance, RESERVE};
+use super::allowance::{Allowance, RESERVE, Spent};
 use super::answer::{Answer, TryNote, Usage};
 use super::attempt::{Limits, Stream, attempt, millis};
 use super::decide::{self, Next, Nobody, Progress};
@@ -155,8 +155,10 @@ impl Models {
             Pick::Ask(turn) => turn,
             Pick::Nobody(soonest) => return nobody_serves(call, at, left, soonest),
         };
-        let total = match call.allowance.next_try(left.min(turn.running.model.timeouts.total)) {
+        let total = match call.allowance.next_try(left.min(turn.running.model.timeouts.total), at.lost) {
             Ok(total) => total,
+            // Not spent by the task: it goes on with what it has in its next hop.
+            Err(Spent::Lost) => return nobody_serves(call, at, left, None),
             Err(spent) => return Step::Ended(dead(at, Reason::AllowanceSpent, spent.as_str().to_owned())),
         };
         // The ledger counts from when it hears of it, so we count from before we said it.
@@ -217,8 +219,9 @@ impl Models {
             }
             Err(failure) => {
                 let cost = running.model.cost(failure.tokens.0, failure.tokens.1);
-                call.allowance.spend(took, cost);
-                at.spent(failure.tokens, cost);
+                let (charged, lost) = if failure.lost() { (Duration::ZERO, took) } else { (took, Duration::ZERO) };
+                call.allowance.spend(charged, cost);
+                at.lost += lost;
                 guard.failed(&failure);
                 after(call, at, i, &running, failure)
             }
@@ -264,7 +267,7 @@ impl Models {
 /// Acts on what is decided about a failed try.
 fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failure: Failure) -> Step {
     at.failed[i] += 1;
-    let left = time_left(call).min(call.allowance.time.saturating_sub(RESERVE));
+    let left = time_left(call).min(call.allowance.time.saturating_sub(RESERVE + at.lost));
     let next = decide::after(&failure, at.failed[i], left, rand::random());
     let model = &running.model.name;
     tracing::debug!(%model, class = failure.class.as_str(), ?next, "try failed");
@@ -347,6 +350,8 @@ fn note(
     waited: Duration,
 ) -> TryNote {
     let failure = ended.as_ref().err();
+    let (input_tokens, output_tokens) =
+        ended.as_ref().map_or_else(|f| f.tokens, |s| (s.input_tokens, s.output_tokens));
     TryNote {
         model: model.name.to_string(),
         at,
@@ -356,18 +361,17 @@ fn note(
         status: failure.and_then(|f| f.status),
         detail: failure.map(|f| f.detail.clone()).unwrap_or_default(),
         wait_ms: millis(waited),
+        input_tokens,
+        output_tokens,
+        cost: model
+            .cost(input_tokens, output_tokens)
+            .filter(|_| failure.is_none() || input_tokens + output_tokens > 0),
+        lost: failure.is_some_and(Failure::lost),
     }
 }
 
 fn whole(running: &Running, position: usize, probe: bool, stream: Stream, at: &mut Progress) -> Answer {
     let model = &running.model;
-    let cost = model.cost(stream.input_tokens, stream.output_tokens);
-    let usage = Usage {
-        input_tokens: stream.input_tokens + at.tokens.0,
-        output_tokens: stream.output_tokens + at.tokens.1,
-        // One unknown price makes the sum unknown, never smaller.
-        cost: at.cost.zip(cost).map(|(before, now)| before + now),
-    };
     Answer {
         model: if stream.model.is_empty() { model.model.clone() } else { stream.model },
         model_name: model.name.to_string(),
@@ -375,7 +379,7 @@ fn whole(running: &Running, position: usize, probe: bool, stream: Stream, at: &m
         endpoint: model.url.clone(),
         position,
         probe,
-        usage,
+        usage: Usage::of(&at.tries),
         repeats: at.repeats,
         ..Answer::new(stream.text, std::mem::take(&mut at.tries), Timestamp::now())
     }

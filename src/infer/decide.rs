@@ -46,9 +46,8 @@ pub(super) struct Progress {
     pub(super) out: Vec<Option<Failure>>,
     /// The soonest that a model which was told to wait may be asked.
     pub(super) hinted: Option<Duration>,
-    /// Tokens of tries that failed, and what they cost; `None` once a price is unknown.
-    pub(super) tokens: (u64, u64),
-    pub(super) cost: Option<f64>,
+    /// Time of tries that failed, and not by the task's doing.
+    pub(super) lost: Duration,
     /// How often the slot was granted again, by this delivery and all before it.
     pub(super) repeats: u32,
     /// Waited since the last try.
@@ -66,20 +65,11 @@ impl Progress {
             failed: vec![0; models],
             out: vec![None; models],
             hinted: None,
-            tokens: (0, 0),
-            cost: Some(0.0),
+            lost: Duration::ZERO,
             repeats: 0,
             waited: Duration::ZERO,
             stood: Duration::ZERO,
             granted: false,
-        }
-    }
-
-    /// A try that failed was charged all the same.
-    pub(super) fn spent(&mut self, tokens: (u64, u64), cost: Option<f64>) {
-        if tokens != (0, 0) {
-            self.tokens = (self.tokens.0 + tokens.0, self.tokens.1 + tokens.1);
-            self.cost = self.cost.zip(cost).map(|(before, now)| before + now);
         }
     }
 

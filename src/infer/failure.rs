@@ -158,6 +158,11 @@ impl Failure {
         }
     }
 
+    /// Not the task's doing. A limit of the task that ends an answer under way is.
+    pub(super) fn lost(&self) -> bool {
+        !self.class.of_the_task() && !(self.ours && self.first_token_ms.is_some())
+    }
+
     /// What the model's breaker makes of it.
     pub(super) fn weight(&self) -> Weight {
         if self.ours { Weight::Ignored } else { self.class.weight(self.hint.is_some()) }

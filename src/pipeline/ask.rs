@@ -163,8 +163,8 @@ impl Pipeline {
     /// What is left of the task's allowance, over all its hops.
     fn allowance(&self, task: &Task, known: &Known) -> Allowance {
         let limits = &task.kind.allowance;
-        let spent = std::time::Duration::from_millis(task.carry.spent_ms + known.spent_ms());
-        let money = task.carry.spent_cost + known.spent_cost();
+        let spent = std::time::Duration::from_millis(task.carry.spent_ms + known.charged_ms());
+        let money = task.carry.spent_cost + known.charged_cost();
         Allowance {
             time: limits.time.saturating_sub(spent),
             money: limits.money.map(|most| most - money),
