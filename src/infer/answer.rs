@@ -1,11 +1,14 @@
 //! What a model said, as it is kept in its slot: stored once, read back by whoever resumes the task.
 
+use crate::outcome::Reason;
 use crate::task::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Version of the stored structure.
 const VERSION: u32 = 1;
+/// Of one that is no answer: a program that knows only version 1 must not take it for one.
+const VERSION_ENDED: u32 = 2;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Answer {
@@ -30,9 +33,20 @@ pub struct Answer {
     /// every delivery so far.
     #[serde(default)]
     pub repeats: u32,
+    /// No whole answer, and none will come: a person must look. `text` is what was said until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
     /// The ledger was away when it arrived: not stored yet, as far as its holder knows.
     #[serde(skip)]
     pub held: bool,
+}
+
+/// Why asking ended without an answer. Kept in the slot like one: it was paid for, and whoever resumes
+/// the task must not ask again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    pub reason: Reason,
+    pub detail: String,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -124,8 +138,14 @@ impl Answer {
             tries,
             received_at,
             repeats: 0,
+            ended: None,
             held: false,
         }
+    }
+
+    #[must_use]
+    pub(super) fn without_answer(self, ended: Ended) -> Self {
+        Answer { v: VERSION_ENDED, ended: Some(ended), ..self }
     }
 
     pub fn encode(&self) -> Bytes {
@@ -135,7 +155,8 @@ impl Answer {
 
     /// `None`: of a version that this program does not know, or damaged.
     pub fn decode(bytes: &[u8]) -> Option<Answer> {
-        serde_json::from_slice::<Answer>(bytes).ok().filter(|a| a.v == VERSION)
+        let known = |a: &Answer| [VERSION, VERSION_ENDED].contains(&a.v);
+        serde_json::from_slice::<Answer>(bytes).ok().filter(known)
     }
 }
 
@@ -149,6 +170,20 @@ mod tests {
         let answer = Answer::decode(stored).expect("version 1");
         assert_eq!((answer.position, answer.repeats, answer.tries.len()), (1, 1, 1));
         assert_eq!(Answer::decode(&answer.encode()), Some(answer));
-        assert_eq!(Answer::decode(br#"{"v":2}"#), None, "a newer version is not guessed at");
+        assert_eq!(Answer::decode(br#"{"v":3}"#), None, "a newer version is not guessed at");
+        let newer = String::from_utf8(stored.to_vec()).unwrap().replace(r#""v":1"#, r#""v":3"#);
+        assert_eq!(Answer::decode(newer.as_bytes()), None);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_stored_under_a_version_that_older_programs_do_not_take_for_one() {
+        let ended = Ended { reason: Reason::ModelRefused, detail: "no".to_owned() };
+        let refused = Answer::new("I can".to_owned(), vec![], Timestamp(1)).without_answer(ended.clone());
+        let stored: serde_json::Value = serde_json::from_slice(&refused.encode()).unwrap();
+        assert_eq!((&stored["v"], &stored["ended"]["reason"]), (&2.into(), &"TG-model-refused".into()));
+        assert_eq!(Answer::decode(&refused.encode()).and_then(|a| a.ended), Some(ended));
+        let whole: serde_json::Value =
+            serde_json::from_slice(&Answer::new("{}".to_owned(), vec![], Timestamp(1)).encode()).unwrap();
+        assert_eq!((&whole["v"], whole.get("ended")), (&1.into(), None), "and an answer as before");
     }
 }

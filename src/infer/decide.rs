@@ -99,7 +99,9 @@ pub(super) enum Nobody {
         reason: Reason,
         detail: String,
     },
+    /// With what this model of the line-up said until it was cut off.
     Person {
+        model: usize,
         reason: Reason,
         detail: String,
         partial: Option<String>,
@@ -114,10 +116,12 @@ pub(super) fn nobody(at: &Progress, soonest: Option<Duration>, left: Duration, h
         return Nobody::Dead { reason: Reason::ContextTooLong, detail };
     }
     let everybody_was_asked = at.out.iter().all(Option::is_some);
-    let cut = at.out.iter().flatten().find(|f| f.class == Class::Cut);
-    if let Some(f) = cut.filter(|_| everybody_was_asked) {
+    let left_for = at.out.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?)));
+    let cut = left_for.clone().find(|(_, f)| f.class == Class::Cut);
+    if let Some((model, f)) = cut.filter(|_| everybody_was_asked) {
         // Asking again in a later hop would buy the same half answer again.
         return Nobody::Person {
+            model,
             reason: Reason::AnswerCut,
             detail: f.detail.clone(),
             partial: f.partial.clone(),

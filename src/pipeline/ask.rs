@@ -153,9 +153,10 @@ impl Pipeline {
                 known.tried(tries);
                 Err(Asked::Dead(reason, detail))
             }
-            Called::Person { reason, detail, partial, tries } => {
-                known.tried(tries);
-                Err(Asked::Person(Question::told(reason, detail, partial)))
+            Called::Person { ended, said } => {
+                let text = said.text.clone();
+                known.hear(slot, *said, round == SANITIZER_ROUND, Reading::default());
+                Err(Asked::Person(Question::told(ended.reason, ended.detail, text)))
             }
         }
     }

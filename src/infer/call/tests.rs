@@ -222,8 +222,31 @@ async fn a_refusal_is_not_routed_round() {
         b"data: {\"choices\":[{\"delta\":{\"refusal\":\"no\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec(),
     ]);
     let w = world(vec![vec![refusal], vec![says("spare")]], Memory::default()).await;
-    let Called::Person { reason, .. } = w.call(&admitted(&w.memory, 1)).await else { panic!("a person") };
-    assert_eq!((reason, w.asked(1)), (Reason::ModelRefused, 0));
+    let Called::Person { ended, .. } = w.call(&admitted(&w.memory, 1)).await else { panic!("a person") };
+    assert_eq!((ended.reason, w.asked(1)), (Reason::ModelRefused, 0));
+}
+
+#[tokio::test]
+async fn p3_a_refusal_and_a_half_answer_are_stored_and_not_bought_again_by_the_next_delivery() {
+    let refuses = r#"{"choices":[{"delta":{"refusal":"no"},"finish_reason":"stop"}]}"#;
+    let cuts = r#"{"choices":[{"delta":{"content":"{\"a"},"finish_reason":"length"}]}"#;
+    for (says, reason, text) in [(refuses, Reason::ModelRefused, ""), (cuts, Reason::AnswerCut, "{\"a")] {
+        let w = world(vec![vec![Reply::Pieces(vec![format!("data: {says}\n\n").into_bytes()])]], Memory::default())
+            .await;
+        for nonce in 1..=2 {
+            let Called::Person { ended, said } = w.call(&admitted(&w.memory, nonce)).await else {
+                panic!("a person")
+            };
+            assert_eq!((ended.reason, said.text.as_str(), said.tries.len()), (reason, text, 1));
+        }
+        assert_eq!(w.asked(0), 1, "{reason}: asked by the first delivery alone");
+        let Some(dedupe::SlotState::Stored { value }) = state(&w.memory).map(|s| s.state) else {
+            panic!("stored")
+        };
+        let nobody = world_of(w.memory.clone(), vec![]).await;
+        let found = nobody.call_with(&admitted(&w.memory, 3), Some(&value)).await;
+        assert!(matches!(found, Called::Person { .. }), "found at admission as well: {found:?}");
+    }
 }
 
 #[tokio::test]

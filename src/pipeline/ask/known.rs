@@ -77,15 +77,17 @@ impl Known {
 
     /// A round was answered; what it said is read.
     pub(super) fn hear(&mut self, slot: Slot, answer: Answer, sanitizer: bool, reading: Reading) {
-        let what = match (sanitizer, self.rounds.is_empty()) {
-            (true, _) => "sanitizer answered",
-            (_, true) => "answered",
+        let what = match (&answer.ended, sanitizer, self.rounds.is_empty()) {
+            (Some(_), ..) => "gave no answer",
+            (None, true, _) => "sanitizer answered",
+            (None, _, true) => "answered",
             _ => "answered again",
         };
+        let why = answer.ended.as_ref().map(|e| format!(": {}", e.reason)).unwrap_or_default();
         self.trail.note(
             answer.received_at,
             what,
-            format!("by {} in {} tries", answer.model_name, answer.tries.len()),
+            format!("by {} in {} tries{why}", answer.model_name, answer.tries.len()),
         );
         self.rounds.push(Heard { slot, answer, sanitizer, reading });
     }

@@ -41,8 +41,8 @@ impl Question {
         }
     }
 
-    pub(super) fn told(reason: Reason, detail: String, text: Option<String>) -> Self {
-        let answer_text = Some(cut(text.unwrap_or_default()));
+    pub(super) fn told(reason: Reason, detail: String, text: String) -> Self {
+        let answer_text = Some(cut(text));
         Question { why: vec![why(reason, None, detail)], answer: None, answer_text, findings: vec![] }
     }
 
