@@ -45,11 +45,19 @@ pub struct Carry {
     pub spent_tokens: (u64, u64),
     #[serde(default)]
     pub tries: u32,
+    /// Answers that broke off in the middle.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub broken_off: u32,
     /// Answers received up to here are in the trail.
     #[serde(default)]
     pub told_until: Timestamp,
     #[serde(default)]
     pub trail: Trail,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Writes the token over whatever `headers` (the producer's own) already hold.

@@ -16,6 +16,8 @@ pub struct Allowance {
     pub money: Option<f64>,
     /// Tries per slot, over all models.
     pub tries: u32,
+    /// Answers that may still break off in the middle, over all hops, before a person gets what was said.
+    pub halves: u32,
 }
 
 /// What has run out.
@@ -68,7 +70,7 @@ mod tests {
     #[test]
     fn one_allowance_is_drawn_from_by_every_try() {
         let s = Duration::from_secs;
-        let mut left = Allowance { time: s(10), money: Some(0.5), tries: 6 };
+        let mut left = Allowance { time: s(10), money: Some(0.5), tries: 6, halves: 6 };
         assert_eq!(left.next_try(s(120), s(0)), Ok(Duration::from_millis(9_250)));
         left.spend(s(4), Some(0.2));
         assert_eq!(left.next_try(s(2), s(0)), Ok(s(2)));
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn p7_time_that_others_lost_shortens_a_hop_and_is_told_apart_from_time_that_is_spent() {
         let s = Duration::from_secs;
-        let left = Allowance { time: s(10), money: None, tries: 6 };
+        let left = Allowance { time: s(10), money: None, tries: 6, halves: 6 };
         assert_eq!(left.next_try(s(120), s(4)), Ok(Duration::from_millis(5_250)));
         assert_eq!(left.next_try(s(120), s(10)), Err(Spent::Lost));
     }

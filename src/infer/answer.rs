@@ -1,5 +1,6 @@
 //! What a model said, as it is kept in its slot: stored once, read back by whoever resumes the task.
 
+use super::failure::Class;
 use crate::outcome::Reason;
 use crate::task::Timestamp;
 use bytes::Bytes;
@@ -93,6 +94,11 @@ fn is_zero(n: &u64) -> bool {
 }
 
 impl TryNote {
+    /// The answer broke off in the middle: what there was of it was bought.
+    pub fn broke_off(&self) -> bool {
+        self.class == Class::Malformed.as_str() && self.first_token_ms.is_some()
+    }
+
     /// What the task's time is charged, ms.
     pub fn charged_ms(&self) -> u64 {
         if self.lost { 0 } else { self.ms }

@@ -139,7 +139,8 @@ fn take(
         so_far.first_token_ms = Some(millis(began.elapsed()));
     }
     if so_far.text.len() + so_far.refusal.len() > answer_max {
-        return Err(Failure::new(Class::Malformed, format!("longer than {answer_max} bytes")));
+        // To ask again would be to buy the same: it counts as cut off.
+        return Err(Failure::new(Class::Cut, format!("longer than {answer_max} bytes")));
     }
     Ok(ended)
 }
@@ -278,7 +279,8 @@ mod tests {
     async fn an_endless_answer_and_bytes_that_are_no_text_are_bounded() {
         let long =
             vec![data(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(9_000))); 3];
-        assert_eq!(ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
+        let cut = ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err();
+        assert_eq!((cut.class, cut.detail.as_str()), (Class::Cut, "longer than 10000 bytes"));
         let broken = vec![b"data: \xff\xfe\n\n".to_vec()];
         assert_eq!(ask(Reply::Pieces(broken), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
         let not_json = vec![data("{oops")];

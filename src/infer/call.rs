@@ -311,7 +311,7 @@ fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failur
 
 /// Acts on what it means that nobody can be asked now.
 fn nobody_serves(call: &Call<'_>, at: &mut Progress, left: Duration, soonest: Option<Duration>) -> Step {
-    let decided = decide::nobody(at, soonest, left, call.claim.token.hop);
+    let decided = decide::nobody(at, soonest, left, call.allowance.halves, call.claim.token.hop);
     match decided {
         Nobody::Wait(wait) => {
             at.stood += wait;

@@ -11,6 +11,7 @@ pub enum Class {
     BadRequest,
     /// Model retired, deployment missing, parameter not supported: a configuration fault.
     Misconfigured,
+    /// By the token limit, or longer than any answer is read.
     Cut,
     ContextTooLong,
     Refusal,
@@ -24,7 +25,7 @@ pub enum Class {
     Transient,
     /// First token, idle or total.
     Timeout,
-    /// Ended without a finish signal, broken frames, an error inside the stream, too long.
+    /// Ended without a finish signal, broken frames, an error inside the stream.
     Malformed,
 }
 

@@ -170,6 +170,7 @@ impl Pipeline {
             time: limits.time.saturating_sub(spent),
             money: limits.money.map(|most| most - money),
             tries: limits.tries,
+            halves: limits.tries.saturating_sub(task.carry.broken_off.saturating_add(known.broken_off())),
         }
     }
 }

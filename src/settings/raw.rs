@@ -159,7 +159,8 @@ written! {
         /// Money, in the currency of the models' prices, for every try that is charged. Default: no limit. Needs a known price of every
         /// model that the kind can reach.
         money: f64,
-        /// Tries per slot, over all models. Default 6, 1 to 100.
+        /// Tries per slot, over all models; also how many answers may break off in the middle, over all hops,
+        /// before a person gets what there is. Default 6, 1 to 100.
         tries: u64,
     } later {}
 }

@@ -162,7 +162,7 @@ impl World {
 }
 
 fn plenty() -> Allowance {
-    Allowance { time: Duration::from_secs(60), money: None, tries: 6 }
+    Allowance { time: Duration::from_secs(60), money: None, tries: 6, halves: 6 }
 }
 
 fn answer(called: Called) -> Answer {

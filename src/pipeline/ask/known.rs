@@ -248,7 +248,14 @@ impl Known {
         carry.spent_tokens.1 += spent.output_tokens;
         let tries = u32::try_from(self.unanswered.len()).unwrap_or(u32::MAX);
         carry.tries = carry.tries.saturating_add(tries);
+        carry.broken_off = carry.broken_off.saturating_add(self.broken_off());
         carry
+    }
+
+    /// Answers that broke off in this hop, in tries for slots that got no other.
+    pub(super) fn broken_off(&self) -> u32 {
+        let broken = self.unanswered.iter().filter(|t| t.broke_off()).count();
+        u32::try_from(broken).unwrap_or(u32::MAX)
     }
 
     pub(in crate::pipeline) fn made_by(&self, configuration: &str) -> MadeBy {

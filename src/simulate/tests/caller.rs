@@ -81,7 +81,7 @@ impl Served {
         let models = Models::new(std::slice::from_ref(&model), 1 << 20).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(Forgetful);
         let slot = Slot { name: SlotName("ask.r0#0".into()), kind: SlotKind::Call };
-        let mut allowance = Allowance { time: ms(60_000), money: None, tries: 1 };
+        let mut allowance = Allowance { time: ms(60_000), money: None, tries: 1, halves: 1 };
         let call = Call {
             journal: &journal,
             claim: &claim(key),
