@@ -152,3 +152,52 @@ async fn an_answer_without_a_finish_signal_is_not_an_answer() {
     assert_eq!(stage.provider.asked().len(), 2);
     assert_eq!(task["result"]["answer"], good());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_what_keeps_an_answer_from_being_asked_for_again_leaves_it_to_a_person() {
+    let refused = || {
+        let message = "messages: text content blocks must be non-empty";
+        Reply::Fails(400, &[], json!({ "error": { "message": message, "type": "invalid_request_error" } }))
+    };
+    // An answer that cannot be used, and one of nothing but blanks; the provider takes neither back.
+    for first in ["It is a bug.", " \n"] {
+        let mut stage = Stage::open(move |asked| match asked.slot_name().split('#').next() {
+            Some("answer.r0") => Reply::Says(first.into()),
+            Some("answer.r1") => refused(),
+            _ => Reply::Says("I cannot mend it.".into()),
+        })
+        .await;
+        stage.api.submit("ticket", "t1", ticket()).await;
+        let item = stage.api.item("ticket", "t1").await.to_string();
+        assert!(item.contains("TG-answer-invalid"), "{item}");
+        assert!(item.contains("TG-payload-refused") && item.contains("could not be asked again"), "{item}");
+        let asked = stage.provider.asked();
+        let turns: Vec<&str> = asked
+            .iter()
+            .filter(|a| a.slot_name().starts_with("answer.r1"))
+            .flat_map(|a| a.body["messages"].as_array().unwrap())
+            .filter(|m| m["role"] == "assistant")
+            .map(|m| m["content"].as_str().unwrap())
+            .collect();
+        let blank = first.trim().is_empty();
+        assert_eq!(turns, if blank { vec![] } else { vec![first] }, "no blank turn");
+        assert_eq!(asked.iter().any(|a| a.model == "mender"), !blank, "there is nothing to mend in nothing");
+        let rest = stage.rest();
+        assert_eq!(rest.all("dead-letters").await.len(), 0);
+        all_valid(&rest).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_a_refusal_while_asking_again_shows_the_answer_before_it() {
+    let stage = Stage::open(|asked| match asked.slot_name().starts_with("answer.r0") {
+        true => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.9 })),
+        false => Reply::Refuses("I cannot help with that.".into()),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    let text = item.to_string();
+    assert!(text.contains("TG-model-refused") && text.contains("\"category\":\"complaint\""), "{text}");
+    assert_eq!(stage.provider.asked().len(), 2, "and it is not routed round");
+}

@@ -6,6 +6,7 @@
 use crate::consume::Task;
 use crate::dedupe::Slot;
 use crate::infer::{Answer, TryNote, Usage};
+use crate::outcome::Reason;
 use crate::settings::{Ask, Step};
 use crate::task::Timestamp;
 use crate::token::Carry;
@@ -39,6 +40,8 @@ pub(in crate::pipeline) struct Known {
     tries_before: u32,
     told_until: Timestamp,
     sanitized: Option<Edits>,
+    /// Why it was not asked again, where that was needed.
+    given_up: Option<(Reason, String)>,
 }
 
 impl Known {
@@ -64,6 +67,7 @@ impl Known {
             tries_before: carry.tries,
             told_until: carry.told_until,
             sanitized: None,
+            given_up: None,
         }
     }
 
@@ -111,6 +115,15 @@ impl Known {
             self.trail.note(note.at, "tried", format!("{}: {} after {} ms", note.model, note.class, note.ms));
         }
         self.unanswered.extend(tries);
+    }
+
+    /// The first reason is kept: the next one follows from it.
+    pub(super) fn give_up(&mut self, reason: Reason, detail: String) {
+        self.given_up.get_or_insert((reason, detail));
+    }
+
+    pub(super) fn given_up(&mut self) -> Option<(Reason, String)> {
+        self.given_up.take()
     }
 
     pub(super) fn sanitized(&mut self, edits: Edits) {
