@@ -186,7 +186,9 @@ impl Pipeline {
             Called::Barred => Err(Asked::Stale),
             Called::Park { wait, why, tries } => {
                 known.tried(tries);
-                Err(Asked::Park { until: Timestamp::now().plus(wait), why })
+                let until = Timestamp::now().plus(wait);
+                // What the deadline ends is not left lying beyond it.
+                Err(Asked::Park { until: known.deadline().map_or(until, |d| until.min(d)), why })
             }
             Called::Dead { reason, detail, tries } => {
                 known.tried(tries);
