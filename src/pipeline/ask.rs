@@ -107,7 +107,7 @@ impl Pipeline {
         }
     }
 
-    /// Another model, once, mends what asking again did not.
+    /// Another model, once, mends what asking again did not; where it is away, one of the line-up.
     async fn sanitize(
         &self,
         asking: &Asking<'_>,
@@ -121,7 +121,9 @@ impl Pipeline {
         }
         let words = validate::sanitizer_request(known.last_text(), &bad.findings, schema);
         let request = Request::new(words, Some(schema.json().clone()));
-        let lineup = [sanitizer.clone()];
+        // A sanitizer that is away does not hold up a task whose own models serve.
+        let others = asking.ask.models.iter().filter(|m| m.name != sanitizer.name);
+        let lineup: Vec<Arc<Model>> = std::iter::once(sanitizer).chain(others).cloned().collect();
         let asked = self.again(asking, SANITIZER_ROUND, &lineup, &request, &bad, known).await?;
         let Some(mut mended) = asked else { return Ok(Err(bad)) };
         match mended.value.take() {

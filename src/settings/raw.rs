@@ -70,8 +70,8 @@ written! {
         /// Checked against every answer. Default: none.
         rules: Vec<Spanned<RawRule>>,
         review: RawReview,
-        /// The model that is asked once to mend an answer, when asking again did not help.
-        /// Default: the first of `models`. `"none"`: such answers go to a person at once.
+        /// The model that is asked once to mend an answer, when asking again did not help; where it is away,
+        /// one of `models` is. Default: the first of `models`. `"none"`: such answers go to a person at once.
         sanitizer: String,
         allowance: RawAllowance,
         /// How long after acceptance model calls stop, where the record has no `deadline` of its own.
