@@ -219,3 +219,35 @@ async fn a_sanitizer_that_is_away_holds_up_no_task_whose_models_serve() {
         menders.iter().filter(|a| a.slot_name().starts_with("answer.r3")).map(|a| a.model.as_str()).collect();
     assert_eq!(menders, ["mender", "main"]);
 }
+
+/// Ends the moment the ledger has what was said, before anything is committed; then starts anew.
+async fn killed_once_stored(stage: &mut Stage, headers: serde_json::Value) {
+    stage.start_as(|c| drop(c.env("TIDEGATE_CRASH_AT", "infer.stored"))).await;
+    let (status, told) = stage.api.offer("ticket", "t1", ticket(), headers).await;
+    assert_eq!(status, 202, "{told}");
+    let process = stage.process.as_mut().unwrap();
+    assert!(process.wait(Duration::from_secs(20)).is_some_and(|s| !s.success()));
+    assert!(process.words().contains("crash point infer.stored"), "{}", process.words());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_that_was_bought_before_the_deadline_is_published_late_and_not_buried() {
+    let mut stage = Stage::set(|_| Reply::json(good())).await;
+    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(6));
+    killed_once_stored(&mut stage, json!({ "deadline": deadline.0.to_string() })).await;
+    tokio::time::sleep(tidegate::task::Timestamp::now().until(deadline) + Duration::from_millis(50)).await;
+    stage.start().await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!((&task["outcome"], &task["result"]["late"]), (&json!("result"), &json!(true)), "{task}");
+    assert_eq!(stage.provider.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p3_a_refusal_survives_a_kill_before_its_item_is_committed_and_is_not_bought_again() {
+    let mut stage = Stage::set(|_| Reply::Refuses("I cannot help with that.".into())).await;
+    killed_once_stored(&mut stage, json!({})).await;
+    stage.start().await;
+    let item = stage.api.item("ticket", "t1").await.to_string();
+    assert!(item.contains("TG-model-refused") && item.contains("I cannot help with that."), "{item}");
+    assert_eq!(stage.provider.asked().len(), 1, "asked by the process that was killed, and by no other");
+}
