@@ -152,11 +152,10 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
         429 if api == Api::Anthropic && hint.is_none() => Class::SpendCap,
         429 => Class::RateLimited,
         400 | 413 | 422 => refused(&said),
-        // No server of this dialect there, or one that does not know the model.
-        300..=399 | 404 | 405 | 406 | 410 | 415 | 501 => Class::Misconfigured,
-        408 | 409 | 425 => Class::Transient,
+        // No server of this dialect there, one that does not know the model, or a proxy on the way to it.
+        300..=399 | 404 | 405 | 406 | 407 | 410 | 415 | 421 | 426 | 431 | 451 | 501 => Class::Misconfigured,
         503 | 529 => Class::Overloaded,
-        other if (400..500).contains(&other) => Class::BadRequest,
+        // Whatever else is said is not said of the task: a call that was cancelled (499), a lock, a timeout.
         _ => Class::Transient,
     };
     Failure { status: Some(status), hint, ..Failure::new(class, &said.message) }
@@ -291,7 +290,18 @@ mod tests {
         );
         assert_eq!(class(503, ""), Class::Overloaded);
         assert_eq!(class(408, ""), Class::Transient);
-        assert_eq!(class(418, ""), Class::BadRequest);
+    }
+
+    #[test]
+    fn p7_three_statuses_may_be_the_tasks_fault_and_no_other() {
+        for status in (100..=999).filter(|s| ![400, 413, 422].contains(s)) {
+            for api in [Api::OpenAi, Api::Anthropic] {
+                let class = reply(api, status, r#"{"error":{"message":"no"}}"#, None).class;
+                assert_ne!(class, Class::BadRequest, "{status}");
+            }
+        }
+        assert_eq!(class(499, "client closed request"), Class::Transient, "cancelled on the provider's side");
+        assert_eq!(class(407, ""), Class::Misconfigured, "a proxy that wants a password");
     }
 
     #[test]
