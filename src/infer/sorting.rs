@@ -158,6 +158,8 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
         // Whatever else is said is not said of the task: a call that was cancelled (499), a lock, a timeout.
         _ => Class::Transient,
     };
+    // "At once" is no time to wait for: as without a hint, each wait is longer than the one before.
+    let hint = hint.filter(|hint| !hint.is_zero());
     Failure { status: Some(status), hint, ..Failure::new(class, &said.message) }
 }
 
@@ -302,6 +304,15 @@ mod tests {
         }
         assert_eq!(class(499, "client closed request"), Class::Transient, "cancelled on the provider's side");
         assert_eq!(class(407, ""), Class::Misconfigured, "a proxy that wants a password");
+    }
+
+    #[test]
+    fn a_hint_of_no_time_at_all_is_none() {
+        for seconds in [0, 1] {
+            let limited = reply(Api::Anthropic, 429, "{}", Some(Duration::from_secs(seconds)));
+            let kept = (seconds > 0).then(|| Duration::from_secs(seconds));
+            assert_eq!((limited.class, limited.hint), (Class::RateLimited, kept));
+        }
     }
 
     #[test]
