@@ -67,8 +67,14 @@ const PARAMETERS: [&str; 14] = [
 ];
 const TOO_LONG: [&str; 5] =
     ["context length", "context window", "prompt is too long", "maximum context", "too many tokens"];
-const FILTERED: [&str; 4] =
-    ["content_filter", "content_policy_violation", "content_policy", "responsibleaipolicyviolation"];
+const FILTERED: [&str; 6] = [
+    "content_filter",
+    "content_policy_violation",
+    "content_policy",
+    "responsibleaipolicyviolation",
+    "invalid_prompt",
+    "moderation_blocked",
+];
 
 /// What an error reply says of itself, lower case but for `message`.
 struct Said {
@@ -77,6 +83,8 @@ struct Said {
     /// The first part of the parameter's path.
     param: String,
     message: String,
+    /// The reply names what in the input was objected to.
+    flagged: bool,
 }
 
 impl Said {
@@ -97,6 +105,7 @@ impl Said {
             kind: word("type"),
             param: root(param).to_ascii_lowercase(),
             message: message.chars().take(2_000).collect(),
+            flagged: !error["metadata"]["flagged_input"].is_null() || !error["metadata"]["reasons"].is_null(),
         }
     }
 
@@ -112,6 +121,11 @@ impl Said {
     fn mentions(&self, words: &[&str]) -> bool {
         let lower = self.message.to_ascii_lowercase();
         words.iter().any(|w| lower.contains(w))
+    }
+
+    /// The provider's filter objects to what the task contains.
+    fn filtered(&self) -> bool {
+        self.flagged || self.is(&FILTERED)
     }
 
     fn of_spending(&self, status: u16) -> bool {
@@ -148,6 +162,7 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
     let class = match status {
         402 => Class::SpendCap,
         400 | 403 | 429 if said.of_spending(status) => Class::SpendCap,
+        403 if said.filtered() => Class::Refusal,
         401 | 403 => Class::Unauthorized,
         429 if api == Api::Anthropic && hint.is_none() => Class::SpendCap,
         429 => Class::RateLimited,
@@ -167,7 +182,7 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
 fn refused(said: &Said) -> Class {
     if said.too_long() {
         Class::ContextTooLong
-    } else if said.is(&FILTERED) {
+    } else if said.filtered() {
         Class::Refusal
     } else if said.of_configuration() {
         Class::Misconfigured
@@ -181,7 +196,8 @@ pub(super) fn in_stream(error: &Value) -> Failure {
     let said = Said::of(error, "an error inside the stream");
     let class = if said.is(&["overloaded_error", "overloaded", "engine_overloaded"]) {
         Class::Overloaded
-    } else if said.of_spending(429) {
+    } else if said.of_spending(200) {
+        // The status of the stream: unlike a 429, an error inside may quote the task.
         Class::SpendCap
     } else if said.is(&["rate_limit_error", "rate_limit_exceeded", "rate_limit"]) {
         Class::RateLimited
@@ -272,6 +288,18 @@ mod tests {
         );
         assert_eq!(class(400, &openai), Class::BadRequest);
         assert_eq!(other(400, &anthropic, None), Class::BadRequest);
+        let inside = serde_json::json!({ "type": "api_error", "message": "cannot parse 'my spend limit'" });
+        assert_eq!(in_stream(&inside).class, Class::Malformed);
+    }
+
+    #[test]
+    fn a_task_that_a_filter_objects_to_is_refused_and_blocks_no_model() {
+        let flagged = r#"{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"],"flagged_input":"..."}}}"#;
+        let prompt = r#"{"error":{"code":"invalid_prompt","message":"Invalid prompt: flagged"}}"#;
+        assert_eq!(class(403, flagged), Class::Refusal);
+        assert_eq!(class(403, r#"{"error":{"code":"content_filter","message":"no"}}"#), Class::Refusal);
+        assert_eq!(class(400, prompt), Class::Refusal);
+        assert_eq!(class(403, r#"{"error":{"code":403,"message":"no access to this model"}}"#), Class::Unauthorized);
     }
 
     #[test]
