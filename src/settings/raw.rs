@@ -171,8 +171,8 @@ written! {
         /// What the endpoint speaks: `"openai"` or `"anthropic"`. Default: the provider's, where NAME is
         /// `provider/model`.
         api: String,
-        /// Up to and with the version (`https://host/v1`). Default: the provider's; the environment variables
-        /// OPENAI_BASE_URL (with the version) and ANTHROPIC_BASE_URL (with or without) replace that default.
+        /// Up to and with the version (`https://host/v1`; for `api = "anthropic"` with or without it). Default: the
+        /// provider's; the environment variables OPENAI_BASE_URL and ANTHROPIC_BASE_URL replace that default.
         url: String,
         /// The endpoint's name for the model. Default: what follows the `/` in NAME.
         model: String,

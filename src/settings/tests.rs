@@ -106,6 +106,23 @@ fn the_four_line_file_needs_no_keys_when_its_providers_are_on_this_machine() {
 }
 
 #[test]
+fn the_address_in_a_section_is_taken_as_the_one_in_the_environment_is() {
+    for (written, asked) in [
+        ("http://localhost:9009", "http://localhost:9009/v1"),
+        ("http://localhost:9009/", "http://localhost:9009/v1"),
+        ("http://localhost:9009/v1", "http://localhost:9009/v1"),
+        ("https://gateway.example/anthropic", "https://gateway.example/anthropic/v1"),
+    ] {
+        let text = format!(
+            "[tasks.t]\nmodels = [\"m\"]\nask = \"Say it.\"\nanswer = {{ a = \"string\" }}\n\
+             [models.m]\napi = \"anthropic\"\nmodel = \"m\"\nwindow_tokens = 1000\nurl = \"{written}\"\n"
+        );
+        let settings = Settings::parse(Path::new("tidegate.toml"), &text, &|_| None).unwrap();
+        assert_eq!(settings.models[0].url.as_str(), asked, "{written}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let text = r#"
 [engine]
