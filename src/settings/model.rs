@@ -65,7 +65,7 @@ impl Making<'_> {
         let price = self.price();
         let params = self.params();
         let headers = self.headers(secrets);
-        let timeouts = self.timeouts();
+        let timeouts = self.timeouts(api.zip(model.as_deref()));
         if self.cx.report.count() > before {
             return None;
         }
@@ -248,9 +248,11 @@ impl Making<'_> {
         headers
     }
 
-    fn timeouts(&self) -> Timeouts {
+    fn timeouts(&self, model: Option<(Api, &str)>) -> Timeouts {
         let raw = self.raw.timeouts.or_default();
         let usual = Timeouts::default();
+        let first_token = model.map_or(usual.first_token, |(api, name)| provider::first_token(api, name));
+        let usual = Timeouts { first_token, ..usual };
         let bound = |field: &Field<Duration>, key: &str, least, most| {
             within(field, &format!("{}.timeouts.{key}", self.place), least..=most, self.cx.report)
         };

@@ -208,7 +208,9 @@ written! {
     RawTimeouts {
         /// To connect. Default 5s, 10ms to 1m.
         connect: Duration,
-        /// From the request to the first piece of the answer. Default 10s, 10ms to 10m.
+        /// From the request to the first piece of the answer. Default 10s; 60s for models of OpenAI that think
+        /// first and send nothing meanwhile (`gpt-5…`, `o1…`, `o3…`, `o4…`). Raise it for others that do.
+        /// 10ms to 10m.
         first_token: Duration,
         /// Between two pieces. Default 10s, 10ms to 10m.
         idle: Duration,

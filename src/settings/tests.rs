@@ -93,6 +93,8 @@ fn the_four_line_file_needs_no_keys_when_its_providers_are_on_this_machine() {
     let settings = Settings::parse(Path::new("tidegate.toml"), FOUR_LINES, &here).unwrap();
     assert!(settings.models.iter().all(|m| m.key.is_none()));
     assert_eq!(settings.models[0].url.as_str(), "http://127.0.0.1:9009/v1");
+    let patience: Vec<u64> = settings.models.iter().map(|m| m.timeouts.first_token.as_secs()).collect();
+    assert_eq!(patience, [60, 10], "gpt-5-mini thinks before it speaks, and says nothing while it does");
     assert_eq!(
         settings.models[1].url.as_str(),
         "http://localhost:9009/v1",
