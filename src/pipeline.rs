@@ -7,7 +7,7 @@
 mod ask;
 mod ending;
 
-pub use ending::{Done, Smaller};
+pub use ending::Done;
 
 use crate::consume::{Kinds, Poison, Task};
 use crate::dedupe::{Admission, Claim, Silence, Slots};
@@ -52,9 +52,9 @@ impl Pipeline {
                 Admission::Conflict if task.kind.on_conflict == OnConflict::Ignore => {
                     return Some(self.silent(delivery, &task.token, &Silence::Duplicate));
                 }
-                Admission::Conflict => return Some(self.bury(delivery, Some(&task), conflict())),
-                Admission::Refused => return Some(self.bury(delivery, Some(&task), refused_before())),
-                Admission::Invalid => return Some(self.bury(delivery, Some(&task), token_invalid())),
+                Admission::Conflict => return Some(self.bury(delivery, &task, conflict())),
+                Admission::Refused => return Some(self.bury(delivery, &task, refused_before())),
+                Admission::Invalid => return Some(self.bury(delivery, &task, token_invalid())),
                 // Only decisions are told about deciders; a task's token cannot be.
                 Admission::Told(_) => return Some(self.silent(delivery, &task.token, &Silence::Moved)),
             };

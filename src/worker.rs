@@ -151,7 +151,7 @@ impl Worker {
 /// One record, from delivery to a visible commit.
 async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: CancellationToken) {
     let Some(done) = pipeline.process(&delivery, &void).await else { return };
-    let Done { completion, smaller } = done;
+    let Done { completion, instead } = done;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
@@ -160,7 +160,8 @@ async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: Can
         Commit::Visible(_) | Commit::Void => {}
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
-            let (outputs, mark) = smaller.into_parts();
+            let Some(burial) = instead else { return };
+            let (outputs, mark) = pipeline.smaller(&delivery, &burial);
             let done = Completion { lease, offset, outputs, urgent: false, mark };
             if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
                 // A record of bounded size on a topic that takes at least four times the input's limit.
