@@ -49,7 +49,7 @@ impl Pipeline {
                 Admission::Fresh(claim) => (claim, Slots::new()),
                 Admission::Resumed(claim, slots) => (claim, slots),
                 Admission::Silent(why) => return Some(self.silent(delivery, &task.token, &why)),
-                Admission::Conflict if task.kind.on_conflict == OnConflict::Ignore => {
+                Admission::Conflict if is_a_copy(&task) => {
                     return Some(self.silent(delivery, &task.token, &Silence::Duplicate));
                 }
                 Admission::Conflict => return Some(self.bury(delivery, &task, conflict())),
@@ -74,7 +74,7 @@ impl Pipeline {
         // The deadline ends calls: an answer that is here already is published, and says that it is late.
         if slots.is_empty() && known.late(Timestamp::now()) {
             return self
-                .end_past_effects(task, claim, Ending::Dead(Reason::DeadlinePassed, String::new(), known))
+                .end_past_effects(task, claim, Ending::Dead(Reason::DeadlinePassed, String::new(), known), void)
                 .await;
         }
         for step in &task.kind.plan {
@@ -89,13 +89,15 @@ impl Pipeline {
                 Asked::Gone => return Ending::Gone,
                 Asked::Park { until, why } => return self.park(claim, known, until, why, void).await,
                 Asked::Dead(reason, detail) => {
-                    return self.end_past_effects(task, claim, Ending::Dead(reason, detail, known)).await;
+                    let dead = Ending::Dead(reason, detail, known);
+                    return self.end_past_effects(task, claim, dead, void).await;
                 }
                 Asked::Person(question) => {
                     if !self.settle(claim, &known, void).await {
                         return if void.is_cancelled() { Ending::Gone } else { Ending::Stale };
                     }
-                    return self.end_past_effects(task, claim, Ending::Review(question, known)).await;
+                    let asks = Ending::Review(question, known);
+                    return self.end_past_effects(task, claim, asks, void).await;
                 }
             }
         }
@@ -104,11 +106,23 @@ impl Pipeline {
 
     /// A task bars every effect still ahead before it ends or asks a person. Steps that change the
     /// world come with the tools; until then no plan has one, and there is nothing to bar.
-    async fn end_past_effects(&self, task: &Task, claim: &Claim, ending: Ending) -> Ending {
+    async fn end_past_effects(
+        &self,
+        task: &Task,
+        claim: &Claim,
+        ending: Ending,
+        void: &CancellationToken,
+    ) -> Ending {
         for slot in task.kind.plan.iter().filter_map(crate::settings::Step::effect) {
-            match self.engine.journal.bar(claim, &slot).await {
-                Ok(crate::dedupe::Bar::Barred) => {}
-                Ok(crate::dedupe::Bar::Busy | crate::dedupe::Bar::Stale) | Err(_) => return Ending::Stale,
+            let mut wait = AWAY_MS.0;
+            loop {
+                match self.engine.journal.bar(claim, &slot).await {
+                    Ok(crate::dedupe::Bar::Barred) => break,
+                    Ok(crate::dedupe::Bar::Stale) => return Ending::Stale,
+                    _ if void.is_cancelled() => return Ending::Gone,
+                    // Somebody has started it, or the ledger is away: asking at once would only spin.
+                    Ok(crate::dedupe::Bar::Busy) | Err(_) => wait = pause(wait, void).await,
+                }
             }
         }
         ending
@@ -191,6 +205,12 @@ fn note_of(claim: &Claim, slots: &Slots) -> String {
         (0, 0) => String::new(),
         (hop, answers) => format!("hop {hop}, {answers} answers known"),
     }
+}
+
+/// Whether a conflict counts as a duplicate. A redrive and a token that moved on are no second payload that
+/// somebody sent: to complete one silently would lose it.
+fn is_a_copy(task: &Task) -> bool {
+    task.kind.on_conflict == OnConflict::Ignore && task.token.hop == 0 && task.token.generation == 0
 }
 
 fn conflict() -> (Reason, String) {
