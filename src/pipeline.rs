@@ -224,3 +224,31 @@ fn refused_before() -> (Reason, String) {
 fn token_invalid() -> (Reason, String) {
     (Reason::TokenInvalid, "a generation above 0 must carry the position of the outcome before".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Headers, Partition, Position, Record, Topic};
+
+    #[test]
+    fn p2_only_a_copy_is_ignored_and_never_a_redrive_or_a_token_that_moved_on() {
+        let text = "[tasks.copy]\ninput = { text = \"string\" }\non_conflict = \"ignore\"\n";
+        let settings = Settings::parse(std::path::Path::new("tidegate.toml"), text, &|_| None).unwrap();
+        let at = Partition { topic: Topic::new("tasks.copy"), index: 0 };
+        let record = Record {
+            position: Position { at, offset: 1 },
+            stamp: Timestamp(1),
+            key: None,
+            value: Some(r#"{"text":"one"}"#.into()),
+            headers: Headers::default().with("idempotency-key", "k"),
+            not_before: None,
+        };
+        let copy = Kinds::new(&settings).decode(&record).unwrap_or_else(|p| panic!("{}", p.detail));
+        assert!(is_a_copy(&copy));
+        let mut redriven = copy.clone();
+        redriven.token.generation = 1;
+        let mut parked = copy;
+        parked.token.hop = 1;
+        assert!(!is_a_copy(&redriven) && !is_a_copy(&parked));
+    }
+}
