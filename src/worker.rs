@@ -1,28 +1,26 @@
-//! Many tasks at once: bounds on what is in flight, holding a kind whose models are all away or whose
-//! tasks die in numbers (`flood.rs`), drain and shutdown. What happens to one task is `pipeline.rs`.
+//! Many tasks at once: bounds on what is in flight, holding what is not to be read (`holds.rs`), drain and
+//! shutdown. What happens to one task is `pipeline.rs`.
 
 mod flood;
+mod holds;
 
 use crate::consume::Kinds;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
-use crate::infer::Models;
+use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
-use crate::settings::{Kind, Settings};
+use crate::settings::Settings;
 use crate::task::Topic;
-use flood::Flood;
-use std::collections::{HashMap, HashSet};
+use holds::{Holds, Serving};
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How often the line-ups are looked at. Well below `HOLD_AFTER`, and cheap: a few locks per kind.
+/// How often the line-ups are looked at. Well below the time without a model that holds a topic, and cheap: a few locks per kind.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A kind is held once no model of its line-up has been available for this long; shorter gaps are
-/// ridden out in place (`design/model-calls.md`, "Pause consumption").
-const HOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// What runs and what is held, for `status` and the API.
 #[derive(Clone, Default)]
@@ -110,8 +108,8 @@ impl Worker {
             match event {
                 Event::Record(delivery) => {
                     let topic = delivery.record.position.at.topic.clone();
-                    if holds.handed_out(self.kinds.on(&topic), Instant::now()) {
-                        self.hold(&*group, &mut holds, Instant::now());
+                    if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
+                        group.hold(&topic, true);
                     }
                     let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
@@ -135,21 +133,28 @@ impl Worker {
         let mut held = Vec::new();
         for topic in self.kinds.topics() {
             let kinds = self.kinds.on(topic);
-            let why = kinds.iter().find_map(|kind| {
-                let lineup = kind.lineup()?;
-                self.models.availability(lineup).unavailable()
-            });
-            let flooded = holds.flooded(kinds, now);
-            let hold = holds.decide(topic, why.is_some(), flooded, now);
+            let (mut serving, mut why) = (Serving::Somebody, String::new());
+            for lineup in kinds.iter().filter_map(|kind| kind.lineup()) {
+                let (of_it, because) = match self.models.availability(lineup) {
+                    Availability::Serves { .. } => continue,
+                    Availability::MayBeTried { why } => (Serving::MayBeTried, why),
+                    Availability::None { why, .. } => (Serving::Nobody, why),
+                };
+                if of_it > serving {
+                    (serving, why) = (of_it, because);
+                }
+            }
+            let hold = holds.decide(topic, kinds, serving, now);
             let flood = holds.flood(kinds, now);
-            let (tried, why) = (flood.is_some(), flood.or(why));
+            let one_at_a_time = flood.is_some() || holds.lets_one_through(topic);
+            let why = flood.unwrap_or(why);
             if hold.changed {
-                tracing::info!(%topic, held = hold.held, why = why.as_deref().unwrap_or(""), "intake");
+                tracing::info!(%topic, held = hold.held, %why, "intake");
                 group.hold(topic, hold.held);
             }
-            if hold.held || tried {
+            if hold.held || one_at_a_time {
                 let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
-                held.push(Held { topic: topic.to_string(), kinds, why: why.unwrap_or_default() });
+                held.push(Held { topic: topic.to_string(), kinds, why });
             }
         }
         *self.view.held.write().unwrap_or_else(std::sync::PoisonError::into_inner) = held;
@@ -169,7 +174,7 @@ async fn one(
     delivery: Delivery,
     void: CancellationToken,
 ) -> Option<Ended> {
-    let Done { completion, smaller, ended } = pipeline.process(&delivery, &void).await?;
+    let Done { completion, instead, ended } = pipeline.process(&delivery, &void).await?;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
@@ -179,7 +184,8 @@ async fn one(
         Commit::Void => None,
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
-            let (outputs, mark) = smaller.into_parts();
+            let burial = instead?;
+            let (outputs, mark) = pipeline.smaller(&delivery, &burial);
             let done = Completion { lease, offset, outputs, urgent: false, mark };
             if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
                 // A record of bounded size on a topic that takes at least four times the input's limit.
@@ -220,91 +226,5 @@ impl Leases {
         if let Some(token) = self.void.remove(lease) {
             token.cancel();
         }
-    }
-}
-
-/// Since when each topic has nobody to serve it, how the tasks of each kind end, and what is held.
-#[derive(Default)]
-struct Holds {
-    since: HashMap<Topic, Instant>,
-    floods: HashMap<Arc<str>, Flood>,
-    held: HashSet<Topic>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Hold {
-    held: bool,
-    changed: bool,
-}
-
-impl Holds {
-    fn decide(&mut self, topic: &Topic, unserved: bool, flooded: bool, now: Instant) -> Hold {
-        let away = if unserved {
-            let since = *self.since.entry(topic.clone()).or_insert(now);
-            now.duration_since(since) >= HOLD_AFTER
-        } else {
-            self.since.remove(topic);
-            false
-        };
-        let held = away || flooded;
-        let changed = if held { self.held.insert(topic.clone()) } else { self.held.remove(topic) };
-        Hold { held, changed }
-    }
-
-    /// A record of a topic with these kinds is handed out. `true`: its topic is to be held again.
-    fn handed_out(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {
-        let mut held = false;
-        for kind in kinds {
-            held |= self.floods.get_mut(&kind.name).is_some_and(|flood| flood.handed_out(now));
-        }
-        held
-    }
-
-    /// It is back, and a task may have ended with it. `true`: what is held may have changed.
-    fn back(&mut self, kinds: &[Arc<Kind>], ended: Option<Ended>, now: Instant) -> bool {
-        let mut changed = false;
-        for kind in kinds {
-            changed |= self.floods.get_mut(&kind.name).is_some_and(Flood::back);
-        }
-        let Some(Ended { kind, dead }) = ended else { return changed };
-        let flood = self.floods.entry(kind.clone()).or_default();
-        if flood.ended(dead, now) {
-            changed = true;
-            let why = flood.why(&kind, now).unwrap_or_default();
-            tracing::warn!(%kind, why, "its tasks die in numbers: it pauses");
-        }
-        changed
-    }
-
-    fn flooded(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {
-        let mut held = false;
-        for kind in kinds {
-            held |= self.floods.get_mut(&kind.name).is_some_and(|flood| flood.holds(now));
-        }
-        held
-    }
-
-    fn flood(&self, kinds: &[Arc<Kind>], now: Instant) -> Option<String> {
-        kinds.iter().find_map(|kind| self.floods.get(&kind.name)?.why(&kind.name, now))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_topic_is_held_only_after_two_seconds_without_a_model_and_let_go_at_once() {
-        let (mut holds, topic, began) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
-        let at = |ms| began + Duration::from_millis(ms);
-        assert_eq!(holds.decide(&topic, true, false, at(0)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, false, at(1_999)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, false, at(2_000)), Hold { held: true, changed: true });
-        assert_eq!(holds.decide(&topic, true, false, at(2_200)), Hold { held: true, changed: false });
-        assert_eq!(holds.decide(&topic, false, false, at(2_400)), Hold { held: false, changed: true });
-        assert_eq!(holds.decide(&topic, true, false, at(2_600)), Hold { held: false, changed: false });
-        let flooded = Hold { held: true, changed: true };
-        assert_eq!(holds.decide(&topic, true, true, at(2_800)), flooded, "a flood is held at once");
-        assert_eq!(holds.decide(&topic, true, false, at(4_600)), Hold { held: true, changed: false });
     }
 }

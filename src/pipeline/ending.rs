@@ -8,7 +8,7 @@ use crate::engine::{Completion, Delivery, Mark, Output};
 use crate::outcome::{OutcomeKind, Reason, Status};
 use crate::settings::Kind;
 use crate::task::{Timestamp, Token};
-use crate::token::{self, Carry};
+use crate::token;
 use crate::write::record::{Burial, Envelope, ReviewItem, VERSION, identity, item_id};
 use crate::write::{self};
 use serde_json::Value;
@@ -30,11 +30,12 @@ pub(super) enum Ending {
     Gone,
 }
 
-/// What is to be committed, and what instead if the broker finds it too large.
+/// What is to be committed, and what there is to bury instead if the broker finds it too large.
 #[derive(Debug)]
 pub struct Done {
     pub completion: Completion,
-    pub smaller: Smaller,
+    /// `None`: nothing is published, so nothing can be too large.
+    pub instead: Option<Box<Burial>>,
     /// `None`: no task has ended. A copy, a parked task, a record that never owned its key.
     pub ended: Option<Ended>,
 }
@@ -46,22 +47,9 @@ pub struct Ended {
     pub dead: Option<Reason>,
 }
 
-/// A dead letter that fits.
-#[derive(Debug)]
-pub struct Smaller {
-    output: Output,
-    mark: Option<Mark>,
-}
-
 impl Done {
     fn ended(self, kind: &Arc<str>, dead: Option<Reason>) -> Done {
         Done { ended: Some(Ended { kind: kind.clone(), dead }), ..self }
-    }
-}
-
-impl Smaller {
-    pub fn into_parts(self) -> (Vec<Output>, Option<Mark>) {
-        (vec![self.output], self.mark)
     }
 }
 
@@ -91,8 +79,7 @@ impl Pipeline {
         let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
         count("tidegate_outcomes_total", kind, "result");
-        let done = self.done(delivery, vec![output], Some(mark), false, Some(task), &known);
-        done.ended(&kind.name, None)
+        self.done(delivery, output, mark, false, &known).ended(&kind.name, None)
     }
 
     fn ask_person(
@@ -105,7 +92,7 @@ impl Pipeline {
         now: Timestamp,
     ) -> Done {
         let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
-        let mut carry = self.carry(task, &known);
+        let mut carry = known.carry(&task.carry, now);
         carry.trail.note(now, "sent to a person", question.summary());
         let proposed = Envelope {
             answer: question.answer.clone().unwrap_or(Value::Null),
@@ -130,8 +117,7 @@ impl Pipeline {
         let output = write::review_item(&self.settings.topics, &item, &next, &carry);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Waiting };
         count("tidegate_reviews_opened_total", &task.kind, question.code());
-        let done = self.done(delivery, vec![output], Some(mark), true, Some(task), &known);
-        done.ended(&task.kind.name, None)
+        self.done(delivery, output, mark, true, &known).ended(&task.kind.name, None)
     }
 
     fn move_on(
@@ -144,12 +130,12 @@ impl Pipeline {
         now: Timestamp,
     ) -> Done {
         let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
-        let mut carry = self.carry(&task, known);
+        let mut carry = known.carry(&task.carry, now);
         carry.trail.note(now, "parked", format!("until {}: {why}", until.rfc3339()));
         let output = write::parked(&self.settings.topics, &delivery.record, &next, &carry, now, until);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Open };
         count("tidegate_parked_total", &task.kind, "no-model");
-        self.done(delivery, vec![output], Some(mark), false, Some(&task), known)
+        self.done(delivery, output, mark, false, known)
     }
 
     fn dead(
@@ -173,8 +159,7 @@ impl Pipeline {
         let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
         count("tidegate_outcomes_total", &task.kind, reason.code());
         let mark = close(&claim.token, OutcomeKind::DeadLetter);
-        let done = self.done(delivery, vec![output], Some(mark), false, Some(task), known);
-        done.ended(&task.kind.name, Some(reason))
+        self.done(delivery, output, mark, false, known).ended(&task.kind.name, Some(reason))
     }
 
     /// A refused record that owns its key: the dead letter is the outcome of its chain.
@@ -187,8 +172,7 @@ impl Pipeline {
             true,
             Timestamp::now(),
         );
-        let done = self.grave(delivery, &burial, Some(close(&claim.token, OutcomeKind::DeadLetter)));
-        done.ended(&claim.token.key.kind, Some(poison.reason))
+        self.grave(delivery, burial).ended(&claim.token.key.kind, Some(poison.reason))
     }
 
     /// Under the record's own coordinates; the key, if it has one, is untouched.
@@ -197,27 +181,26 @@ impl Pipeline {
         let token = poison.known.as_ref().map(|(token, _)| token);
         self.grave(
             delivery,
-            &burial(delivery, poison.reason, poison.detail.clone(), token, false, Timestamp::now()),
-            None,
+            burial(delivery, poison.reason, poison.detail.clone(), token, false, Timestamp::now()),
         )
     }
 
-    pub(super) fn bury(
-        &self,
-        delivery: &Delivery,
-        task: Option<&Task>,
-        (reason, detail): (Reason, String),
-    ) -> Done {
+    pub(super) fn bury(&self, delivery: &Delivery, task: &Task, (reason, detail): (Reason, String)) -> Done {
         metrics::counter!("tidegate_refused_total", "reason" => reason.code()).increment(1);
-        let token = task.map(|t| &t.token);
-        self.grave(delivery, &burial(delivery, reason, detail, token, false, Timestamp::now()), None)
+        let burial = burial(delivery, reason, detail, Some(&task.token), false, Timestamp::now());
+        self.grave(delivery, burial)
     }
 
-    fn grave(&self, delivery: &Delivery, burial: &Burial, mark: Option<Mark>) -> Done {
+    fn grave(&self, delivery: &Delivery, burial: Burial) -> Done {
+        let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
+        let completion = completion(delivery, vec![output], ends_key(&burial), false);
+        Done { completion, instead: Some(Box::new(burial)), ended: None }
+    }
+
+    /// A dead letter that fits, with its mark, in place of what its topic did not take.
+    pub fn smaller(&self, delivery: &Delivery, burial: &Burial) -> (Vec<Output>, Option<Mark>) {
         let topic = &self.settings.topics.dead_letters;
-        let output = write::bury(topic, &delivery.record, burial);
-        let smaller = Smaller { output: write::shrink(topic, &delivery.record, burial), mark: mark.clone() };
-        Done { completion: completion(delivery, vec![output], mark, false), smaller, ended: None }
+        (vec![write::shrink(topic, &delivery.record, burial)], ends_key(burial))
     }
 
     /// Completes without a trace but a count.
@@ -230,45 +213,18 @@ impl Pipeline {
         };
         metrics::counter!("tidegate_duplicates_total", "kind" => token.key.kind.to_string(), "why" => why)
             .increment(1);
-        // Nothing is published, so nothing can be too large.
-        let burial = burial(delivery, Reason::OutcomeTooLarge, String::new(), None, false, Timestamp::now());
-        let topic = &self.settings.topics.dead_letters;
-        let smaller = Smaller { output: write::shrink(topic, &delivery.record, &burial), mark: None };
-        Done { completion: completion(delivery, vec![], None, false), smaller, ended: None }
+        Done { completion: completion(delivery, vec![], None, false), instead: None, ended: None }
     }
 
-    fn done(
-        &self,
-        delivery: &Delivery,
-        outputs: Vec<Output>,
-        mark: Option<Mark>,
-        urgent: bool,
-        task: Option<&Task>,
-        known: &Known,
-    ) -> Done {
-        let token = match &mark {
-            Some(Mark::Close { token, .. } | Mark::Moved { token, .. }) => Some(token),
-            None => task.map(|t| &t.token),
-        };
+    fn done(&self, delivery: &Delivery, output: Output, mark: Mark, urgent: bool, known: &Known) -> Done {
+        let (Mark::Close { token, .. } | Mark::Moved { token, .. }) = &mark;
         let detail = "the outcome did not fit its topic".to_owned();
-        let burial = Burial {
+        let instead = Burial {
             tries: known.tries(),
-            ..burial(delivery, Reason::OutcomeTooLarge, detail, token, true, Timestamp::now())
+            ..burial(delivery, Reason::OutcomeTooLarge, detail, Some(token), true, Timestamp::now())
         };
-        let smaller = Smaller {
-            output: write::shrink(&self.settings.topics.dead_letters, &delivery.record, &burial),
-            mark: token.map(|t| close(t, OutcomeKind::DeadLetter)),
-        };
-        Done { completion: completion(delivery, outputs, mark, urgent), smaller, ended: None }
-    }
-
-    /// What the task takes along to its next hop.
-    fn carry(&self, task: &Task, known: &Known) -> Carry {
-        let mut carry = task.carry.clone();
-        known.notes(&mut carry.trail);
-        carry.spent_ms += known.spent_ms();
-        carry.spent_cost += known.spent_cost();
-        carry
+        let completion = completion(delivery, vec![output], Some(mark), urgent);
+        Done { completion, instead: Some(Box::new(instead)), ended: None }
     }
 
     fn envelope(
@@ -335,6 +291,11 @@ fn completion(delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>, urg
         urgent,
         mark,
     }
+}
+
+/// The mark of a dead letter that is the outcome of its key.
+fn ends_key(burial: &Burial) -> Option<Mark> {
+    burial.token.as_ref().filter(|_| burial.outcome).map(|t| close(t, OutcomeKind::DeadLetter))
 }
 
 fn close(token: &Token, outcome: OutcomeKind) -> Mark {

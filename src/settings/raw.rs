@@ -72,8 +72,8 @@ written! {
         /// Checked against every answer. Default: none.
         rules: Vec<Spanned<RawRule>>,
         review: RawReview,
-        /// The model that is asked once to mend an answer, when asking again did not help.
-        /// Default: the first of `models`. `"none"`: such answers go to a person at once.
+        /// The model that is asked once to mend an answer, when asking again did not help; where it is away,
+        /// one of `models` is. Default: the first of `models`. `"none"`: such answers go to a person at once.
         sanitizer: String,
         allowance: RawAllowance,
         /// How long after acceptance model calls stop, where the record has no `deadline` of its own.
@@ -154,12 +154,15 @@ written! {
 written! {
     /// A kind's `allowance`: what may be spent on one task, over all tries, hops and restarts.
     RawAllowance {
-        /// Time in calls; parked or waiting for a person does not count. Default 10m, 1s to 1d.
+        /// Time in calls. Parked or waiting for a person does not count, nor does what a provider that is
+        /// down, silent, overloaded or breaks off takes: a task that loses so much in one go waits in the log,
+        /// and goes on with what it had. Default 10m, 1s to 1d.
         time: Duration,
-        /// Money, in the currency of the models' prices. Default: no limit. Needs a known price of every
+        /// Money, in the currency of the models' prices, for every try that is charged. Default: no limit. Needs a known price of every
         /// model that the kind can reach.
         money: f64,
-        /// Tries per slot, over all models. Default 6, 1 to 100.
+        /// Tries per slot, over all models; also how many answers may break off in the middle, over all hops,
+        /// before a person gets what there is. Default 6, 1 to 100.
         tries: u64,
     } later {}
 }
@@ -170,8 +173,8 @@ written! {
         /// What the endpoint speaks: `"openai"` or `"anthropic"`. Default: the provider's, where NAME is
         /// `provider/model`.
         api: String,
-        /// Up to and with the version (`https://host/v1`). Default: the provider's; the environment variables
-        /// OPENAI_BASE_URL (with the version) and ANTHROPIC_BASE_URL (with or without) replace that default.
+        /// Up to and with the version (`https://host/v1`; for `api = "anthropic"` with or without it). Default: the
+        /// provider's; the environment variables OPENAI_BASE_URL and ANTHROPIC_BASE_URL replace that default.
         url: String,
         /// The endpoint's name for the model. Default: what follows the `/` in NAME.
         model: String,
@@ -207,7 +210,9 @@ written! {
     RawTimeouts {
         /// To connect. Default 5s, 10ms to 1m.
         connect: Duration,
-        /// From the request to the first piece of the answer. Default 10s, 10ms to 10m.
+        /// From the request to the first piece of the answer. Default 10s; 60s for models of OpenAI that think
+        /// first and send nothing meanwhile (`gpt-5…`, `o1…`, `o3…`, `o4…`). Raise it for others that do.
+        /// 10ms to 10m.
         first_token: Duration,
         /// Between two pieces. Default 10s, 10ms to 10m.
         idle: Duration,

@@ -16,7 +16,7 @@ use super::schema::Schema;
 use crate::finding::{self, Finding, Found};
 use serde_json::Value;
 
-/// Bytes of answer that are looked at; the same as the largest record.
+/// Largest answer, bytes: none longer is buffered, kept or read. The usual limit of records.
 pub const ANSWER_MAX: usize = 1 << 20;
 /// Pieces of JSON looked at in one text. A model that says more has not answered but recited.
 const CANDIDATES_MAX: usize = 16;
@@ -25,8 +25,8 @@ const PROSE_MAX: usize = 16;
 /// Tags models put their reasoning in.
 const REASONING: &[&str] = &["think", "thinking", "reasoning"];
 
-/// What was found in a model's text.
-#[derive(Clone, Debug, PartialEq)]
+/// What was found in a model's text. The default is that of no text at all.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// The answer; it satisfies the schema. `None` exactly when there are findings.
     pub value: Option<Value>,

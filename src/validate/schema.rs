@@ -36,9 +36,26 @@ struct Inner {
     json: Value,
     validator: Validator,
     fields: Vec<String>,
-    reports: bool,
-    /// Patterns of the parts of an answer that report on themselves: `medication[]`.
-    parts: Vec<String>,
+    report: Option<Report>,
+    parts: Vec<Part>,
+}
+
+/// What the schema asks a model to say of its own certainty.
+#[derive(Default)]
+struct Report {
+    /// A whole number is asked for, so it is per cent.
+    percent: bool,
+    /// Fields that are to be named, each with a number of its own.
+    fields: Vec<String>,
+    /// Beside them stands what is no number, a remark for instance.
+    others: Vec<String>,
+}
+
+/// A part of an answer that is to report on itself.
+struct Part {
+    /// `medication[]`
+    pattern: String,
+    percent: bool,
 }
 
 /// Why a schema cannot be used. `path` says where in the schema or shorthand, dotted; empty: at its top.
@@ -78,13 +95,13 @@ impl Schema {
             .offline()
             .build(&json)
             .map_err(|e| refused(&e))?;
-        let reports = reports(&json);
+        let report = report(&json);
         let mut walked = Fields { root: &json, found: Vec::new(), parts: Vec::new(), steps: 0 };
         walked.walk(&json, "", 0);
         let Fields { found: mut fields, mut parts, .. } = walked;
-        fields.retain(|f| !reports || !covers(SELF_REPORT, f));
-        parts.retain(|p| !reports || !covers(SELF_REPORT, p));
-        Ok(Schema { inner: Arc::new(Inner { fields, reports, parts, json, validator }) })
+        fields.retain(|f| report.is_none() || !covers(SELF_REPORT, f));
+        parts.retain(|p| report.is_none() || !covers(SELF_REPORT, &p.pattern));
+        Ok(Schema { inner: Arc::new(Inner { fields, report, parts, json, validator }) })
     }
 
     /// Compiles the short form of configuration files; see [`shorthand`](super::shorthand).
@@ -124,20 +141,14 @@ impl Schema {
     /// What the model says of its own certainty, by field; the empty field is the answer as a whole.
     ///
     /// A model is asked by a top-level property `confidence` of the schema: a number from 0 to 1
-    /// for the whole answer, or an object from field to number. An item of a list, or any other object
-    /// within, may have a number `confidence` of its own, which goes for that item: `medication[1]`.
-    /// What is no such number is given as NaN: it was asked for and not said, which `weigh` counts as
-    /// doubt. Where item and top speak of the same field, the less sure of the two is what was said.
+    /// (a whole number: per cent) for the whole answer, or an object from field to number. An item of a
+    /// list, or any other object within, may have a number `confidence` of its own, which goes for that
+    /// item: `medication[1]`. What is no such number, null or not there is given as NaN: it was asked for
+    /// and not said, which `weigh` counts as doubt. Where item and top speak of the same field, the less
+    /// sure of the two is what was said.
     pub fn self_reported(&self, answer: &Value) -> BTreeMap<String, f64> {
-        let mut said: BTreeMap<String, f64> = match answer.get(SELF_REPORT).filter(|_| self.inner.reports) {
-            None | Some(Value::Null) => BTreeMap::new(),
-            Some(Value::Object(fields)) => fields
-                .iter()
-                .filter(|(_, v)| !v.is_null())
-                .map(|(k, v)| (k.clone(), probability(v)))
-                .collect(),
-            Some(whole) => BTreeMap::from([(String::new(), probability(whole))]),
-        };
+        let mut said =
+            self.inner.report.as_ref().map(|asked| whole_reported(asked, answer)).unwrap_or_default();
         for (part, sure) in self.parts_reported(answer) {
             said.entry(part).and_modify(|other| *other = less_sure(*other, sure)).or_insert(sure);
         }
@@ -165,11 +176,10 @@ impl Schema {
             }
         }
         let Value::Object(fields) = value else { return };
-        let sure = fields.get(SELF_REPORT).filter(|v| !v.is_null() && !path.is_empty());
-        if let Some(sure) = sure
-            && self.inner.parts.contains(&pattern_of(path))
-        {
-            found.push((path.to_owned(), probability(sure)));
+        let pattern = pattern_of(path);
+        if let Some(part) = self.inner.parts.iter().find(|part| part.pattern == pattern) {
+            let sure = fields.get(SELF_REPORT).map_or(f64::NAN, |said| probability(said, part.percent));
+            found.push((path.to_owned(), sure));
         }
         for (name, field) in fields {
             self.look_for_parts(field, &below(path, name), depth + 1, found);
@@ -198,9 +208,22 @@ impl PartialEq for Schema {
     }
 }
 
+fn whole_reported(asked: &Report, answer: &Value) -> BTreeMap<String, f64> {
+    let probability = |said: &Value| probability(said, asked.percent);
+    match answer.get(SELF_REPORT) {
+        Some(Value::Object(said)) => {
+            let asked_for = asked.fields.iter().map(|f| (f.clone(), f64::NAN));
+            let said = said.iter().filter(|(field, _)| !asked.others.contains(field));
+            asked_for.chain(said.map(|(field, v)| (field.clone(), probability(v)))).collect()
+        }
+        whole => BTreeMap::from([(String::new(), whole.map_or(f64::NAN, probability))]),
+    }
+}
+
 /// A number from 0 to 1, or NaN.
-fn probability(said: &Value) -> f64 {
-    said.as_f64().filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN)
+fn probability(said: &Value, percent: bool) -> f64 {
+    let said = said.as_f64().map(|p| if percent { p / 100.0 } else { p });
+    said.filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN)
 }
 
 /// NaN is less sure than anything.
@@ -212,24 +235,40 @@ fn less_sure(a: f64, b: f64) -> f64 {
     if sureness(a) < sureness(b) { a } else { b }
 }
 
-/// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object of numbers?
-/// To overlook one is to overlook every doubt the model has, so references are followed.
-fn reports(json: &Value) -> bool {
-    let of_numbers = |form: &Value| is(form, "object") && properties(form).all(|p| is_number(json, p));
+/// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object with numbers in
+/// it or of any fields at all? To overlook one is to overlook every doubt the model has, so references are followed.
+fn report(json: &Value) -> Option<Report> {
     let asked = forms(json, json).into_iter().filter_map(|form| form.get("properties")?.get(SELF_REPORT));
-    asked.flat_map(|report| forms(json, report)).any(|form| is(form, "number") || of_numbers(form))
+    let asked: Vec<&Value> = asked.flat_map(|report| forms(json, report)).collect();
+    let mut report = Report::default();
+    let (mut numbers, mut open) = (Vec::new(), false);
+    for form in asked {
+        let kinds = types(form);
+        if kinds.iter().any(|kind| ["number", "integer"].contains(kind)) {
+            numbers.push(form);
+        }
+        let properties = form.get("properties").and_then(Value::as_object);
+        for (field, schema) in properties.into_iter().flatten() {
+            let found = is_number(json, schema);
+            let list = if found { &mut report.fields } else { &mut report.others };
+            list.push(field.clone());
+            numbers.extend(found.then_some(schema));
+        }
+        open |= kinds.contains(&"object") && properties.is_none_or(Map::is_empty);
+        if let Some(more) = form.get("additionalProperties").filter(|more| is_number(json, more)) {
+            numbers.push(more);
+        }
+    }
+    report.percent = !numbers.is_empty() && !numbers.iter().any(|schema| is(json, schema, "number"));
+    (open || !numbers.is_empty()).then_some(report)
 }
 
 fn is_number(root: &Value, schema: &Value) -> bool {
-    forms(root, schema).into_iter().any(|form| is(form, "number"))
+    is(root, schema, "number") || is(root, schema, "integer")
 }
 
-fn is(form: &Value, kind: &str) -> bool {
-    types(form).contains(&kind)
-}
-
-fn properties(form: &Value) -> impl Iterator<Item = &Value> {
-    form.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values)
+fn is(root: &Value, schema: &Value, kind: &str) -> bool {
+    forms(root, schema).into_iter().any(|form| types(form).contains(&kind))
 }
 
 /// The schema, what it refers to, and its alternatives.
@@ -270,7 +309,7 @@ fn refused(error: &jsonschema::ValidationError<'_>) -> SchemaError {
 struct Fields<'s> {
     root: &'s Value,
     found: Vec<String>,
-    parts: Vec<String>,
+    parts: Vec<Part>,
     steps: usize,
 }
 
@@ -287,8 +326,10 @@ impl<'s> Fields<'s> {
         }
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             if name == SELF_REPORT && !path.is_empty() && is_number(self.root, property) {
-                if !self.parts.iter().any(|p| p == path) {
-                    self.parts.push(path.to_owned());
+                let percent = !is(self.root, property, "number");
+                match self.parts.iter_mut().find(|part| part.pattern == path) {
+                    Some(part) => part.percent &= percent,
+                    None => self.parts.push(Part { pattern: path.to_owned(), percent }),
                 }
                 continue;
             }
@@ -509,9 +550,22 @@ mod tests {
             ("medication", 0.9),
             ("medication[0]", 0.3),
             ("medication[1]", 0.4),
+            ("medication[2]", f64::NAN),
+            ("medication[3]", f64::NAN),
             ("rows[1][0]", 0.5),
         ];
         assert_eq!(format!("{said:?}"), format!("{:?}", BTreeMap::from(expected)));
+    }
+
+    #[test]
+    fn an_item_that_is_asked_for_a_whole_number_reports_in_per_cent() {
+        let item = json!({"properties": {"name": {}, "confidence": {"type": ["integer", "null"]}}});
+        let s = schema(json!({"properties": {"list": {"type": "array", "items": item}}}));
+        let said = s.self_reported(
+            &json!({"list": [{"name": "a", "confidence": 81}, {"name": "b", "confidence": 101}]}),
+        );
+        assert_eq!((s.fields(), said["list[0]"]), (&["list[].name".to_owned()][..], 0.81));
+        assert!(said["list[1]"].is_nan());
     }
 
     #[test]
@@ -529,11 +583,10 @@ mod tests {
         let asks = schema(json!({"properties": {"a": {}, "confidence": {"type": "number"}}}));
         assert_eq!(asks.self_reported(&json!({"confidence": 0.81})), BTreeMap::from([("".into(), 0.81)]));
         assert!(asks.self_reported(&json!({"confidence": 81}))[""].is_nan());
-        assert!(asks.self_reported(&json!({"a": 1})).is_empty());
         let by_field = schema(
             json!({"properties": {"confidence": {"type": "object", "additionalProperties": {"type": "number"}}}}),
         );
-        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null}}));
+        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5}}));
         assert_eq!(said, BTreeMap::from([("dose".into(), 0.5)]));
         let shared = schema(json!({
             "properties": {"confidence": {"type": "object", "properties": {"dose": {"$ref": "#/$defs/share"}}}},
@@ -544,5 +597,37 @@ mod tests {
         let other = schema(json!({"properties": {"confidence": {"type": "string"}}}));
         assert!(other.self_reported(&json!({"confidence": "high"})).is_empty());
         assert_eq!(other.fields(), ["confidence"]);
+    }
+
+    #[test]
+    fn p5_a_self_report_that_is_asked_for_and_not_given_is_a_doubt() {
+        let whole = Schema::from_shorthand(&json!({ "a": "string", "confidence": "number?" })).unwrap();
+        for answer in
+            [json!({"a": "", "confidence": null}), json!({"a": ""}), json!({"a": "", "confidence": "sure"})]
+        {
+            let said = whole.self_reported(&answer);
+            assert!(said.len() == 1 && said[""].is_nan(), "{answer}: {said:?}");
+        }
+        let by_field = schema(json!({"properties": {"confidence": {"type": "object",
+            "properties": {"dose": {"type": "number"}, "plan": {"type": "number"}, "remark": {"type": "string"}}}}}));
+        let said =
+            by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null, "remark": "ok"}}));
+        assert_eq!((said.len(), said["dose"], said["plan"].is_nan()), (2, 0.5, true), "{said:?}");
+        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5}}));
+        assert!(said["plan"].is_nan(), "not named at all: {said:?}");
+        assert!(by_field.self_reported(&json!({}))[""].is_nan());
+    }
+
+    #[test]
+    fn a_whole_number_that_is_asked_for_is_per_cent() {
+        let percent = Schema::from_shorthand(&json!({ "a": "string", "confidence": "integer" })).unwrap();
+        assert_eq!(percent.fields(), ["a"]);
+        assert_eq!(
+            percent.self_reported(&json!({"a": "", "confidence": 81})),
+            BTreeMap::from([("".into(), 0.81)])
+        );
+        assert!(percent.self_reported(&json!({"a": "", "confidence": 101}))[""].is_nan());
+        let mixed = schema(json!({"properties": {"confidence": {"type": ["integer", "number"]}}}));
+        assert_eq!(mixed.self_reported(&json!({"confidence": 1}))[""], 1.0);
     }
 }
