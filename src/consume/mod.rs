@@ -85,13 +85,15 @@ impl Kinds {
             kind: None,
         })?;
         let value = record.value.clone().unwrap_or_default();
-        let too_large = value.len() > self.record_max;
-        let found = if too_large {
+        // Also a record that is too large is identified, so that the ledger is asked: under a larger
+        // limit it may have been admitted, and then its refusal is the outcome of its open claim. What
+        // the topic takes bounds the parse.
+        let mut found = identify(kind, &value, &record.headers);
+        if value.len() > self.record_max {
+            let scope = found.map_or_else(|p| p.scope, |id| Some((id.scope, id.print)));
             let detail = format!("{} bytes; the limit is {}", value.len(), self.record_max);
-            Err(Problem { reason: Reason::RecordTooLarge, detail, scope: None })
-        } else {
-            identify(kind, &value, &record.headers)
-        };
+            found = Err(Problem { reason: Reason::RecordTooLarge, detail, scope });
+        }
         let token = |key: ScopedKey, print: Fingerprint| Token {
             key,
             generation: 0,
@@ -166,3 +168,6 @@ fn pick<'a>(kinds: &'a [Arc<Kind>], record: &Record) -> Result<&'a Arc<Kind>, St
 fn print_of_bytes(value: &Bytes) -> Fingerprint {
     Fingerprint { rule: PrintRule::Bytes, digest: *blake3::hash(value).as_bytes() }
 }
+
+#[cfg(test)]
+mod tests;
