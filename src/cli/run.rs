@@ -9,7 +9,7 @@ use crate::engine::embedded::{self, Disk, EmbeddedSettings, Weak};
 use crate::infer::Models;
 use crate::review::{Arbiter, Queue};
 use crate::serve::{self, App};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Problems, Settings};
 use crate::worker::Worker;
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -35,14 +35,11 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let mut settings = match Settings::load(&global.config) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            eprint!("{problems}");
-            return Ok(ExitCode::from(super::CONFIGURATION));
-        }
-    };
+    let mut settings = Settings::load(&global.config)?;
     if let Some(listen) = args.listen {
+        if let Some((what, help)) = settings::open_to_others(listen) {
+            return Err(Problems::whole("--listen", format!("`--listen` {what}"), help).into());
+        }
         settings.http.listen = listen;
     }
     if let Some(dir) = args.dir {

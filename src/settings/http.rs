@@ -34,11 +34,16 @@ fn listen(raw: &RawHttp, cx: &Context<'_>) -> SocketAddr {
         cx.report.add(given.span(), "`http.listen` is not an address", help);
         return default;
     };
-    if !address.ip().is_loopback() {
-        let what = format!("`http.listen` would open {address} to others without authentication");
-        let help = "this version has none, so it answers on this machine only: listen on 127.0.0.1 or \
-                    [::1], and put a proxy that authenticates in front";
-        cx.report.add(given.span(), what, help);
+    if let Some((what, help)) = open_to_others(address) {
+        cx.report.add(given.span(), format!("`http.listen` {what}"), help);
     }
     address
+}
+
+/// Why the API may not answer there, and what to do; one rule for the file and for `--listen`.
+pub(crate) fn open_to_others(address: SocketAddr) -> Option<(String, &'static str)> {
+    let help = "this version has none, so it answers on this machine only: listen on 127.0.0.1 or \
+                [::1], and put a proxy that authenticates in front";
+    let what = format!("would open {address} to others without authentication");
+    (!address.ip().is_loopback()).then_some((what, help))
 }

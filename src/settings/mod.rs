@@ -36,6 +36,7 @@ mod tests;
 
 pub use engine::EngineSettings;
 pub use http::HttpSettings;
+pub(crate) use http::open_to_others;
 pub use kind::{AllowanceSettings, Ask, Kind, OnConflict, Shape, Step, StepKind};
 pub use problems::{Place, Problem, Problems};
 pub use topics::{TopicNames, topics};
