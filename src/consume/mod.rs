@@ -6,7 +6,7 @@
 mod identity;
 mod intake;
 
-pub use identity::{Identity, Problem, identify};
+pub use identity::{Identity, KEY_MAX, Problem, TENANT_MAX, identify};
 pub use intake::{Accepted, Refusal, intake};
 
 use crate::outcome::Reason;

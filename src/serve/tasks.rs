@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::intake::{self, Asked, Entry, Read, Tasks};
 use super::lookup::{Lookup, Stands};
 use super::task_view;
-use crate::consume::{Accepted, intake as accept};
+use crate::consume::{Accepted, KEY_MAX, TENANT_MAX, intake as accept};
 use crate::dedupe::{ClaimView, Phase};
 use crate::engine::{AppendError, Health};
 use crate::settings::OnConflict;
@@ -27,8 +27,6 @@ use std::time::{Duration, Instant};
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Ledger look-ups at the same time for one request: enough to use the engine's own batching.
 const LOOKS: usize = 500;
-/// Longest key that any task has, bytes.
-const KEY_MAX: usize = 1024;
 /// Larger batches are checked beside the runtime's threads: 64 payloads take about a millisecond.
 const INLINE: usize = 64;
 
@@ -414,7 +412,7 @@ pub(super) async fn by_query(
 }
 
 fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
-    if key.is_empty() || key.len() > KEY_MAX || tenant.len() > KEY_MAX {
+    if key.is_empty() || key.len() > KEY_MAX || tenant.len() > TENANT_MAX {
         return Err(ApiError::bad("the key is empty or longer than 1,024 bytes", "no task has such a key"));
     }
     Ok(ScopedKey::new(tenant, kind, key))
