@@ -87,17 +87,16 @@ impl Queue {
         self.len() == 0
     }
 
-    /// By id, or by a beginning of it that only one item has.
+    /// By its whole id.
     pub fn get(&self, id: &str) -> Option<Item> {
+        self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Up to `max` items whose id begins so.
+    pub fn beginning(&self, id: &str, max: usize) -> Vec<Item> {
         let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(item) = open.get(id) {
-            return Some(item.clone());
-        }
-        let mut fits = open.range(id.to_owned()..).take_while(|(k, _)| k.starts_with(id));
-        match (fits.next(), fits.next()) {
-            (Some((_, item)), None) if !id.is_empty() => Some(item.clone()),
-            _ => None,
-        }
+        let fits = open.range(id.to_owned()..).take_while(|(k, _)| k.starts_with(id));
+        fits.take(max).map(|(_, item)| item.clone()).collect()
     }
 }
 

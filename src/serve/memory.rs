@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,12 +33,22 @@ pub(super) struct Memory {
     news: Arc<watch::Sender<u64>>,
     pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) limit: usize,
+    /// Reads fail; ends of topics fail.
+    pub(super) blind: Arc<AtomicBool>,
+    pub(super) endless: Arc<AtomicBool>,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
         let (news, health) = (watch::Sender::new(0), watch::Sender::new(Health::Well));
-        Memory { inside: Arc::default(), news: Arc::new(news), health: Arc::new(health), limit: 1 << 20 }
+        Memory {
+            inside: Arc::default(),
+            news: Arc::new(news),
+            health: Arc::new(health),
+            limit: 1 << 20,
+            blind: Arc::default(),
+            endless: Arc::default(),
+        }
     }
 
     pub(super) fn engine(&self) -> Engine {
@@ -104,6 +115,9 @@ impl Log for Memory {
     }
 
     fn read(&self, from: Position, max: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>> {
+        if self.blind.load(Ordering::SeqCst) {
+            return ready(Err(Unavailable("the log is away".into()))).boxed();
+        }
         let inside = self.inside.lock().unwrap();
         let records = inside.records.get(&from.at);
         let found = records.into_iter().flatten().filter(|r| r.position.offset >= from.offset).take(max);
@@ -111,6 +125,9 @@ impl Log for Memory {
     }
 
     fn ends(&self, topic: &Topic) -> BoxFuture<'static, Result<Vec<Ends>, Unavailable>> {
+        if self.endless.load(Ordering::SeqCst) {
+            return ready(Err(Unavailable("the log is away".into()))).boxed();
+        }
         let inside = self.inside.lock().unwrap();
         let ends = |index| {
             let at = Partition { topic: topic.clone(), index };

@@ -56,13 +56,17 @@ pub(super) async fn list(
     Ok(axum::Json(json!({ "open": total, "items": found })).into_response())
 }
 
-/// By id, or by a beginning of it that only one item has.
+/// By id, or by a beginning of it that only one item has: decided ones count as well, for they may be
+/// what its reader means.
 pub(super) async fn show(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    let item = open(&app, &id)?;
+    let item = match app.queue.get(&id) {
+        Some(item) => item,
+        None => begun(&app, &id).await?,
+    };
     let mut view = json!(*item.body);
     view["position"] = item.at.to_string().into();
     view["trail"] = task_view::notes(&trail_of(&item.record));
@@ -146,9 +150,10 @@ pub(super) async fn decide(
             "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit",
         )
     })?;
-    let item = match open(&app, &id) {
-        Ok(item) => item,
-        Err(e) => return Err(decided_before(&app, &id).await?.unwrap_or(e)),
+    // By its whole id alone: what a beginning names may change between a look and a decision.
+    let Some(item) = app.queue.get(&id) else {
+        let before = decided(&app, |item| item == id).await?;
+        return Err(before.first().map_or_else(|| no_such_item(&id), superseded));
     };
     judge(&app, &item, action, &said)?;
     let decision = Decision {
@@ -229,28 +234,61 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
     }
 }
 
-fn open(app: &App, id: &str) -> Result<Item, ApiError> {
-    app.queue.get(id).ok_or_else(|| {
-        let id: String = id.chars().take(40).collect();
-        ApiError::not_found(
-            format!("no open review item `{id}`"),
-            "it may be decided already; GET /v1/review lists what is open",
-        )
-    })
+fn no_such_item(id: &str) -> ApiError {
+    let id: String = id.chars().take(40).collect();
+    ApiError::not_found(
+        format!("no review item `{id}`"),
+        "GET /v1/review lists what is open; a decision takes the whole id",
+    )
 }
 
-/// Who decided an item that is not open any more, where the log still knows.
-async fn decided_before(app: &App, id: &str) -> Result<Option<ApiError>, ApiError> {
+/// The one item, open or decided, whose id begins so.
+async fn begun(app: &App, id: &str) -> Result<Item, ApiError> {
+    let mut open = app.queue.beginning(id, 2);
+    let before = decided(app, |item| item.starts_with(id)).await?;
+    // Decided a moment ago, and not yet gone from the queue.
+    let before: Vec<_> =
+        before.into_iter().filter(|o| open.iter().all(|item| item.body.id != o.item)).collect();
+    match (open.len(), before.as_slice()) {
+        (1, []) => Ok(open.remove(0)),
+        (0, []) => Err(no_such_item(id)),
+        (0, [outcome]) => {
+            let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
+            Err(who_decided(StatusCode::GONE, outcome, help))
+        }
+        _ => {
+            let open = open.iter().map(|item| item.body.id.clone());
+            let ids: Vec<String> = open.chain(before.iter().map(|o| o.item.clone())).collect();
+            let message = format!("more than one item's id begins with `{id}`: {}", ids.join(", "));
+            let help = "give more of the id; open and decided items count";
+            Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", message, help).with("items", ids))
+        }
+    }
+}
+
+/// Up to two decided items whose id fits, each with the decision that counted, where the log still
+/// knows.
+async fn decided(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
     let topic = &app.settings.topics.review_outcomes;
+    let mut found: Vec<ReviewOutcome> = Vec::new();
     let counts = |record: &Record| {
         let outcome: ReviewOutcome = serde_json::from_slice(record.value.as_ref()?).ok()?;
-        (outcome.item == id && outcome.verdict == Ruling::Counts).then_some(outcome)
+        let new = found.iter().all(|f| f.item != outcome.item);
+        if new && outcome.verdict == Ruling::Counts && fits(&outcome.item) {
+            found.push(outcome);
+        }
+        (found.len() == 2).then_some(())
     };
-    let found = super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
-    Ok(found.map(|outcome| superseded(&outcome)))
+    super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
+    Ok(found)
 }
 
 fn superseded(outcome: &ReviewOutcome) -> ApiError {
+    let help = "your decision was not used; a correction is a new task, or a redrive";
+    who_decided(StatusCode::CONFLICT, outcome, help)
+}
+
+fn who_decided(status: StatusCode, outcome: &ReviewOutcome, help: &str) -> ApiError {
     let by = outcome.decided_by.as_deref().unwrap_or("somebody else");
     let at = outcome.decided_at.as_deref().unwrap_or("before");
     let what = match outcome.action {
@@ -259,8 +297,7 @@ fn superseded(outcome: &ReviewOutcome) -> ApiError {
         Some(Action::Reject) => "rejected",
         None => "decided",
     };
-    let help = "your decision was not used; a correction is a new task, or a redrive";
-    ApiError::new(StatusCode::CONFLICT, "already-decided", format!("{by} {what} this item ({at})"), help)
+    ApiError::new(status, "already-decided", format!("{by} {what} this item ({at})"), help)
         .with("decided_by", outcome.decided_by.clone())
         .with("decided_at", outcome.decided_at.clone())
         .with("action", outcome.action.map(Action::as_str))

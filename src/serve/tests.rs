@@ -519,6 +519,9 @@ async fn what_waits_for_a_person_is_listed_shown_followed_and_judged_before_it_i
     assert_eq!(decide("reject", json!({ "by": " " })).await.0, 400);
     assert_eq!(decide("edit", json!({ "by": "ada" })).await.0, 400, "an edit needs an answer");
     assert_eq!(decide("undo", json!({ "by": "ada" })).await.0, 404);
+    let short = format!("/v1/review/{}/reject", &item.id[..10]);
+    let (status, _) = server.post(&short, "application/json", r#"{"by":"ada"}"#).await;
+    assert_eq!(status, 404, "a beginning of an id decides nothing");
     assert!(server.memory.all("review.decisions").is_empty());
 
     server.memory.put(Output {
@@ -544,6 +547,61 @@ async fn what_waits_for_a_person_is_listed_shown_followed_and_judged_before_it_i
         told["error"]["message"].as_str().unwrap().contains("ada rejected this item (2026-11-24T12:00:00Z)"),
         "{told}"
     );
+    let (status, told) = server.get(&format!("/v1/review/{}", &item.id[..10])).await;
+    assert_eq!((status, &told["error"]["decided_by"]), (410, &json!("ada")), "{told}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_beginning_that_fits_an_open_and_a_decided_item_names_neither() {
+    let server = Server::start().await;
+    let names = crate::settings::TopicNames::new("");
+    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
+    waits.hop = 1;
+    let item = item(&waits);
+    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
+    // Another item, decided before, whose id begins alike.
+    let other = format!("{}{}", &item.id[..4], "z".repeat(16));
+    server.memory.put(Output {
+        topic: names.review_outcomes.clone(),
+        key: None,
+        value: Some(Bytes::from(json!({ "v": 1, "item": other, "nonce": "n", "verdict": "counts", "decided_by": "ada", "decided_at": "2026-11-24T12:00:00Z", "action": "approve", "at": 1 }).to_string())),
+        headers: Headers::default(),
+        not_before: None,
+    });
+    let shown = async {
+        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
+    let (status, told) = server.get(&format!("/v1/review/{}", &item.id[..4])).await;
+    assert_eq!((status, &told["error"]["code"]), (409, &json!("ambiguous")), "{told}");
+    assert_eq!(told["error"]["items"], json!([item.id, other]), "both are named");
+    let (_, shown) = server.get(&format!("/v1/review/{}", &item.id[..5])).await;
+    assert_eq!(shown["id"], json!(item.id), "one more character tells them apart");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_decision_that_is_written_is_never_called_undecided() {
+    let server = Server::start().await;
+    let names = crate::settings::TopicNames::new("");
+    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
+    waits.hop = 1;
+    let item = item(&waits);
+    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
+    let shown = async {
+        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
+    server.memory.blind.store(true, std::sync::atomic::Ordering::SeqCst);
+    let path = format!("/v1/review/{}/reject", item.id);
+    let (status, told) = server.post(&path, "application/json", r#"{"by":"ada","reason":"no"}"#).await;
+    assert_eq!((status, &told["ruling"]), (202, &json!("pending")), "{told}");
+    assert_eq!(server.memory.all("review.decisions").len(), 1);
     server.end().await;
 }
 

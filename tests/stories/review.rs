@@ -88,6 +88,22 @@ async fn p1_of_twenty_decisions_at_once_one_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_the_ids_that_the_list_prints_decide_once_and_tell_the_second_who_decided() {
+    let (stage, id) = asked_a_person().await;
+    let (code, said, _) = stage.place.tool(&["review", "ls"]);
+    let short = said.split_whitespace().find(|word| id.starts_with(word)).unwrap_or_else(|| panic!("{said}"));
+    assert!(code == 0 && short.len() < id.len(), "{said}");
+    let (code, said, told) = stage.place.tool(&["review", "approve", short, "--by", "ada"]);
+    assert_eq!(code, 0, "{said}{told}");
+    let (code, said, told) = stage.place.tool(&["review", "reject", short, "--by", "ben", "--reason", "no"]);
+    assert_eq!(code, 1, "{said}{told}");
+    assert!(told.contains("ada approved this item"), "{said}{told}");
+    let (code, said, told) = stage.place.tool(&["review", "approve", "ffffzz", "--by", "ben"]);
+    assert!(code == 1 && told.contains("no review item"), "{said}{told}");
+    exactly_one(stage, &id, "approved", &doubtful()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p1_a_decision_survives_a_kill_right_after_it_was_handed_in() {
     let (mut stage, id) = asked_a_person().await;
     let (api, item) = (stage.api.clone(), id.clone());
