@@ -45,7 +45,7 @@ pub const METRICS: &[Described] = &[
     ),
     counter(
         "tidegate_outcomes_total",
-        "Outcomes handed in, by kind and what: result, or a dead letter's reason.",
+        "Outcomes that became visible, by kind and what: result, or a dead letter's reason.",
     ),
     counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),

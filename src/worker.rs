@@ -6,7 +6,9 @@ use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
 use crate::infer::Models;
 use crate::pipeline::{Done, Pipeline};
 use crate::settings::Settings;
-use crate::task::Topic;
+use crate::task::{Position, Topic};
+use crate::write::Counted;
+use futures::FutureExt as _;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -142,18 +144,26 @@ async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: Can
     let Some(done) = pipeline.process(&delivery, &void).await else { return };
     let Done { completion, smaller } = done;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
+    let counted = Counted::of(&completion);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
     metrics::histogram!("tidegate_commit_seconds").record(began.elapsed());
     match commit {
-        Commit::Visible(_) | Commit::Void => {}
+        Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+        // Not ours to report, so not ours to count.
+        Commit::Void => {}
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
             let (outputs, mark) = smaller.into_parts();
             let done = Completion { lease, offset, outputs, urgent: false, mark };
-            if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
+            let counted = Counted::of(&done);
+            match engine.commits.commit(done).await {
+                Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+                Commit::Void => {}
                 // A record of bounded size on a topic that takes at least four times the input's limit.
-                tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
+                Commit::TooLarge { .. } => {
+                    tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
+                }
             }
         }
     }

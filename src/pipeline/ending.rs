@@ -74,7 +74,6 @@ impl Pipeline {
         let key = delivery.record.key.clone();
         let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
-        count("tidegate_outcomes_total", kind, "result");
         self.done(delivery, vec![output], Some(mark), false, Some(task), &known)
     }
 
@@ -153,7 +152,6 @@ impl Pipeline {
             ..burial(delivery, reason, detail, Some(&claim.token), true, now)
         };
         let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
-        count("tidegate_outcomes_total", &task.kind, reason.code());
         let mark = close(&claim.token, OutcomeKind::DeadLetter);
         self.done(delivery, vec![output], Some(mark), false, Some(task), known)
     }

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use crate::task::{Headers, Position, Record, Timestamp, Token};
 use crate::token::{self, Carry};
 use crate::write::record::{Action, Burial, Decision, Envelope, ReviewOutcome, Reviewed, Ruling, VERSION};
-use crate::write::{self, json};
+use crate::write::{self, Counted, json};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
@@ -66,13 +66,25 @@ impl Arbiter {
         let Ruled { completion, smaller } = ruled;
         let lease = completion.lease.clone();
         let offset = completion.offset;
-        if let Commit::TooLarge { output } = self.engine.commits.commit(completion).await {
-            tracing::warn!(output, "the outcome of a decision is too large for its topic");
-            // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
-            let Some((outputs, mark)) = smaller else { return };
-            let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
-            if let Commit::TooLarge { .. } = self.engine.commits.commit(done).await {
-                tracing::error!("even the smaller dead letter is too large; raise the limit of its topic");
+        let counted = Counted::of(&completion);
+        match self.engine.commits.commit(completion).await {
+            Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+            Commit::Void => {}
+            Commit::TooLarge { output } => {
+                tracing::warn!(output, "the outcome of a decision is too large for its topic");
+                // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
+                let Some((outputs, mark)) = smaller else { return };
+                let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
+                let counted = Counted::of(&done);
+                match self.engine.commits.commit(done).await {
+                    Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+                    Commit::Void => {}
+                    Commit::TooLarge { .. } => {
+                        tracing::error!(
+                            "even the smaller dead letter is too large; raise the limit of its topic"
+                        );
+                    }
+                }
             }
         }
     }

@@ -22,6 +22,7 @@ async fn exactly_one(mut stage: Stage, id: &str, status: &str, answer: &Value) {
     assert_eq!((&task["result"]["status"], &task["result"]["answer"]), (&json!(status), answer), "{task}");
     assert_eq!(task["result"]["reviewed"]["by"], "ada");
     assert_eq!(task["result"]["reviewed"]["item"], id);
+    assert_eq!(stage.api.metric("tidegate_outcomes_total").await, 1.0, "what people decide is counted too");
     let (code, told) = stage.api.decide(id, "reject", json!({ "by": "ben", "reason": "too late" })).await;
     assert_eq!(code, 409, "{told}");
     assert!(told.to_string().contains("ada"), "who decided is told: {told}");
