@@ -10,6 +10,7 @@ use crate::task::{Position, Topic};
 use crate::write::Counted;
 use futures::FutureExt as _;
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -22,10 +23,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// ridden out in place (`design/model-calls.md`, "Pause consumption").
 const HOLD_AFTER: Duration = Duration::from_secs(2);
 
+/// Positions of tasks that broke off; more than a person looks at are counted by the metric alone.
+const BROKEN_MAX: usize = 100;
+
 /// What runs and what is held, for `status` and the API.
 #[derive(Clone, Default)]
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
+    broken: Arc<RwLock<Vec<Position>>>,
 }
 
 /// A topic that is not read now.
@@ -39,6 +44,24 @@ pub struct Held {
 impl View {
     pub fn held(&self) -> Vec<Held> {
         self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Records whose work broke off by a panic: they stay open, and are tried again after a restart.
+    pub fn broken(&self) -> Vec<Position> {
+        self.broken.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Sees to it that a panic is told, whoever else would have heard of it.
+    async fn watch(&self, at: Position, work: impl Future<Output = ()>) {
+        if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
+            return;
+        }
+        metrics::counter!("tidegate_panics_total", "part" => "task").increment(1);
+        tracing::error!(%at, "the work on a record has panicked; the record stays open and is tried again after a restart: restart, and keep the panic's message for a bug report");
+        let mut broken = self.broken.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if broken.len() < BROKEN_MAX {
+            broken.push(at);
+        }
     }
 }
 
@@ -102,8 +125,10 @@ impl Worker {
                 Event::Record(delivery) => {
                     let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                    let view = self.view.clone();
                     running.spawn(async move {
-                        one(&engine, &pipeline, delivery, void).await;
+                        let at = delivery.record.position.clone();
+                        view.watch(at, one(&engine, &pipeline, delivery, void)).await;
                         drop(permit);
                     });
                 }
@@ -243,5 +268,18 @@ mod tests {
         assert_eq!(holds.decide(&topic, true, at(2_200)), Hold { held: true, changed: false });
         assert_eq!(holds.decide(&topic, false, at(2_400)), Hold { held: false, changed: true });
         assert_eq!(holds.decide(&topic, true, at(2_600)), Hold { held: false, changed: false });
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_with_the_record_it_left_open() {
+        let view = View::default();
+        let at = |offset: &str| format!("tasks.copy/0/{offset}").parse::<Position>().unwrap();
+        view.watch(at("1"), async {}).await;
+        view.watch(at("2"), async { panic!("as a test asks for") }).await;
+        assert_eq!(view.broken(), [at("2")]);
+        for _ in 0..2 * BROKEN_MAX {
+            view.watch(at("3"), async { panic!("as a test asks for") }).await;
+        }
+        assert_eq!(view.broken().len(), BROKEN_MAX, "a list of bounded length");
     }
 }

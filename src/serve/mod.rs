@@ -180,6 +180,15 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         leaving.cancel();
     };
     let serve = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
+    // Each of them runs until `stop`; without one, events or gauges would stand still unseen.
+    let lost = async {
+        while background.join_next().await.is_some() {
+            if !stop.is_cancelled() {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
     let limit = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -188,6 +197,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         ended = serve => if let Err(e) = ended {
             tracing::error!(%e, "the HTTP API has ended");
         },
+        () = lost => tracing::error!("a part of the HTTP API has ended"),
         () = limit => tracing::info!("some connections were still open"),
     }
     background.shutdown().await;
