@@ -697,6 +697,9 @@ async fn readiness_is_about_this_process_and_a_paused_engine_accepts_nothing() {
     assert_eq!(server.offer(&task).await.0, 202);
     let (_, told) = server.get("/v1/status").await;
     assert_eq!((&told["sentence"], &told["backlog"]), (&json!("All is well."), &json!(1)), "{told}");
+    server.memory.endless.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (status, told) = server.get("/v1/status").await;
+    assert_eq!((status, &told["backlog"], &told["parked"]), (200, &Value::Null, &Value::Null), "{told}");
     let text =
         server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("tidegate_intake_total"), "{text}");
