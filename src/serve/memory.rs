@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ pub(super) struct Memory {
     /// Reads fail; ends of topics fail.
     pub(super) blind: Arc<AtomicBool>,
     pub(super) endless: Arc<AtomicBool>,
+    /// Bytes of the largest batch appended.
+    pub(super) largest: Arc<AtomicUsize>,
 }
 
 impl Memory {
@@ -48,6 +50,7 @@ impl Memory {
             limit: 1 << 20,
             blind: Arc::default(),
             endless: Arc::default(),
+            largest: Arc::default(),
         }
     }
 
@@ -110,6 +113,8 @@ impl Log for Memory {
             let (bytes, limit, topic) = (size(output), self.limit, output.topic.clone());
             return ready(Err(AppendError::TooLarge { index, bytes, limit, topic })).boxed();
         }
+        let bytes = batch.iter().filter_map(|o| o.value.as_ref()).map(Bytes::len).sum();
+        self.largest.fetch_max(bytes, Ordering::SeqCst);
         let positions = batch.into_iter().map(|output| self.put(output)).collect();
         ready(Ok(positions)).boxed()
     }

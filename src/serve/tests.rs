@@ -459,6 +459,43 @@ async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
     server.end().await;
 }
 
+#[tokio::test]
+async fn a_list_of_dead_letters_stops_at_its_limit_and_a_redrive_holds_one_batch_at_a_time() {
+    let server = Server::start().await;
+    // One key, so one partition.
+    for n in 0..1_200 {
+        let small = token("copy", "k", &position(&format!("tasks.copy/0/{n}")), "{}");
+        server.memory.put(bury(&small, false, b"{}"));
+    }
+    let (_, list) = server.get("/v1/dead-letters?limit=500").await;
+    let letters = list["dead_letters"].as_array().unwrap();
+    assert_eq!((letters.len(), &list["more"], &list["read"]), (500, &json!(true), &json!(500)));
+    assert_eq!(letters[0]["source"], "tasks.copy/0/1199", "the newest first");
+    assert_eq!(letters[499]["source"], "tasks.copy/0/700");
+    assert_eq!(letters[0]["bytes"], 2, "its size is told, its value is not kept");
+    let (_, all) = server.get("/v1/dead-letters?limit=1200").await;
+    assert_eq!((all["dead_letters"].as_array().unwrap().len(), &all["more"]), (1_200, &json!(false)));
+
+    let large: &'static [u8] = Box::leak(vec![b'x'; 1 << 20].into_boxed_slice());
+    for n in 0..30 {
+        let token = token("other", &format!("k{n}"), &position(&format!("tasks.other/0/{n}")), "{}");
+        server.memory.put(bury(&token, false, large));
+    }
+    server.memory.largest.store(0, std::sync::atomic::Ordering::SeqCst);
+    let (_, told) = server.post("/v1/dead-letters/redrive", "application/json", r#"{"kind":"other"}"#).await;
+    assert_eq!((&told["redriven"], &told["left"]), (&json!(30), &json!(0)), "{told}");
+    assert!(told["dead_letters"].as_array().unwrap().iter().all(|l| l["sent_to"].is_string()), "{told}");
+    let mut keys: Vec<_> =
+        server.memory.all("resume").iter().map(|r| r.headers.text(token::KEY).unwrap().to_owned()).collect();
+    keys.sort_unstable();
+    let mut expected: Vec<_> = (0..30).map(|n| format!("k{n}")).collect();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    let largest = server.memory.largest.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(largest <= 9 << 20, "{largest} bytes were in memory at once");
+    server.end().await;
+}
+
 fn item(token: &Token) -> ReviewItem {
     ReviewItem {
         v: VERSION,
