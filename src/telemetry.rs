@@ -85,6 +85,7 @@ pub const METRICS: &[Described] = &[
         "gen_ai_client_operation_time_to_first_chunk_seconds",
         "From a request to its first token, by model.",
     ),
+    counter("tidegate_http_stalled_total", "Connections cut because their client took nothing for 30 s."),
     seconds("tidegate_commit_seconds", "From a completion handed in to its commit visible."),
     seconds("tidegate_http_seconds", "From a request's body read to its answer, by route."),
     gauge("tidegate_reviews_open", Unit::Count, "Review items that wait for a person."),

@@ -120,8 +120,8 @@ struct Redriven {
 /// Appends each as the next life of its key. Those that were sent again before are left out: their key
 /// is at a later generation.
 pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
-    let body = whole(body, app.settings.http.body_max).await?;
-    let asked: Redriven = serde_json::from_slice(&body).map_err(|e| {
+    let body = whole(&app, body).await?;
+    let asked: Redriven = serde_json::from_slice(&body.bytes).map_err(|e| {
         ApiError::bad(
             format!("the body does not say what to redrive: {e}"),
             "send `id`, `key`, `reason` or `kind`, and `\"dry_run\": true` to look first",

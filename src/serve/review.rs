@@ -143,13 +143,15 @@ pub(super) async fn decide(
             ));
         }
     };
-    let body = whole(body, app.settings.http.body_max).await?;
-    let said: Said = serde_json::from_slice(&body).map_err(|e| {
+    let body = whole(&app, body).await?;
+    let said: Said = serde_json::from_slice(&body.bytes).map_err(|e| {
         ApiError::bad(
             format!("the body is not a decision: {e}"),
             "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit",
         )
     })?;
+    // A ruling may take seconds; the bytes are read and done with.
+    drop(body);
     // By its whole id alone: what a beginning names may change between a look and a decision.
     let Some(item) = app.queue.get(&id) else {
         let before = decided(&app, |item| item == id).await?;

@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A body must have arrived by then; slower senders hold a place that others need.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
@@ -51,9 +52,7 @@ pub(super) async fn submit(
         ));
     }
     accepting(&app)?;
-    // The semaphore is never closed.
-    let _permit = app.bodies.clone().acquire_owned().await;
-    let body = whole(body, app.settings.http.body_max).await?;
+    let Whole { bytes: body, place: _place } = whole(&app, body).await?;
     let began = Instant::now();
     let lend = asked.key.is_some();
     let answer = match intake::read(&body, &asked, &headers)? {
@@ -85,7 +84,20 @@ fn accepting(app: &App) -> Result<(), ApiError> {
     }
 }
 
-pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// A request's body, and its place among those that are in memory: to be kept as long as the bytes.
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// The one way to read a body: every route that takes one counts.
+pub(super) async fn whole(app: &App, body: Body) -> Result<Whole, ApiError> {
+    // The semaphore is never closed.
+    let place = app.bodies.clone().acquire_owned().await.ok();
+    Ok(Whole { bytes: read(body, app.settings.http.body_max).await?, place })
+}
+
+async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, limit)).await;
     match read {
         Ok(Ok(bytes)) => Ok(bytes),

@@ -643,6 +643,60 @@ async fn a_decision_that_is_written_is_never_called_undecided() {
 }
 
 #[tokio::test]
+async fn a_web_page_of_another_site_neither_writes_nor_reads() {
+    let server = Server::start().await;
+    let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } }).to_string();
+    let send = async |headers: &[(&str, &str)]| {
+        let mut request = server.client.post(format!("{}/v1/tasks", server.url)).body(task.clone());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    for headers in [&[("origin", "https://evil.example")][..], &[("host", "evil.example")], &[("origin", "null")]]
+    {
+        let (status, told) = send(headers).await;
+        assert_eq!((status, &told["error"]["code"]), (403, &json!("not-from-here")), "{headers:?}: {told}");
+    }
+    assert!(server.memory.all("tasks.copy").is_empty());
+    assert_eq!(send(&[("origin", &server.url)]).await.0, 202, "our own page may");
+    let rebound = server.client.get(format!("{}/v1/review", server.url)).header("host", "evil.example:80");
+    assert_eq!(rebound.send().await.unwrap().status(), 403);
+    server.end().await;
+}
+
+/// A body that begins and does not end.
+async fn half_a_body(server: &Server, path: &str) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt as _;
+    let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn bodies_in_memory_are_bounded_on_every_route() {
+    for path in ["/v1/records/tasks.copy", "/v1/review/x/approve", "/v1/dead-letters/redrive", "/v1/tasks"] {
+        let server = Server::start().await;
+        let mut held = Vec::new();
+        for _ in 0..super::BODIES_MAX {
+            held.push(half_a_body(&server, path).await);
+        }
+        // The seventeenth waits for a place, whatever its route.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
+        let mut waits = Box::pin(server.offer(&task));
+        let soon = tokio::time::timeout(Duration::from_millis(300), &mut waits).await;
+        assert!(soon.is_err(), "{path} takes no place: {soon:?}");
+        drop(held);
+        assert_eq!(waits.as_mut().await.0, 202, "{path} gives its place back");
+        drop(waits);
+        server.end().await;
+    }
+}
+
+#[tokio::test]
 async fn events_come_once_each_and_go_on_where_the_last_id_stood() {
     let server = Server::start().await;
     let publish = |n: usize| {
