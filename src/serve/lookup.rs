@@ -4,6 +4,7 @@
 //! may have lost its closing mark, so its outcome is looked for in the log, and what is found is told
 //! to the ledger (limit 7 of the claims protocol). Nothing else is ever written here.
 
+mod pass;
 mod scan;
 
 use crate::consume::Kinds;
@@ -105,7 +106,8 @@ impl Lookup {
         if let Some((place, trail)) = self.published(&claim).await? {
             return Ok(stands(key, &claim, place, trail));
         }
-        // A commit between the two readings; the next look-up sees it.
+        // A commit between the two readings, which the next look-up sees; or an outcome that lies deeper
+        // than a look-up reads, which the slow pass finds.
         Ok(stands(key, &claim, Place::Running, Trail::default()))
     }
 
@@ -115,7 +117,7 @@ impl Lookup {
         ahead.into_iter().find_map(|hop| self.queue.get(&item_id(&token_of(claim, hop))))
     }
 
-    /// The incomplete token that carries the task on, among what is parked or resumed.
+    /// The incomplete token that carries the task on, among what is parked.
     async fn token(&self, claim: &ClaimView) -> Result<Option<(Place, Trail)>, Unavailable> {
         let commits = &self.engine.commits;
         let live = |record: &Record| {

@@ -175,10 +175,12 @@ impl Ledger for Memory {
 
     fn list(
         &self,
-        _: Option<ScopedKey>,
-        _: usize,
+        after: Option<ScopedKey>,
+        max: usize,
     ) -> BoxFuture<'static, Result<Vec<ClaimView>, Unavailable>> {
-        ready(Ok(vec![])).boxed()
+        let inside = self.inside.lock().unwrap();
+        let behind = inside.claims.iter().filter(|(key, _)| after.as_ref().is_none_or(|a| *key > a));
+        ready(Ok(behind.take(max).map(|(_, claim)| claim.clone()).collect())).boxed()
     }
 
     fn repair(

@@ -171,6 +171,10 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         background.spawn(async move { hub.pump(stop).await });
     }
     background.spawn(upkeep(app.clone(), stop.clone()));
+    background.spawn({
+        let (lookup, stop) = (app.lookup.clone(), stop.clone());
+        async move { lookup.passes(stop).await }
+    });
     let listener = Bounded::new(listener, CONNECTIONS_MAX, PATIENCE);
     let (leaving, ended) = (app.leaving.clone(), stop.clone());
     let shutdown = async move {
