@@ -38,6 +38,9 @@ pub(super) struct Memory {
     pub(super) endless: Arc<AtomicBool>,
     /// Bytes of the largest batch appended.
     pub(super) largest: Arc<AtomicUsize>,
+    /// Look-ups under way, and the most there were.
+    looking: Arc<AtomicUsize>,
+    pub(super) looked: Arc<AtomicUsize>,
 }
 
 impl Memory {
@@ -51,6 +54,8 @@ impl Memory {
             blind: Arc::default(),
             endless: Arc::default(),
             largest: Arc::default(),
+            looking: Arc::default(),
+            looked: Arc::default(),
         }
     }
 
@@ -170,7 +175,15 @@ impl Ledger for Memory {
     }
 
     fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>> {
-        ready(Ok(self.inside.lock().unwrap().claims.get(key).cloned())).boxed()
+        let (me, key) = (self.clone(), key.clone());
+        async move {
+            let looking = me.looking.fetch_add(1, Ordering::SeqCst) + 1;
+            me.looked.fetch_max(looking, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            me.looking.fetch_sub(1, Ordering::SeqCst);
+            Ok(me.inside.lock().unwrap().claims.get(&key).cloned())
+        }
+        .boxed()
     }
 
     fn list(

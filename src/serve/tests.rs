@@ -239,6 +239,20 @@ async fn a_batch_answers_each_task_in_order_and_appends_what_is_good_in_one_step
 }
 
 #[tokio::test]
+async fn a_large_batch_asks_the_ledger_a_few_at_a_time_and_each_task_hears_its_own_answer() {
+    let server = Server::start().await;
+    let known = token("copy", "k77", &position("tasks.copy/0/9"), r#"{"text":"x"}"#);
+    server.memory.claim(claim(&known, 0, Phase::Open));
+    let task = |n: usize| json!({ "kind": "copy", "key": format!("k{n}"), "payload": { "text": "x" } });
+    let (status, told) = server.offer(&(0..300).map(task).collect()).await;
+    assert_eq!((status, &told["accepted"], &told["known"]), (202, &json!(299), &json!(1)), "{told}");
+    assert_eq!((&told["tasks"][77]["state"], &told["tasks"][77]["key"]), (&json!("running"), &json!("k77")));
+    let most = server.memory.looked.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((2..=16).contains(&most), "{most} at once");
+    server.end().await;
+}
+
+#[tokio::test]
 async fn one_task_is_refused_with_the_status_that_says_why() {
     let server = Server::start().await;
     let good = json!({ "text": "x" });
