@@ -47,3 +47,14 @@ pub(crate) fn open_to_others(address: SocketAddr) -> Option<(String, &'static st
     let what = format!("would open {address} to others without authentication");
     (!address.ip().is_loopback()).then_some((what, help))
 }
+
+/// A task that is allowed must also fit into a request.
+pub(super) fn fits(raw: &RawHttp, settings: &super::Settings, cx: &Context<'_>) {
+    if let Some(given) = raw.body_max.given()
+        && settings.http.body_max < settings.engine.record_max
+    {
+        let help = "raise it to `engine.record_max` at least, or lower that";
+        let what = "`http.body_max` is less than `engine.record_max`: tasks that are allowed could not be sent";
+        cx.report.add(given.span(), what, help);
+    }
+}

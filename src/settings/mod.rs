@@ -145,6 +145,7 @@ fn resolve(path: &Path, raw: &RawSettings, cx: &Context<'_>) -> Settings {
         kinds: kinds.into_iter().map(Arc::new).collect(),
         digest: String::new(),
     };
+    http::fits(&raw.http.or_default(), &settings, cx);
     settings.digest = resolved::digest(&resolved::deciding(&settings));
     settings
 }

@@ -5,6 +5,7 @@ mod keys;
 mod kinds;
 mod models;
 mod secrets;
+mod silent;
 
 use super::*;
 use crate::weigh::Start;
