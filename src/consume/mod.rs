@@ -25,7 +25,6 @@ pub struct Task {
     pub token: Token,
     pub carry: Carry,
     pub payload: Value,
-    pub record: Arc<Record>,
 }
 
 /// A record that cannot be a task under the rules of today.
@@ -35,7 +34,6 @@ pub struct Poison {
     pub detail: String,
     /// The token, where the key is known: it may own a claim.
     pub known: Option<(Token, Carry)>,
-    pub kind: Option<Arc<Kind>>,
 }
 
 /// The kinds of the configuration, by what they read.
@@ -82,7 +80,6 @@ impl Kinds {
             reason: Reason::KindUnknown,
             detail,
             known: None,
-            kind: None,
         })?;
         let value = record.value.clone().unwrap_or_default();
         // Also a record that is too large is identified, so that the ledger is asked: under a larger
@@ -110,13 +107,11 @@ impl Kinds {
                 token: token(id.scope, id.print),
                 carry: Carry { deadline: id.deadline, ..carry },
                 payload: id.payload,
-                record: record.clone(),
             }),
             Err(problem) => Err(Poison {
                 reason: problem.reason,
                 detail: problem.detail,
                 known: problem.scope.map(|(key, print)| (token(key, print), carry)),
-                kind: Some(kind.clone()),
             }),
         }
     }
@@ -128,26 +123,21 @@ impl Kinds {
             reason: Reason::TokenInvalid,
             detail: e.to_string(),
             known: None,
-            kind: None,
         })?;
-        let poison = |reason, detail, kind| Poison {
-            reason,
-            detail,
-            known: Some((token.clone(), carry.clone())),
-            kind,
-        };
+        let poison =
+            |reason, detail| Poison { reason, detail, known: Some((token.clone(), carry.clone())) };
         let Some(kind) = self.by_name.get(&token.key.kind).cloned() else {
             let detail = format!("the configuration has no kind `{}`", token.key.kind);
-            return Err(poison(Reason::KindUnknown, detail, None));
+            return Err(poison(Reason::KindUnknown, detail));
         };
         let payload: Value = match serde_json::from_slice(&bytes) {
             Ok(payload) => payload,
-            Err(e) => return Err(poison(Reason::Malformed, format!("not JSON: {e}"), Some(kind))),
+            Err(e) => return Err(poison(Reason::Malformed, format!("not JSON: {e}"))),
         };
         if let Err(detail) = identity::accept(&kind, &payload) {
-            return Err(poison(Reason::InputRefused, detail, Some(kind)));
+            return Err(poison(Reason::InputRefused, detail));
         }
-        Ok(Task { kind, token, carry, payload, record: record.clone() })
+        Ok(Task { kind, token, carry, payload })
     }
 }
 

@@ -7,7 +7,7 @@
 use super::App;
 use super::error::ApiError;
 use super::intake::{self, Asked, Entry, Read, Tasks};
-use super::lookup::{Lookup, Stands};
+use super::lookup::Stands;
 use super::task_view;
 use crate::consume::{Accepted, KEY_MAX, TENANT_MAX, intake as accept};
 use crate::dedupe::{ClaimView, Phase};
@@ -147,7 +147,7 @@ async fn one(app: &App, read: Read, headers: &HeaderMap, lend: bool) -> Result<R
             Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
         }
         Some(Told::Known { accepted, claim }) => {
-            let stands = lookup(app).find(&accepted.scope).await?;
+            let stands = app.lookup.find(&accepted.scope).await?;
             // Closed and expired between the two readings: what the first one said still holds.
             let body = stands.as_ref().map_or_else(|| known_view(&accepted, &claim), task_view::view);
             Ok((StatusCode::OK, axum::Json(body)).into_response())
@@ -367,7 +367,7 @@ pub(super) async fn by_kind_and_key(
     if app.kinds.named(&kind).is_none() {
         return Err(no_such_kind(&app, &kind));
     }
-    match lookup(&app).find(&scope(&whose.tenant, &kind, &key)?).await? {
+    match app.lookup.find(&scope(&whose.tenant, &kind, &key)?).await? {
         Some(stands) => Ok(axum::Json(task_view::view(&stands)).into_response()),
         None => Err(no_such_task(&key)),
     }
@@ -381,7 +381,7 @@ pub(super) async fn by_key(
     let (Path(key), Query(whose)) = (path?, whose?);
     let mut found: Vec<Stands> = Vec::new();
     for kind in &app.settings.kinds {
-        found.extend(lookup(&app).find(&scope(&whose.tenant, &kind.name, &key)?).await?);
+        found.extend(app.lookup.find(&scope(&whose.tenant, &kind.name, &key)?).await?);
     }
     match found.len() {
         0 => Err(no_such_task(&key)),
@@ -433,8 +433,4 @@ fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
 fn no_such_task(key: &str) -> ApiError {
     let help = "it was never accepted, its dedupe window is over, or it belongs to a tenant (`?tenant=`)";
     ApiError::not_found(format!("no task with key `{key}` is known"), help)
-}
-
-fn lookup(app: &App) -> &Lookup {
-    &app.lookup
 }
