@@ -3,6 +3,7 @@
 //! The first valid decision in log order that the ledger admits as decider wins. Validity is judged
 //! before the claim and never again; whether the item is still open, only the admission says.
 
+use super::judge::judge;
 use super::queue::{Item, read_item};
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
@@ -115,8 +116,9 @@ impl Arbiter {
             .look(&token.key)
             .await?
             .is_some_and(|c| c.decider.as_ref() == Some(&record.position));
-        if !claimed && let Err(why) = self.validate(&decision, &item) {
-            let outcome = outcome(&decision, Ruling::Invalid, &why);
+        let judged = judge(&self.kinds, &item, decision.action, decision.answer.as_ref());
+        if let (false, Err(wrong)) = (claimed, judged) {
+            let outcome = outcome(&decision, Ruling::Invalid, &wrong.to_string());
             return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
         }
         let admission = self.engine.ledger.admit(delivery, &token, Some(record.position.clone())).await?;
@@ -220,26 +222,6 @@ impl Arbiter {
             first_error: None,
             last_error: None,
             trail: carry.trail.clone(),
-        }
-    }
-
-    /// An edit must satisfy the schema; there must be something to approve.
-    fn validate(&self, decision: &Decision, item: &Item) -> Result<(), String> {
-        match decision.action {
-            Action::Reject => Ok(()),
-            Action::Approve if item.body.answer_text.is_some() => {
-                Err("there is no valid answer to approve; edit or reject".to_owned())
-            }
-            Action::Approve => Ok(()),
-            Action::Edit => {
-                let answer = decision.answer.as_ref().ok_or("an edit needs an answer")?;
-                let schema = self.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
-                let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
-                match findings.first() {
-                    Some(finding) => Err(finding.message.clone()),
-                    None => Ok(()),
-                }
-            }
         }
     }
 

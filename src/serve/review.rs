@@ -9,7 +9,7 @@ use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
 use super::tasks::whole;
-use crate::review::{self, Item, SubmitError};
+use crate::review::{self, Item, SubmitError, Wrong};
 use crate::task::{Record, Timestamp};
 use crate::token;
 use crate::write::record::{Action, Decision, ReviewOutcome, Ruling, VERSION};
@@ -211,29 +211,18 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
             "say in `by` who decides",
         ));
     }
-    match action {
-        Action::Reject => Ok(()),
-        Action::Approve if said.answer.is_some() => {
-            Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"))
-        }
-        Action::Approve if item.body.proposed.answer.is_null() && item.body.answer_text.is_some() => {
-            Err(invalid("there is no valid answer to approve; edit or reject", &[]))
-        }
-        Action::Approve => Ok(()),
-        Action::Edit => {
-            let Some(answer) = &said.answer else {
-                return Err(ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"));
-            };
-            let schema = app.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
-            let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
-            if findings.is_empty() {
-                return Ok(());
-            }
+    if action == Action::Approve && said.answer.is_some() {
+        return Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"));
+    }
+    review::judge(&app.kinds, item, action, said.answer.as_ref()).map_err(|wrong| match wrong {
+        Wrong::NoAnswer => ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"),
+        Wrong::NothingToApprove => invalid(&wrong.to_string(), &[]),
+        Wrong::Schema(findings) => {
             let fields: Vec<Value> =
                 findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
-            Err(invalid("the answer does not satisfy its schema", &fields))
+            invalid("the answer does not satisfy its schema", &fields)
         }
-    }
+    })
 }
 
 fn no_such_item(id: &str) -> ApiError {

@@ -566,7 +566,8 @@ fn item(token: &Token) -> ReviewItem {
         due_at: Some(Timestamp::now()),
         payload: json!({ "text": "x" }),
         record_key: None,
-        proposed: envelope(token, Value::Null),
+        // The nearest to an answer that there was.
+        proposed: envelope(token, json!({ "text": 7 })),
         answer_text: Some("the model's words".into()),
         findings: json!([]),
     }
