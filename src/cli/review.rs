@@ -113,6 +113,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
                 );
             }
             if dry_run {
+                if global.json {
+                    say_json(&json!({ "would_publish": after, "changes": changes }));
+                }
                 return Ok(ExitCode::SUCCESS);
             }
             decide(&client, global, field(&item, "id"), "edit", &who, Some(after)).await

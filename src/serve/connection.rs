@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// Half of the 1,024 descriptors that a process usually gets. The other half is the log's, the
 /// ledger's and the models': without one the log could not begin its next segment. Whoever comes
@@ -20,16 +20,20 @@ use tokio::time::Sleep;
 pub(super) const CONNECTIONS_MAX: usize = 512;
 /// A client that takes nothing for this long is gone, or might as well be.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection without a byte in either direction for this long gives its place to another. Event streams
+/// say that they live every 15 s, and the slowest answer, a redrive of thousands, takes a minute.
+pub(super) const IDLE: Duration = Duration::from_secs(300);
 
 pub(super) struct Bounded {
     inner: TcpListener,
     places: Arc<Semaphore>,
     patience: Duration,
+    idle: Duration,
 }
 
 impl Bounded {
-    pub(super) fn new(inner: TcpListener, places: usize, patience: Duration) -> Self {
-        Bounded { inner, places: Arc::new(Semaphore::new(places)), patience }
+    pub(super) fn new(inner: TcpListener, places: usize, patience: Duration, idle: Duration) -> Self {
+        Bounded { inner, places: Arc::new(Semaphore::new(places)), patience, idle }
     }
 }
 
@@ -45,7 +49,9 @@ impl Listener for Bounded {
         if let Err(e) = stream.set_nodelay(true) {
             tracing::debug!(%e, "a connection keeps its delay");
         }
-        (Connection { stream, patience: self.patience, stalled: None, _place: place }, from)
+        let (patience, idle) = (self.patience, self.idle);
+        let (last, silent) = (Instant::now(), Box::pin(tokio::time::sleep(idle)));
+        (Connection { stream, patience, idle, stalled: None, last, silent, _place: place }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -58,8 +64,12 @@ impl Listener for Bounded {
 pub(super) struct Connection {
     stream: TcpStream,
     patience: Duration,
+    idle: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// When something was sent either way. What waits for the next byte is woken by `silent`, and looks.
+    last: Instant,
+    silent: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -70,7 +80,7 @@ impl Connection {
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = write(Pin::new(&mut self.stream), cx) {
-            self.stalled = None;
+            (self.stalled, self.last) = (None, Instant::now());
             return Poll::Ready(written);
         }
         let patience = self.patience;
@@ -87,7 +97,19 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            self.last = Instant::now();
+            return Poll::Ready(read);
+        }
+        loop {
+            ready!(self.silent.as_mut().poll(cx));
+            let end = self.last + self.idle;
+            if end <= Instant::now() {
+                // Nothing read is the end of what the client sends: the server closes, as if it had.
+                return Poll::Ready(Ok(()));
+            }
+            self.silent.as_mut().reset(end);
+        }
     }
 }
 
@@ -125,7 +147,7 @@ mod tests {
     async fn bounded(places: usize) -> (Bounded, SocketAddr) {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = inner.local_addr().unwrap();
-        (Bounded::new(inner, places, Duration::from_millis(200)), at)
+        (Bounded::new(inner, places, Duration::from_millis(200), Duration::from_millis(300)), at)
     }
 
     #[tokio::test]
@@ -149,6 +171,26 @@ mod tests {
         };
         let (_, written) = tokio::join!(reads, connection.write_all(&endless[..16 << 20]));
         written.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_and_one_that_is_written_to_does_not() {
+        let (mut listener, at) = bounded(1).await;
+        let client = TcpStream::connect(at).await.unwrap();
+        let (connection, _) = listener.accept().await;
+        let (mut reads, mut writes) = tokio::io::split(connection);
+        let began = std::time::Instant::now();
+        let alive = async {
+            for _ in 0..6 {
+                writes.write_all(b": alive").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let mut piece = [0; 8];
+        let (ended, ()) = tokio::join!(tokio::io::AsyncReadExt::read(&mut reads, &mut piece), alive);
+        assert_eq!(ended.unwrap(), 0, "the end");
+        assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+        drop(client);
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
-use connection::{Bounded, CONNECTIONS_MAX, PATIENCE};
+use connection::{Bounded, CONNECTIONS_MAX, IDLE, PATIENCE};
 use error::ApiError;
 use hub::Hub;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         let (lookup, stop) = (app.lookup.clone(), stop.clone());
         async move { lookup.passes(stop).await }
     });
-    let listener = Bounded::new(listener, CONNECTIONS_MAX, PATIENCE);
+    let listener = Bounded::new(listener, CONNECTIONS_MAX, PATIENCE, IDLE);
     let (leaving, ended) = (app.leaving.clone(), stop.clone());
     let shutdown = async move {
         ended.cancelled().await;
