@@ -5,8 +5,12 @@
 use crate::engine::Unavailable;
 use crate::engine::follow::{Follower, From};
 use crate::engine::{Engine, Log};
+use crate::outcome::Status;
 use crate::task::{Position, Record, Topic};
-use crate::write::record::ReviewItem;
+use crate::token;
+use crate::write::record::{Envelope, MadeBy, ReviewItem, Usage, VERSION};
+use bytes::Bytes;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +37,9 @@ impl Queue {
     /// to people is bounded by what people can read.
     pub async fn follow(&self, log: Arc<dyn Log>, requests: Topic, cancel: CancellationToken) {
         let mut from = From::Start;
+        let mut said = None;
         while !cancel.is_cancelled() {
-            let _: Result<(), Unavailable> = async {
+            let ended: Result<(), Unavailable> = async {
                 let mut follower = Follower::new(log.clone(), requests.clone(), from.clone()).await?;
                 loop {
                     let records = tokio::select! {
@@ -46,6 +51,13 @@ impl Queue {
                 }
             }
             .await;
+            // Once for each reason, not five times a second.
+            if let Err(e) = ended
+                && said.as_ref() != Some(&e)
+            {
+                tracing::error!(error = %e, "the review queue cannot be read on; it is tried again");
+                said = Some(e);
+            }
             tokio::select! {
                 () = tokio::time::sleep(std::time::Duration::from_millis(RETRY_MS)) => {}
                 () = cancel.cancelled() => {}
@@ -59,16 +71,17 @@ impl Queue {
             return;
         };
         let mut open = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match record.value.as_ref().and_then(|v| serde_json::from_slice::<ReviewItem>(v).ok()) {
-            Some(body) => {
-                let item =
-                    Item { at: record.position.clone(), record: Arc::new(record), body: Arc::new(body) };
-                open.insert(id, item);
-            }
-            None => {
-                open.remove(&id);
-            }
-        }
+        let Some(value) = &record.value else {
+            open.remove(&id);
+            return;
+        };
+        // Its task waits for a person all the same: somebody has to hear of it.
+        let body = serde_json::from_slice(value).unwrap_or_else(|e| {
+            tracing::error!(item = id, at = %record.position, error = %e, "a review item cannot be read");
+            unreadable(&id, &record, value, &e)
+        });
+        let item = Item { at: record.position.clone(), record: Arc::new(record), body: Arc::new(body) };
+        open.insert(id, item);
     }
 
     /// Oldest first.
@@ -100,6 +113,54 @@ impl Queue {
     }
 }
 
+/// What can be said of an item that is not as this version writes it: whose it is stands in its
+/// headers. Nothing in it can be approved.
+fn unreadable(id: &str, record: &Record, value: &Bytes, error: &serde_json::Error) -> ReviewItem {
+    let known = token::decode(record, Bytes::new()).ok();
+    let (token, carry) = known.unzip();
+    let text = |name| record.headers.text(name).unwrap_or_default().to_owned();
+    let accepted = carry.map_or(record.stamp, |c| c.accepted_at).rfc3339();
+    ReviewItem {
+        v: VERSION,
+        id: id.to_owned(),
+        question: format!(
+            "this item (record {}) cannot be read ({error}): run the version of tidegate that wrote it",
+            record.position
+        ),
+        why: Vec::new(),
+        severity: "critical".to_owned(),
+        team: None,
+        opened_at: record.stamp,
+        due_at: None,
+        payload: serde_json::from_slice(value)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(value).into_owned())),
+        record_key: None,
+        proposed: Envelope {
+            v: VERSION,
+            key: text(token::KEY),
+            kind: text(token::KIND),
+            tenant: record.headers.text(token::TENANT).map(str::to_owned),
+            generation: token.as_ref().map_or(0, |t| t.generation),
+            origin: token.as_ref().map_or_else(String::new, |t| token::write_origin(&t.origin)),
+            fingerprint: token.as_ref().map_or_else(String::new, |t| token::write_print(&t.print)),
+            status: Status::Accepted,
+            late: false,
+            answer: Value::Null,
+            confidence: Value::Null,
+            made_by: MadeBy::default(),
+            usage: Usage::default(),
+            tries: Value::Array(Vec::new()),
+            repairs: Value::Array(Vec::new()),
+            effects: Vec::new(),
+            reviewed: None,
+            finished_at: accepted.clone(),
+            accepted_at: accepted,
+        },
+        answer_text: Some(String::new()),
+        findings: Value::Array(Vec::new()),
+    }
+}
+
 /// The item at `at`, from the log: also one that is decided by now, as long as the log holds it.
 pub(super) async fn read_item(engine: &Engine, at: &Position) -> Result<Option<Item>, Unavailable> {
     let records = engine.log.read(at.clone(), 1).await?;
@@ -108,4 +169,52 @@ pub(super) async fn read_item(engine: &Engine, at: &Position) -> Result<Option<I
         let body: ReviewItem = serde_json::from_slice(record.value.as_ref()?).ok()?;
         Some(Item { at: record.position.clone(), record: Arc::new(record), body: Arc::new(body) })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Headers, Partition, Timestamp};
+
+    fn record(offset: u64, value: Option<&str>) -> Record {
+        let at = Partition { topic: Topic::new("review.requests"), index: 0 };
+        let headers = Headers::default()
+            .with("tidegate-kind", "ticket")
+            .with("tidegate-key", "T-1")
+            .with("tidegate-tenant", "acme")
+            .with("tidegate-generation", "2")
+            .with("tidegate-hop", "1")
+            .with("tidegate-print", format!("bytes:{}", "00".repeat(32)));
+        Record {
+            position: Position { at, offset },
+            stamp: Timestamp(77),
+            key: Some(Bytes::from("abc")),
+            value: value.map(|v| Bytes::copy_from_slice(v.as_bytes())),
+            headers,
+            not_before: None,
+        }
+    }
+
+    #[test]
+    fn p5_an_item_that_cannot_be_read_stays_open_and_says_what_can_be_said() {
+        let queue = Queue::default();
+        queue.take(record(3, Some(r#"{"v":9,"payload":{"text":"help"}}"#)));
+        let items = queue.list();
+        assert_eq!(items.len(), 1);
+        let body = &items[0].body;
+        assert_eq!((body.id.as_str(), body.opened_at, items[0].at.offset), ("abc", Timestamp(77), 3));
+        let about = &body.proposed;
+        let names = (about.kind.as_str(), about.key.as_str(), about.tenant.as_deref(), about.generation);
+        assert_eq!(names, ("ticket", "T-1", Some("acme"), 2));
+        for part in ["cannot be read", "review.requests/0/3"] {
+            assert!(body.question.contains(part), "{}", body.question);
+        }
+        // As it lies there, and never to be approved as it is.
+        assert_eq!(body.payload["payload"]["text"], "help");
+        assert!(body.answer_text.is_some() && about.answer.is_null());
+        queue.take(record(4, None));
+        assert!(queue.is_empty());
+        queue.take(record(5, Some("not JSON")));
+        assert_eq!(queue.list()[0].body.payload, "not JSON");
+    }
 }
