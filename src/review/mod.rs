@@ -10,5 +10,5 @@ mod submit;
 
 pub use arbiter::Arbiter;
 pub use judge::{Wrong, judge};
-pub use queue::{Item, Queue};
+pub use queue::{Brief, Item, Queue, whole_item};
 pub use submit::{SubmitError, submit};

@@ -11,7 +11,7 @@ use crate::consume::Kinds;
 use crate::dedupe::{ClaimView, Phase, SlotView};
 use crate::engine::{Engine, Unavailable};
 use crate::outcome::OutcomeKind;
-use crate::review::{Item, Queue};
+use crate::review::{self, Brief, Item, Queue};
 use crate::settings::TopicNames;
 use crate::task::{Position, Record, ScopedKey, Timestamp, Token, Topic};
 use crate::token::{self, Carry};
@@ -93,8 +93,11 @@ impl Lookup {
             });
             return Ok(stands(key, &claim, place, trail));
         }
-        if let Some(item) = self.item(&claim) {
-            return Ok(stands(key, &claim, Place::Review(Box::new(item.clone())), trail_of(&item.record)));
+        if let Some(open) = self.item(&claim)
+            && let Some(item) = review::whole_item(&*self.engine.log, &open).await?
+        {
+            let trail = trail_of(&item.record);
+            return Ok(stands(key, &claim, Place::Review(Box::new(item)), trail));
         }
         if claim.hop == 0 && !self.engine.commits.is_complete(&claim.origin.position) {
             return Ok(stands(key, &claim, Place::Running, Trail::default()));
@@ -112,7 +115,7 @@ impl Lookup {
     }
 
     /// The open review item of the claim's chain, at its hop or a later one whose mark was lost.
-    fn item(&self, claim: &ClaimView) -> Option<Item> {
+    fn item(&self, claim: &ClaimView) -> Option<Arc<Brief>> {
         let ahead = claim.hop..=claim.hop.saturating_add(LOST_MARKS);
         ahead.into_iter().find_map(|hop| self.queue.get(&item_id(&token_of(claim, hop))))
     }

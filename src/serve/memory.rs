@@ -33,8 +33,8 @@ pub(super) struct Memory {
     news: Arc<watch::Sender<u64>>,
     pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) limit: usize,
-    /// Reads fail; ends of topics fail.
-    pub(super) blind: Arc<AtomicBool>,
+    /// Reads of this topic fail; all ends of topics fail.
+    pub(super) blind: Arc<Mutex<Option<Topic>>>,
     pub(super) endless: Arc<AtomicBool>,
     /// Bytes of the largest batch appended.
     pub(super) largest: Arc<AtomicUsize>,
@@ -125,7 +125,7 @@ impl Log for Memory {
     }
 
     fn read(&self, from: Position, max: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>> {
-        if self.blind.load(Ordering::SeqCst) {
+        if self.blind.lock().unwrap().as_ref() == Some(&from.at.topic) {
             return ready(Err(Unavailable("the log is away".into()))).boxed();
         }
         let inside = self.inside.lock().unwrap();

@@ -9,7 +9,7 @@ use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
 use super::tasks::whole;
-use crate::review::{self, Item, SubmitError, Wrong};
+use crate::review::{self, Brief, Item, SubmitError, Wrong};
 use crate::task::{Record, Timestamp};
 use crate::token;
 use crate::write::record::{Action, Decision, ReviewOutcome, Ruling, VERSION};
@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Items in one list.
 const LIMIT: usize = 100;
@@ -43,16 +44,15 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
-    let fits = |item: &Item| {
-        let about = &item.body.proposed;
-        same(&which.kind, Some(&about.kind))
-            && same(&which.key, Some(&about.key))
-            && same(&which.team, item.body.team.as_deref())
+    let fits = |item: &Brief| {
+        same(&which.kind, Some(&item.kind))
+            && same(&which.key, Some(&item.key))
+            && same(&which.team, item.team.as_deref())
     };
     let open = app.queue.list();
     let total = open.len();
     let limit = which.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let found: Vec<Value> = open.iter().filter(|i| fits(i)).take(limit).map(brief).collect();
+    let found: Vec<Value> = open.iter().filter(|i| fits(i)).take(limit).map(|i| brief(i)).collect();
     Ok(axum::Json(json!({ "open": total, "items": found })).into_response())
 }
 
@@ -63,10 +63,11 @@ pub(super) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    let item = match app.queue.get(&id) {
-        Some(item) => item,
+    let open = match app.queue.get(&id) {
+        Some(open) => open,
         None => begun(&app, &id).await?,
     };
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
     let mut view = json!(*item.body);
     view["position"] = item.at.to_string().into();
     view["trail"] = task_view::notes(&trail_of(&item.record));
@@ -89,28 +90,24 @@ fn event(record: &Record) -> Option<Event> {
         let data = json!({ "id": id }).to_string();
         return Some(Event { name: "decided", data, ..Event::default() });
     };
-    let body = serde_json::from_slice(value).ok()?;
-    let item =
-        Item { at: record.position.clone(), record: record.clone().into(), body: std::sync::Arc::new(body) };
     let text = |name| record.headers.text(name).unwrap_or_default().to_owned();
-    let data = brief(&item).to_string();
+    let data = brief(&Brief::of(record, value)).to_string();
     Some(Event { name: "opened", kind: text(token::KIND), key: text(token::KEY), what: String::new(), data })
 }
 
-fn brief(item: &Item) -> Value {
-    let body = &item.body;
+fn brief(item: &Brief) -> Value {
     json!({
-        "id": body.id,
-        "kind": body.proposed.kind,
-        "key": body.proposed.key,
-        "tenant": body.proposed.tenant,
-        "origin": body.proposed.origin,
-        "question": body.question,
-        "why": body.why,
-        "severity": body.severity,
-        "team": body.team,
-        "opened_at": body.opened_at.rfc3339(),
-        "due_at": body.due_at.map(Timestamp::rfc3339),
+        "id": item.id,
+        "kind": item.kind,
+        "key": item.key,
+        "tenant": item.tenant,
+        "origin": item.origin,
+        "question": item.question,
+        "why": item.why,
+        "severity": item.severity,
+        "team": item.team,
+        "opened_at": item.opened_at.rfc3339(),
+        "due_at": item.due_at.map(Timestamp::rfc3339),
     })
 }
 
@@ -153,10 +150,11 @@ pub(super) async fn decide(
     // A ruling may take seconds; the bytes are read and done with.
     drop(body);
     // By its whole id alone: what a beginning names may change between a look and a decision.
-    let Some(item) = app.queue.get(&id) else {
+    let Some(open) = app.queue.get(&id) else {
         let before = decided(&app, |item| item == id).await?;
         return Err(before.first().map_or_else(|| no_such_item(&id), superseded));
     };
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
     judge(&app, &item, action, &said)?;
     let decision = Decision {
         v: VERSION,
@@ -234,12 +232,12 @@ fn no_such_item(id: &str) -> ApiError {
 }
 
 /// The one item, open or decided, whose id begins so.
-async fn begun(app: &App, id: &str) -> Result<Item, ApiError> {
+async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
     let mut open = app.queue.beginning(id, 2);
     let before = decided(app, |item| item.starts_with(id)).await?;
     // Decided a moment ago, and not yet gone from the queue.
     let before: Vec<_> =
-        before.into_iter().filter(|o| open.iter().all(|item| item.body.id != o.item)).collect();
+        before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
     match (open.len(), before.as_slice()) {
         (1, []) => Ok(open.remove(0)),
         (0, []) => Err(no_such_item(id)),
@@ -248,7 +246,7 @@ async fn begun(app: &App, id: &str) -> Result<Item, ApiError> {
             Err(who_decided(StatusCode::GONE, outcome, help))
         }
         _ => {
-            let open = open.iter().map(|item| item.body.id.clone());
+            let open = open.iter().map(|item| item.id.clone());
             let ids: Vec<String> = open.chain(before.iter().map(|o| o.item.clone())).collect();
             let message = format!("more than one item's id begins with `{id}`: {}", ids.join(", "));
             let help = "give more of the id; open and decided items count";

@@ -693,7 +693,7 @@ async fn a_decision_that_is_written_is_never_called_undecided() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
-    server.memory.blind.store(true, std::sync::atomic::Ordering::SeqCst);
+    *server.memory.blind.lock().unwrap() = Some(names.review_outcomes.clone());
     let path = format!("/v1/review/{}/reject", item.id);
     let (status, told) = server.post(&path, "application/json", r#"{"by":"ada","reason":"no"}"#).await;
     assert_eq!((status, &told["ruling"]), (202, &json!("pending")), "{told}");
