@@ -45,13 +45,14 @@ pub const METRICS: &[Described] = &[
     ),
     counter(
         "tidegate_outcomes_total",
-        "Outcomes handed in, by kind and what: result, or a dead letter's reason.",
+        "Outcomes that became visible, by kind and what: result, or a dead letter's reason.",
     ),
     counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
+    counter("tidegate_panics_total", "Panics that were caught, by part of the process; a task's, or a part that ended it."),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(
         "tidegate_repaired_total",
@@ -84,6 +85,7 @@ pub const METRICS: &[Described] = &[
         "gen_ai_client_operation_time_to_first_chunk_seconds",
         "From a request to its first token, by model.",
     ),
+    counter("tidegate_http_stalled_total", "Connections cut because their client took nothing for 30 s."),
     seconds("tidegate_commit_seconds", "From a completion handed in to its commit visible."),
     seconds("tidegate_http_seconds", "From a request's body read to its answer, by route."),
     gauge("tidegate_reviews_open", Unit::Count, "Review items that wait for a person."),

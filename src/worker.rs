@@ -10,22 +10,30 @@ use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
 use crate::settings::Settings;
-use crate::task::Topic;
+use crate::task::{Position, Topic};
+use crate::write::Counted;
+use futures::FutureExt as _;
 use holds::{Holds, Serving};
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How often the line-ups are looked at. Well below the time without a model that holds a topic, and cheap: a few locks per kind.
+/// How often the line-ups are looked at. Well below the time without a model that holds a topic, and
+/// cheap: a few locks per kind.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Positions of tasks that broke off; more than a person looks at are counted by the metric alone.
+const BROKEN_MAX: usize = 100;
 
 /// What runs and what is held, for `status` and the API.
 #[derive(Clone, Default)]
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
+    broken: Arc<RwLock<Vec<Position>>>,
 }
 
 /// A topic that is not read now, or only one task at a time.
@@ -39,6 +47,25 @@ pub struct Held {
 impl View {
     pub fn held(&self) -> Vec<Held> {
         self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Records whose work broke off by a panic: they stay open, and are tried again after a restart.
+    pub fn broken(&self) -> Vec<Position> {
+        self.broken.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Sees to it that a panic is told, whoever else would have heard of it.
+    async fn watch<T>(&self, at: Position, work: impl Future<Output = T>) -> Option<T> {
+        if let Ok(done) = AssertUnwindSafe(work).catch_unwind().await {
+            return Some(done);
+        }
+        metrics::counter!("tidegate_panics_total", "part" => "task").increment(1);
+        tracing::error!(%at, "the work on a record has panicked; the record stays open and is tried again after a restart: restart, and keep the panic's message for a bug report");
+        let mut broken = self.broken.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if broken.len() < BROKEN_MAX {
+            broken.push(at);
+        }
+        None
     }
 }
 
@@ -113,8 +140,10 @@ impl Worker {
                     }
                     let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                    let view = self.view.clone();
                     running.spawn(async move {
-                        let ended = one(&engine, &pipeline, delivery, void).await;
+                        let at = delivery.record.position.clone();
+                        let ended = view.watch(at, one(&engine, &pipeline, delivery, void)).await.flatten();
                         drop(permit);
                         Back { topic, ended }
                     });
@@ -176,22 +205,35 @@ async fn one(
 ) -> Option<Ended> {
     let Done { completion, instead, ended } = pipeline.process(&delivery, &void).await?;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
+    let counted = Counted::of(&completion);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
     metrics::histogram!("tidegate_commit_seconds").record(began.elapsed());
     match commit {
-        Commit::Visible(_) => ended,
+        Commit::Visible(_) => {
+            counted.into_iter().for_each(Counted::add);
+            ended
+        }
+        // Not ours to report, so not ours to count.
         Commit::Void => None,
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
             let burial = instead?;
             let (outputs, mark) = pipeline.smaller(&delivery, &burial);
             let done = Completion { lease, offset, outputs, urgent: false, mark };
-            if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
+            let counted = Counted::of(&done);
+            match engine.commits.commit(done).await {
+                Commit::Visible(_) => {
+                    counted.into_iter().for_each(Counted::add);
+                    ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended })
+                }
+                Commit::Void => None,
                 // A record of bounded size on a topic that takes at least four times the input's limit.
-                tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
+                Commit::TooLarge { .. } => {
+                    tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
+                    None
+                }
             }
-            ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended })
         }
     }
 }
@@ -226,5 +268,23 @@ impl Leases {
         if let Some(token) = self.void.remove(lease) {
             token.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_with_the_record_it_left_open() {
+        let view = View::default();
+        let at = |offset: &str| format!("tasks.copy/0/{offset}").parse::<Position>().unwrap();
+        assert_eq!(view.watch(at("1"), async { 7 }).await, Some(7));
+        assert_eq!(view.watch(at("2"), async { panic!("as a test asks for") }).await, None::<()>);
+        assert_eq!(view.broken(), [at("2")]);
+        for _ in 0..2 * BROKEN_MAX {
+            view.watch(at("3"), async { panic!("as a test asks for") }).await;
+        }
+        assert_eq!(view.broken().len(), BROKEN_MAX, "a list of bounded length");
     }
 }

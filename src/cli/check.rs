@@ -5,6 +5,7 @@
 use super::text::{say, say_json, wrap};
 use super::{CONFIGURATION, Global};
 use crate::settings::{Kind, Problems, Settings, StepKind};
+use crate::weigh::Start;
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -109,7 +110,13 @@ fn asks(kind: &Kind) -> String {
         0 => String::new(),
         n => format!(", {}", count(n, "rule")),
     };
-    format!("    asks {}\n    a person looks below {}{rules}\n", models.join(", then "), kind.review.line)
+    let line = kind.review.line;
+    let looks = match kind.review.start {
+        Start::All => "at every answer".to_owned(),
+        Start::Sample { share } => format!("below {line}, and at {:.0} % of the rest", share * 100.0),
+        Start::Line => format!("below {line}"),
+    };
+    format!("    asks {}\n    a person looks {looks}{rules}\n", models.join(", then "))
 }
 
 fn count(n: usize, what: &str) -> String {
@@ -135,7 +142,7 @@ mod tests {
 
   ticket  tasks.ticket -> results
     asks openai/gpt-5-mini, then anthropic/claude-haiku-4-5
-    a person looks below 0.85, 1 rule
+    a person looks below 0.85, and at 10 % of the rest, 1 rule
 
   copy  tasks.copy -> results
     copies its payload; asks no model
@@ -165,6 +172,17 @@ mod tests {
         }
         let marked = parse(&file("Sort {{ task.text }}")).unwrap();
         assert!(!good(&marked, false, false).contains("notice"));
+    }
+
+    #[test]
+    fn what_a_person_looks_at_is_said_as_it_is() {
+        let kind =
+            "[tasks.t]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"Sort.\"\nanswer = { a = \"string\" }\n";
+        for (start, said) in [("all", "looks at every answer\n"), ("line", "looks below 0.85\n")] {
+            let text = format!("{kind}review = {{ start = \"{start}\" }}\n");
+            let told = good(&parse(&text).unwrap(), false, false);
+            assert!(told.contains(said), "{told}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod text;
 mod try_task;
 
 use crate::settings::Problems;
+use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,21 +89,27 @@ pub fn main(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(cli));
-    match ended {
+    let json = cli.global.json;
+    match runtime.block_on(run(cli)) {
         Ok(code) => code,
-        Err(e) => match e.downcast_ref::<Problems>() {
-            // They say by themselves what is wrong, each with its line.
-            Some(problems) => {
-                text::note(problems);
-                ExitCode::from(CONFIGURATION)
-            }
-            None => {
-                text::note(format!("error: {e:#}"));
-                ExitCode::FAILURE
-            }
-        },
+        Err(e) => failed(&e, json),
     }
+}
+
+/// Says why a command failed: in words on standard error, or as one object on standard output.
+fn failed(e: &anyhow::Error, json: bool) -> ExitCode {
+    // They say by themselves what is wrong, each with its line.
+    let problems = e.downcast_ref::<Problems>();
+    match (problems, e.downcast_ref::<client::Failed>()) {
+        (Some(problems), _) if json => text::say_json(&json!({ "problems": problems.all })),
+        (Some(problems), _) => text::note(problems),
+        (None, Some(client::Failed::Refused { error, .. })) if json => {
+            text::say_json(&json!({ "error": error }));
+        }
+        (None, _) if json => text::say_json(&json!({ "error": { "message": format!("{e:#}") } })),
+        (None, _) => text::note(format!("error: {e:#}")),
+    }
+    if problems.is_some() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

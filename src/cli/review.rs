@@ -113,9 +113,12 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
                 );
             }
             if dry_run {
+                if global.json {
+                    say_json(&json!({ "would_publish": after, "changes": changes }));
+                }
                 return Ok(ExitCode::SUCCESS);
             }
-            decide(&client, global, &id, "edit", &who, Some(after)).await
+            decide(&client, global, field(&item, "id"), "edit", &who, Some(after)).await
         }
     }
 }
@@ -214,6 +217,7 @@ fn edited(before: &Value, item: &Value, set: &[String], file: Option<PathBuf>) -
     Ok(answer)
 }
 
+/// Finds the one item that `id` begins, open or decided, and decides that one by its whole id.
 async fn decide(
     client: &Client,
     global: &Global,
@@ -226,7 +230,11 @@ async fn decide(
     if let Some(answer) = answer {
         body["answer"] = answer;
     }
-    let told = match client.post(&["v1", "review", id, action], &body).await {
+    let sent = async {
+        let item = client.get(&["v1", "review", id], &[]).await?;
+        client.post(&["v1", "review", field(&item, "id"), action], &body).await
+    };
+    let told = match sent.await {
         Ok(told) => told,
         Err(super::client::Failed::Refused { message, help, error, .. }) => {
             if global.json {

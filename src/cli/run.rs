@@ -9,10 +9,12 @@ use crate::engine::embedded::{self, Disk, EmbeddedSettings, Weak};
 use crate::infer::Models;
 use crate::review::{Arbiter, Queue};
 use crate::serve::{self, App};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Problems, Settings};
 use crate::worker::Worker;
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,14 +43,11 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     {
         return Ok(ExitCode::FAILURE);
     }
-    let mut settings = match Settings::load(&global.config) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            super::text::note(problems);
-            return Ok(ExitCode::from(super::CONFIGURATION));
-        }
-    };
+    let mut settings = Settings::load(&global.config)?;
     if let Some(listen) = args.listen {
+        if let Some((what, help)) = settings::open_to_others(listen) {
+            return Err(Problems::whole("--listen", format!("`--listen` {what}"), help).into());
+        }
         settings.http.listen = listen;
     }
     if let Some(dir) = args.dir {
@@ -83,21 +82,16 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     let app = App::new(engine.clone(), settings.clone(), kinds, models, queue.clone(), view, stopping);
 
     let mut background = JoinSet::new();
-    background.spawn({
-        let (log, requests, after) =
-            (engine.log.clone(), settings.topics.review_requests.clone(), after.clone());
-        async move { queue.follow(log, requests, after).await }
-    });
-    background.spawn({
-        let after = after.clone();
-        async move { arbiter.run(after).await }
-    });
-    background.spawn({
-        let after = after.clone();
-        async move { serve::run(app, listener, after).await }
-    });
+    let (log, requests) = (engine.log.clone(), settings.topics.review_requests.clone());
+    let ends = after.clone();
+    background
+        .spawn(part("the list of open reviews", async move { queue.follow(log, requests, ends).await }));
+    let ends = after.clone();
+    background.spawn(part("the arbiter", async move { arbiter.run(ends).await }));
+    let ends = after.clone();
+    background.spawn(part("the HTTP API", async move { serve::run(app, listener, ends).await }));
     tracing::info!(%listen, kinds = settings.kinds.len(), dir = %settings.engine.dir.display(), "tidegate runs");
-    worker.run(stop).await;
+    let lost = until_one_ends(worker.run(stop.clone()), &mut background, &stop).await;
     after.cancel();
     let all = async { while background.join_next().await.is_some() {} };
     if tokio::time::timeout(std::time::Duration::from_secs(5), all).await.is_err() {
@@ -105,7 +99,40 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     }
     engine.operation.close().await;
     tracing::info!("tidegate has stopped");
-    Ok(())
+    match lost {
+        Some(lost) => anyhow::bail!("{lost}; start the process again, nothing is lost"),
+        None => Ok(()),
+    }
+}
+
+/// Runs one part of the process; says how it ended, for none ends by itself.
+async fn part(name: &'static str, work: impl Future<Output = ()>) -> String {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(()) => format!("{name} has ended"),
+        Err(_) => {
+            metrics::counter!("tidegate_panics_total", "part" => name).increment(1);
+            format!("{name} has panicked")
+        }
+    }
+}
+
+/// Works until told to stop, or until a part without which no decision or request is answered has ended:
+/// then the process drains and fails, so that a supervisor starts it anew.
+async fn until_one_ends(
+    work: impl Future<Output = ()>,
+    parts: &mut JoinSet<String>,
+    stop: &CancellationToken,
+) -> Option<String> {
+    let mut work = std::pin::pin!(work);
+    let ended = tokio::select! {
+        () = &mut work => return None,
+        Some(ended) = parts.join_next() => ended,
+    };
+    let lost = ended.unwrap_or_else(|e| format!("a part of the process was lost: {e}"));
+    tracing::error!(%lost, "stopping, to be started again");
+    stop.cancel();
+    work.await;
+    Some(lost)
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Engine> {
@@ -155,5 +182,33 @@ async fn watch_signals(stop: CancellationToken) {
         } else {
             std::process::exit(130);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_dies_drains_the_work_and_fails_the_process() {
+        for (dies, said) in [(true, "the arbiter has panicked"), (false, "the arbiter has ended")] {
+            let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
+            parts.spawn(part("the HTTP API", std::future::pending()));
+            parts.spawn(part("the arbiter", async move { assert!(!dies, "as a test asks for") }));
+            let (drained, ends) = (CancellationToken::new(), stop.clone());
+            let work = async {
+                ends.cancelled().await;
+                drained.cancel();
+            };
+            assert_eq!(until_one_ends(work, &mut parts, &stop).await.as_deref(), Some(said));
+            assert!(drained.is_cancelled(), "what ran was drained, not dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_told_to_stop_ends_well() {
+        let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
+        parts.spawn(part("the HTTP API", std::future::pending()));
+        assert_eq!(until_one_ends(async {}, &mut parts, &stop).await, None);
     }
 }

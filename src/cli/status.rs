@@ -29,8 +29,17 @@ fn report(status: &Value, all: bool) -> String {
     out.push(row("running for", &span(count("uptime_s"))));
     out.push(row(
         "waiting",
-        &format!("{} to be done, {} for a person", number(count("backlog")), number(count("reviews_open"))),
+        &format!(
+            "{}, {} for a person",
+            status["backlog"]
+                .as_u64()
+                .map_or("unknown (the log cannot be read)".to_owned(), |n| format!("{} to be done", number(n))),
+            number(count("reviews_open"))
+        ),
     ));
+    for broken in status["broken"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        out.push(row("broke off", &format!("{broken}: tried again after a restart")));
+    }
     let storage = &status["storage"];
     let bytes = |name: &str| size(storage[name].as_u64().unwrap_or(0));
     out.push(row(
@@ -138,6 +147,10 @@ mod tests {
         }
         assert!(!said.contains("results"), "nothing waits there:\n{said}");
         assert!(report(&status, true).contains("results"));
+        let unread = json!({ "sentence": "", "backlog": null, "broken": ["tasks.ticket/0/7"] });
+        let said = report(&unread, false);
+        assert!(said.contains("unknown (the log cannot be read), 0 for a person"), "{said}");
+        assert!(said.contains("tasks.ticket/0/7: tried again after a restart"), "{said}");
         assert!(said.lines().all(|l| l.chars().count() <= 80), "{said}");
     }
 }

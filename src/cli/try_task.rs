@@ -5,7 +5,7 @@
 //! The model's provider is really asked.
 
 use super::Global;
-use super::text::{say, say_json};
+use super::text::{plain, say, say_json};
 use crate::consume::{self, Kinds};
 use crate::dedupe::Admission;
 use crate::engine::embedded::{self, Disk, EmbeddedSettings};
@@ -19,6 +19,7 @@ use crate::write::{self, DeadLetter};
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,7 +58,11 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     )
     .map_err(|r| anyhow::anyhow!("not a task of `{}`: {} ({})", kind.name, r.detail, r.reason))?;
     let place = Temporary::new()?;
-    let told = tell(&settings, kinds, &kind, accepted.output, &place.0).await?;
+    let told = tokio::select! {
+        told = tell(&settings, kinds, &kind, accepted.output, &place.0) => told?,
+        // The payload goes with its directory.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; nothing was kept"),
+    };
     // Before anything is said: who reads it may close the pipe, and the command ends there.
     drop(place);
     if global.json {
@@ -167,13 +172,18 @@ fn ends(settings: &Settings, kind: &Kind, done: &Done) -> Value {
     json!({ "as": "waiting", "until": until, "why": "no model can serve now" })
 }
 
+/// A model's words, and a payload's, never steer the terminal.
+fn text(v: &Value) -> String {
+    plain(&v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+}
+
 fn print(told: &Value) {
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     if let Some(prompt) = told["prompt"].as_str() {
         say(format!("prompt\n{}\n", indented(prompt)));
     }
     for answer in told["answers"].as_array().into_iter().flatten() {
-        say(format!("{} said\n{}\n", text(&answer["model"]), indented(&text(&answer["text"]))));
+        let said = indented(answer["text"].as_str().unwrap_or(""));
+        say(format!("{} said\n{said}\n", text(&answer["model"])));
     }
     let ends = &told["ends"];
     say(format!("ends as {}", text(&ends["as"])));
@@ -191,16 +201,17 @@ fn print(told: &Value) {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
 }
 
-/// A directory that goes when this does.
+/// A directory that nobody else can read or has prepared, and that goes when this does.
 struct Temporary(PathBuf);
 
 impl Temporary {
     fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidegate-try-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let path = std::env::temp_dir().join(format!("tidegate-try-{:032x}", rand::random::<u128>()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Temporary(path))
     }
 }
@@ -209,5 +220,33 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // What is left lies among the system's temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_payload_lies_where_nobody_else_reads_and_goes_in_the_end() {
+        let (one, other) = (Temporary::new().unwrap(), Temporary::new().unwrap());
+        assert_ne!(one.0, other.0, "no name that somebody could prepare");
+        let mode = std::fs::metadata(&one.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        std::fs::write(one.0.join("log"), "payload").unwrap();
+        let path = one.0.clone();
+        drop(one);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_models_words_do_not_steer_the_terminal() {
+        let hostile = "good\u{1b}[2J\nnext\u{1b}]0;x\u{7}";
+        let shown = indented(hostile);
+        assert_eq!(shown.lines().count(), 2, "{shown:?}");
+        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+        assert!(!text(&json!({ "a": hostile })).contains('\u{1b}'));
+        assert!(!text(&json!(hostile)).contains('\u{1b}'));
     }
 }

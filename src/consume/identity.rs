@@ -9,7 +9,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 /// Longest idempotency key, bytes: it is part of every ledger key and of URLs.
-pub(super) const KEY_MAX: usize = 1024;
+pub const KEY_MAX: usize = 1024;
+
+/// Longest name of a tenant, bytes: it is part of every ledger key too.
+pub const TENANT_MAX: usize = 256;
 
 /// A payload that can be a task.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct Problem {
 
 pub fn identify(kind: &Kind, value: &Bytes, headers: &Headers) -> Result<Identity, Problem> {
     let tenant = headers.text("tenant").unwrap_or("");
+    if tenant.len() > TENANT_MAX {
+        let detail = format!("the tenant's name has {} bytes; the limit is {TENANT_MAX}", tenant.len());
+        return Err(Problem { reason: Reason::Malformed, detail, scope: None });
+    }
     let payload: Value = match serde_json::from_slice(value) {
         Ok(payload) => payload,
         Err(e) => {
@@ -66,10 +73,14 @@ fn key_of(kind: &Kind, payload: &Value, value: &Bytes, headers: &Headers) -> Res
         let found = rule.eval(&[("task", payload), ("headers", &names)]);
         match found {
             Ok(Value::String(key)) => key,
-            Ok(Value::Number(n)) => n.to_string(),
-            Ok(Value::Bool(b)) => b.to_string(),
+            Ok(Value::Number(n)) if n.is_i64() || n.is_u64() => n.to_string(),
+            // Beyond 64 bits JSON's numbers are rounded: two ids would be one key, and one task lost.
+            Ok(Value::Number(_)) => {
+                let detail = "is a number that is not whole or has more than 64 bits; give the id as text";
+                return Err(missing(format!("`{}` {detail}", rule.source())));
+            }
             Ok(other) => {
-                let what = if other.is_null() { "null" } else { "neither text nor a number" };
+                let what = if other.is_null() { "null" } else { "neither text nor a whole number" };
                 return Err(missing(format!("`{}` is {what} here", rule.source())));
             }
             Err(e) => return Err(missing(format!("`{}`: {e}", rule.source()))),

@@ -42,8 +42,15 @@ pub fn intake(
     if let Some(key) = key {
         headers.push("idempotency-key", key.as_bytes().to_vec());
     }
-    if let Some(wanted) = kind.ce_type.as_ref().filter(|_| headers.get("ce_type").is_none()) {
-        headers.push("ce_type", wanted.as_bytes().to_vec());
+    // Kinds of one topic are told apart by type: with a foreign one another kind, or nobody, would take
+    // the task that is answered for here.
+    match (&kind.ce_type, headers.get("ce_type")) {
+        (Some(wanted), None) => headers.push("ce_type", wanted.as_bytes().to_vec()),
+        (Some(wanted), Some(said)) if said != wanted.as_bytes() => {
+            let detail = format!("`ce-type` is not `{wanted}`, the type of kind `{}`", kind.name);
+            return Err(Refusal { status: 400, reason: Reason::KindUnknown, detail });
+        }
+        _ => {}
     }
     let mut lent = false;
     let mut found = identify(kind, &payload, &headers);

@@ -6,7 +6,7 @@
 mod identity;
 mod intake;
 
-pub use identity::{Identity, Problem, identify};
+pub use identity::{Identity, KEY_MAX, Problem, TENANT_MAX, identify};
 pub use intake::{Accepted, Refusal, intake};
 
 use crate::outcome::Reason;
@@ -25,7 +25,6 @@ pub struct Task {
     pub token: Token,
     pub carry: Carry,
     pub payload: Value,
-    pub record: Arc<Record>,
 }
 
 /// A record that cannot be a task under the rules of today.
@@ -35,7 +34,6 @@ pub struct Poison {
     pub detail: String,
     /// The token, where the key is known: it may own a claim.
     pub known: Option<(Token, Carry)>,
-    pub kind: Option<Arc<Kind>>,
 }
 
 /// The kinds of the configuration, by what they read.
@@ -82,16 +80,17 @@ impl Kinds {
             reason: Reason::KindUnknown,
             detail,
             known: None,
-            kind: None,
         })?;
         let value = record.value.clone().unwrap_or_default();
-        let too_large = value.len() > self.record_max;
-        let found = if too_large {
+        // Also a record that is too large is identified, so that the ledger is asked: under a larger
+        // limit it may have been admitted, and then its refusal is the outcome of its open claim. What
+        // the topic takes bounds the parse.
+        let mut found = identify(kind, &value, &record.headers);
+        if value.len() > self.record_max {
+            let scope = found.map_or_else(|p| p.scope, |id| Some((id.scope, id.print)));
             let detail = format!("{} bytes; the limit is {}", value.len(), self.record_max);
-            Err(Problem { reason: Reason::RecordTooLarge, detail, scope: None })
-        } else {
-            identify(kind, &value, &record.headers)
-        };
+            found = Err(Problem { reason: Reason::RecordTooLarge, detail, scope });
+        }
         let token = |key: ScopedKey, print: Fingerprint| Token {
             key,
             generation: 0,
@@ -108,13 +107,11 @@ impl Kinds {
                 token: token(id.scope, id.print),
                 carry: Carry { deadline: id.deadline, ..carry },
                 payload: id.payload,
-                record: record.clone(),
             }),
             Err(problem) => Err(Poison {
                 reason: problem.reason,
                 detail: problem.detail,
                 known: problem.scope.map(|(key, print)| (token(key, print), carry)),
-                kind: Some(kind.clone()),
             }),
         }
     }
@@ -126,26 +123,21 @@ impl Kinds {
             reason: Reason::TokenInvalid,
             detail: e.to_string(),
             known: None,
-            kind: None,
         })?;
-        let poison = |reason, detail, kind| Poison {
-            reason,
-            detail,
-            known: Some((token.clone(), carry.clone())),
-            kind,
-        };
+        let poison =
+            |reason, detail| Poison { reason, detail, known: Some((token.clone(), carry.clone())) };
         let Some(kind) = self.by_name.get(&token.key.kind).cloned() else {
             let detail = format!("the configuration has no kind `{}`", token.key.kind);
-            return Err(poison(Reason::KindUnknown, detail, None));
+            return Err(poison(Reason::KindUnknown, detail));
         };
         let payload: Value = match serde_json::from_slice(&bytes) {
             Ok(payload) => payload,
-            Err(e) => return Err(poison(Reason::Malformed, format!("not JSON: {e}"), Some(kind))),
+            Err(e) => return Err(poison(Reason::Malformed, format!("not JSON: {e}"))),
         };
         if let Err(detail) = identity::accept(&kind, &payload) {
-            return Err(poison(Reason::InputRefused, detail, Some(kind)));
+            return Err(poison(Reason::InputRefused, detail));
         }
-        Ok(Task { kind, token, carry, payload, record: record.clone() })
+        Ok(Task { kind, token, carry, payload })
     }
 }
 
@@ -166,3 +158,6 @@ fn pick<'a>(kinds: &'a [Arc<Kind>], record: &Record) -> Result<&'a Arc<Kind>, St
 fn print_of_bytes(value: &Bytes) -> Fingerprint {
     Fingerprint { rule: PrintRule::Bytes, digest: *blake3::hash(value).as_bytes() }
 }
+
+#[cfg(test)]
+mod tests;

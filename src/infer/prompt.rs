@@ -10,7 +10,7 @@
 
 use super::data;
 use minijinja::value::{Serde, Value as JinjaValue, ValueKind};
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use regex::Regex;
 use serde_json::Value;
 use std::sync::Arc;
@@ -124,6 +124,23 @@ impl Prompt {
         let mut read: Vec<_> = template.undeclared_variables(true).into_iter().filter(|p| !own(p)).collect();
         read.sort_unstable();
         if self.template { read } else { vec![] }
+    }
+
+    /// A filter, test or function that is not there. Rendered as if every field were empty, so what stands
+    /// behind a condition may stay unseen.
+    pub fn unknown(&self) -> Option<PromptError> {
+        let mut env = Marking::default().environment();
+        env.set_undefined_behavior(UndefinedBehavior::Chainable);
+        let template =
+            env.template_from_named_str(&self.name, &self.source).ok().filter(|_| self.template)?;
+        let error = template.render(minijinja::context! { task => JinjaValue::UNDEFINED }).err()?;
+        let names = [
+            ErrorKind::UnknownFilter,
+            ErrorKind::UnknownTest,
+            ErrorKind::UnknownFunction,
+            ErrorKind::TemplateNotFound,
+        ];
+        names.contains(&error.kind()).then(|| self.error(&error))
     }
 
     /// The question about `task`.

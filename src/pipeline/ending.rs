@@ -78,7 +78,6 @@ impl Pipeline {
         let key = delivery.record.key.clone();
         let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
-        count("tidegate_outcomes_total", kind, "result");
         self.done(delivery, output, mark, false, &known).ended(&kind.name, None)
     }
 
@@ -157,7 +156,6 @@ impl Pipeline {
             ..burial(delivery, reason, detail, Some(&claim.token), true, now)
         };
         let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
-        count("tidegate_outcomes_total", &task.kind, reason.code());
         let mark = close(&claim.token, OutcomeKind::DeadLetter);
         self.done(delivery, output, mark, false, known).ended(&task.kind.name, Some(reason))
     }

@@ -3,6 +3,7 @@
 //! The first valid decision in log order that the ledger admits as decider wins. Validity is judged
 //! before the claim and never again; whether the item is still open, only the admission says.
 
+use super::judge::judge;
 use super::queue::{Item, read_item};
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
@@ -12,7 +13,7 @@ use crate::settings::Settings;
 use crate::task::{Headers, Position, Record, Timestamp, Token};
 use crate::token::{self, Carry};
 use crate::write::record::{Action, Burial, Decision, Envelope, ReviewOutcome, Reviewed, Ruling, VERSION};
-use crate::write::{self, json};
+use crate::write::{self, Counted, json};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
@@ -66,13 +67,25 @@ impl Arbiter {
         let Ruled { completion, smaller } = ruled;
         let lease = completion.lease.clone();
         let offset = completion.offset;
-        if let Commit::TooLarge { output } = self.engine.commits.commit(completion).await {
-            tracing::warn!(output, "the outcome of a decision is too large for its topic");
-            // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
-            let Some((outputs, mark)) = smaller else { return };
-            let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
-            if let Commit::TooLarge { .. } = self.engine.commits.commit(done).await {
-                tracing::error!("even the smaller dead letter is too large; raise the limit of its topic");
+        let counted = Counted::of(&completion);
+        match self.engine.commits.commit(completion).await {
+            Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+            Commit::Void => {}
+            Commit::TooLarge { output } => {
+                tracing::warn!(output, "the outcome of a decision is too large for its topic");
+                // The decision has claimed the item: what it decided must end the task, if only as a dead letter.
+                let Some((outputs, mark)) = smaller else { return };
+                let done = Completion { lease, offset, outputs, urgent: true, mark: Some(mark) };
+                let counted = Counted::of(&done);
+                match self.engine.commits.commit(done).await {
+                    Commit::Visible(_) => counted.into_iter().for_each(Counted::add),
+                    Commit::Void => {}
+                    Commit::TooLarge { .. } => {
+                        tracing::error!(
+                            "even the smaller dead letter is too large; raise the limit of its topic"
+                        );
+                    }
+                }
             }
         }
     }
@@ -103,8 +116,9 @@ impl Arbiter {
             .look(&token.key)
             .await?
             .is_some_and(|c| c.decider.as_ref() == Some(&record.position));
-        if !claimed && let Err(why) = self.validate(&decision, &item) {
-            let outcome = outcome(&decision, Ruling::Invalid, &why);
+        let judged = judge(&self.kinds, &item, decision.action, decision.answer.as_ref());
+        if let (false, Err(wrong)) = (claimed, judged) {
+            let outcome = outcome(&decision, Ruling::Invalid, &wrong.to_string());
             return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
         }
         let admission = self.engine.ledger.admit(delivery, &token, Some(record.position.clone())).await?;
@@ -208,26 +222,6 @@ impl Arbiter {
             first_error: None,
             last_error: None,
             trail: carry.trail.clone(),
-        }
-    }
-
-    /// An edit must satisfy the schema; there must be something to approve.
-    fn validate(&self, decision: &Decision, item: &Item) -> Result<(), String> {
-        match decision.action {
-            Action::Reject => Ok(()),
-            Action::Approve if item.body.answer_text.is_some() => {
-                Err("there is no valid answer to approve; edit or reject".to_owned())
-            }
-            Action::Approve => Ok(()),
-            Action::Edit => {
-                let answer = decision.answer.as_ref().ok_or("an edit needs an answer")?;
-                let schema = self.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
-                let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
-                match findings.first() {
-                    Some(finding) => Err(finding.message.clone()),
-                    None => Ok(()),
-                }
-            }
         }
     }
 

@@ -4,9 +4,11 @@
 //! process rebuilds the open items from the log, and only the arbiter's commit closes one.
 
 mod arbiter;
+mod judge;
 mod queue;
 mod submit;
 
 pub use arbiter::Arbiter;
-pub use queue::{Item, Queue};
+pub use judge::{Wrong, judge};
+pub use queue::{Brief, Item, Queue, whole_item};
 pub use submit::{SubmitError, submit};

@@ -6,7 +6,7 @@ use crate::engine::Unavailable;
 use crate::engine::follow::{Follower, From};
 use crate::engine::{Engine, Log};
 use crate::outcome::Status;
-use crate::task::{Position, Record, Topic};
+use crate::task::{Position, Record, Timestamp, Topic};
 use crate::token;
 use crate::write::record::{Envelope, MadeBy, ReviewItem, Usage, VERSION};
 use bytes::Bytes;
@@ -17,6 +17,35 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before the log is tried again.
 const RETRY_MS: u64 = 200;
+
+/// What lists say of an open item. Payloads and answers stay in the log: a backlog of any length fits into
+/// memory, at some hundred bytes each.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Brief {
+    pub at: Position,
+    pub id: String,
+    pub kind: String,
+    pub key: String,
+    pub tenant: Option<String>,
+    pub origin: String,
+    pub question: String,
+    pub why: Vec<Value>,
+    pub severity: String,
+    pub team: Option<String>,
+    pub opened_at: Timestamp,
+    pub due_at: Option<Timestamp>,
+}
+
+impl Brief {
+    /// Of a record with a value; also of one that this version cannot read.
+    pub fn of(record: &Record, value: &Bytes) -> Brief {
+        let ReviewItem { id, question, why, severity, team, opened_at, due_at, proposed, .. } =
+            body(record, value);
+        let Envelope { kind, key, tenant, origin, .. } = proposed;
+        let at = record.position.clone();
+        Brief { at, id, kind, key, tenant, origin, question, why, severity, team, opened_at, due_at }
+    }
+}
 
 /// An open item and the record that asks it.
 #[derive(Clone, Debug)]
@@ -29,12 +58,11 @@ pub struct Item {
 /// Open items by id. Clones share one list.
 #[derive(Clone, Default)]
 pub struct Queue {
-    open: Arc<RwLock<BTreeMap<String, Item>>>,
+    open: Arc<RwLock<BTreeMap<String, Arc<Brief>>>>,
 }
 
 impl Queue {
-    /// Follows the requests until cancelled. Everything open is in memory: the backlog of questions
-    /// to people is bounded by what people can read.
+    /// Follows the requests until cancelled. Everything open is in memory, in brief.
     pub async fn follow(&self, log: Arc<dyn Log>, requests: Topic, cancel: CancellationToken) {
         let mut from = From::Start;
         let mut said = None;
@@ -75,20 +103,14 @@ impl Queue {
             open.remove(&id);
             return;
         };
-        // Its task waits for a person all the same: somebody has to hear of it.
-        let body = serde_json::from_slice(value).unwrap_or_else(|e| {
-            tracing::error!(item = id, at = %record.position, error = %e, "a review item cannot be read");
-            unreadable(&id, &record, value, &e)
-        });
-        let item = Item { at: record.position.clone(), record: Arc::new(record), body: Arc::new(body) };
-        open.insert(id, item);
+        open.insert(id, Arc::new(Brief::of(&record, value)));
     }
 
     /// Oldest first.
-    pub fn list(&self) -> Vec<Item> {
+    pub fn list(&self) -> Vec<Arc<Brief>> {
         let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut items: Vec<Item> = open.values().cloned().collect();
-        items.sort_by(|a, b| (a.body.opened_at, &a.body.id).cmp(&(b.body.opened_at, &b.body.id)));
+        let mut items: Vec<Arc<Brief>> = open.values().cloned().collect();
+        items.sort_by(|a, b| (a.opened_at, &a.id).cmp(&(b.opened_at, &b.id)));
         items
     }
 
@@ -100,18 +122,37 @@ impl Queue {
         self.len() == 0
     }
 
-    /// By id, or by a beginning of it that only one item has.
-    pub fn get(&self, id: &str) -> Option<Item> {
-        let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(item) = open.get(id) {
-            return Some(item.clone());
-        }
-        let mut fits = open.range(id.to_owned()..).take_while(|(k, _)| k.starts_with(id));
-        match (fits.next(), fits.next()) {
-            (Some((_, item)), None) if !id.is_empty() => Some(item.clone()),
-            _ => None,
-        }
+    /// By its whole id.
+    pub fn get(&self, id: &str) -> Option<Arc<Brief>> {
+        self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
     }
+
+    /// Up to `max` items whose id begins so.
+    pub fn beginning(&self, id: &str, max: usize) -> Vec<Arc<Brief>> {
+        let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let fits = open.range(id.to_owned()..).take_while(|(k, _)| k.starts_with(id));
+        fits.take(max).map(|(_, item)| item.clone()).collect()
+    }
+}
+
+/// The item as it lies in the log. One that cannot be read is made of its headers: its task waits for a
+/// person all the same, and somebody has to hear of it.
+fn body(record: &Record, value: &Bytes) -> ReviewItem {
+    serde_json::from_slice(value).unwrap_or_else(|e| {
+        let id = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        tracing::error!(item = %id, at = %record.position, error = %e, "a review item cannot be read");
+        unreadable(&id, record, value, &e)
+    })
+}
+
+/// What a person is shown of an open item; `None` where the log does not hold it any more.
+pub async fn whole_item(log: &dyn Log, open: &Brief) -> Result<Option<Item>, Unavailable> {
+    let records = log.read(open.at.clone(), 1).await?;
+    let found = records.into_iter().next().filter(|r| r.position == open.at);
+    Ok(found.and_then(|record| {
+        let body = body(&record, record.value.as_ref()?);
+        Some(Item { at: record.position.clone(), record: Arc::new(record), body: Arc::new(body) })
+    }))
 }
 
 /// What can be said of an item that is not as this version writes it: whose it is stands in its
@@ -175,7 +216,7 @@ pub(super) async fn read_item(engine: &Engine, at: &Position) -> Result<Option<I
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Headers, Partition, Timestamp};
+    use crate::task::{Headers, Partition};
 
     fn record(offset: u64, value: Option<&str>) -> Record {
         let at = Partition { topic: Topic::new("review.requests"), index: 0 };
@@ -202,20 +243,22 @@ mod tests {
         queue.take(record(3, Some(r#"{"v":9,"payload":{"text":"help"}}"#)));
         let items = queue.list();
         assert_eq!(items.len(), 1);
-        let body = &items[0].body;
-        assert_eq!((body.id.as_str(), body.opened_at, items[0].at.offset), ("abc", Timestamp(77), 3));
-        let about = &body.proposed;
-        let names = (about.kind.as_str(), about.key.as_str(), about.tenant.as_deref(), about.generation);
-        assert_eq!(names, ("ticket", "T-1", Some("acme"), 2));
+        let about = &items[0];
+        assert_eq!((about.id.as_str(), about.opened_at, about.at.offset), ("abc", Timestamp(77), 3));
+        let names = (about.kind.as_str(), about.key.as_str(), about.tenant.as_deref());
+        assert_eq!(names, ("ticket", "T-1", Some("acme")));
         for part in ["cannot be read", "review.requests/0/3"] {
-            assert!(body.question.contains(part), "{}", body.question);
+            assert!(about.question.contains(part), "{}", about.question);
         }
+        assert!(!format!("{about:?}").contains("help"), "payloads stay in the log");
         // As it lies there, and never to be approved as it is.
-        assert_eq!(body.payload["payload"]["text"], "help");
-        assert!(body.answer_text.is_some() && about.answer.is_null());
+        let there = record(3, Some(r#"{"v":9,"payload":{"text":"help"}}"#));
+        let body = body(&there, there.value.as_ref().unwrap());
+        assert_eq!((body.proposed.generation, &body.payload["payload"]["text"]), (2, &Value::from("help")));
+        assert!(body.answer_text.is_some() && body.proposed.answer.is_null());
         queue.take(record(4, None));
         assert!(queue.is_empty());
         queue.take(record(5, Some("not JSON")));
-        assert_eq!(queue.list()[0].body.payload, "not JSON");
+        assert!(queue.list()[0].question.contains("cannot be read"));
     }
 }

@@ -40,7 +40,8 @@ pub async fn submit(
     engine.log.append(vec![output]).await?;
     let ruled = async {
         loop {
-            for record in outcomes.wait().await? {
+            // What goes wrong from here on leaves the decision where it is: in the log.
+            for record in outcomes.wait().await.map_err(|_| SubmitError::Slow)? {
                 let outcome =
                     record.value.as_ref().and_then(|v| serde_json::from_slice::<ReviewOutcome>(v).ok());
                 if let Some(outcome) = outcome.filter(|o| o.nonce == decision.nonce) {

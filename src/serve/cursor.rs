@@ -47,12 +47,15 @@ impl Cursor {
         fresh
     }
 
-    /// Goes where `other` stands, for the partitions it names and this one follows.
-    pub(super) fn resume(&mut self, other: &Cursor) {
-        for (topic, next) in &mut self.topics {
+    /// Goes where `other` stands, for the partitions it names and this one follows. A place beyond `ends`,
+    /// where the same partitions end now, is of another log: there this one stays where it is.
+    pub(super) fn resume(&mut self, other: &Cursor, ends: &Cursor) {
+        for ((topic, next), (_, ends)) in self.topics.iter_mut().zip(&ends.topics) {
             let Some((_, theirs)) = other.topics.iter().find(|(t, _)| t == topic) else { continue };
-            for (mine, theirs) in next.iter_mut().zip(theirs) {
-                *mine = *theirs;
+            for ((mine, theirs), end) in next.iter_mut().zip(theirs).zip(ends) {
+                if theirs <= end {
+                    *mine = *theirs;
+                }
             }
         }
     }
@@ -149,9 +152,19 @@ mod tests {
     fn a_reader_that_comes_back_goes_on_where_it_was_and_begins_new_topics_at_their_place() {
         let mut now =
             Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![9, 9, 9, 9])]);
-        now.resume(&Cursor::read("v1;results~1,2,3;gone~4").unwrap());
+        let ends =
+            Cursor::new(vec![(Topic::new("new"), vec![9]), (Topic::new("results"), vec![9, 9, 9, 9])]);
+        now.resume(&Cursor::read("v1;results~1,2,3;gone~4").unwrap(), &ends);
         let expected =
             Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![1, 2, 3, 9])]);
         assert_eq!(now, expected);
+    }
+
+    #[test]
+    fn a_place_that_the_log_does_not_reach_is_not_waited_for() {
+        let mut now = Cursor::new(vec![(Topic::new("results"), vec![0, 0])]);
+        let ends = Cursor::new(vec![(Topic::new("results"), vec![3, 3])]);
+        now.resume(&Cursor::read("v1;results~3,4").unwrap(), &ends);
+        assert_eq!(now, Cursor::new(vec![(Topic::new("results"), vec![3, 0])]), "another log's: from its start");
     }
 }

@@ -17,15 +17,16 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use find::{Filter, Found};
+use find::{Filter, Found, Seen};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 const LIMIT: usize = 100;
 /// Dead letters in one list, and in one redrive: what one answer can sensibly hold.
 const LIMIT_MAX: usize = 10_000;
-/// Records of a redrive that become durable together.
+/// Records of a redrive that become durable together, and about how many bytes of them.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +46,7 @@ pub(super) async fn list(
     let filter = Filter::new(which.key, which.reason, which.kind)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
-    let letters: Vec<Value> = letters.iter().map(task_view::dead_letter).collect();
+    let letters: Vec<Value> = letters.into_iter().map(|seen| seen.view).collect();
     Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
 }
 
@@ -119,15 +120,17 @@ struct Redriven {
 /// Appends each as the next life of its key. Those that were sent again before are left out: their key
 /// is at a later generation.
 pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
-    let body = whole(body, app.settings.http.body_max).await?;
-    let asked: Redriven = serde_json::from_slice(&body).map_err(|e| {
+    let body = whole(&app, body).await?;
+    let asked: Redriven = serde_json::from_slice(&body.bytes).map_err(|e| {
         ApiError::bad(
             format!("the body does not say what to redrive: {e}"),
             "send `id`, `key`, `reason` or `kind`, and `\"dry_run\": true` to look first",
         )
     })?;
     let found = match &asked.id {
-        Some(id) => Found { letters: vec![by_id(&app, id).await?], more: false, read: 1 },
+        Some(id) => {
+            Found { letters: vec![Seen::of(&by_id(&app, id).await?)], more: false, read: 1 }
+        }
         None => {
             let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
             if filter.is_empty() {
@@ -139,30 +142,64 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
             find::newest(&app, &filter, asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX)).await?
         }
     };
-    let mut sends: Vec<(usize, Output)> = Vec::new();
     let mut told: Vec<Value> = Vec::with_capacity(found.letters.len());
-    // Oldest first, as they came.
-    for letter in found.letters.iter().rev() {
-        let (view, output) = plan(&app, letter).await?;
+    let (mut batch, mut count) = (Batch::default(), 0);
+    // Oldest first, as they came; each is read again when its turn comes.
+    for seen in found.letters.into_iter().rev() {
+        let Some(letter) = at(&app, &seen.position).await? else {
+            let mut view = seen.view;
+            view["left"] = "the log does not hold it any more".into();
+            told.push(view);
+            continue;
+        };
+        let (view, output) = plan(&app, &letter).await?;
         if let Some(output) = output {
-            sends.push((told.len(), output));
+            count += 1;
+            if !asked.dry_run {
+                batch.add(told.len(), output);
+            }
         }
         told.push(view);
-    }
-    let count = sends.len();
-    if !asked.dry_run {
-        for batch in sends.chunks(BATCH) {
-            let outputs = batch.iter().map(|(_, output)| output.clone()).collect();
-            for ((i, _), at) in batch.iter().zip(app.engine.log.append(outputs).await?) {
-                told[*i]["sent_to"] = at.to_string().into();
-            }
-            metrics::counter!("tidegate_redriven_total").increment(batch.len() as u64);
+        if batch.is_full() {
+            batch.send(&app, &mut told).await?;
         }
     }
+    batch.send(&app, &mut told).await?;
     let name = if asked.dry_run { "would_redrive" } else { "redriven" };
     let left = told.len() - count;
     Ok(axum::Json(json!({ name: count, "left": left, "more": found.more, "dead_letters": told }))
         .into_response())
+}
+
+/// What becomes durable together: bounded by count, and by bytes, for all of it is in memory.
+#[derive(Default)]
+struct Batch {
+    sends: Vec<(usize, Output)>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, place: usize, output: Output) {
+        self.bytes += output.value.as_ref().map_or(0, Bytes::len);
+        self.sends.push((place, output));
+    }
+
+    fn is_full(&self) -> bool {
+        self.sends.len() >= BATCH || self.bytes >= BATCH_BYTES
+    }
+
+    async fn send(&mut self, app: &App, told: &mut [Value]) -> Result<(), ApiError> {
+        self.bytes = 0;
+        let (places, outputs): (Vec<usize>, Vec<Output>) = self.sends.drain(..).unzip();
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        for (place, at) in places.iter().zip(app.engine.log.append(outputs).await?) {
+            told[*place]["sent_to"] = at.to_string().into();
+        }
+        metrics::counter!("tidegate_redriven_total").increment(places.len() as u64);
+        Ok(())
+    }
 }
 
 /// What would be appended for a dead letter, or why nothing is.
@@ -201,14 +238,17 @@ async fn by_id(app: &App, id: &str) -> Result<DeadLetter, ApiError> {
     };
     let (index, offset) = id.split_once('-').ok_or_else(missing)?;
     let (Ok(index), Ok(offset)) = (index.parse(), offset.parse()) else { return Err(missing()) };
-    let at = Position { at: Partition { topic: app.settings.topics.dead_letters.clone(), index }, offset };
-    let ends = app.engine.log.ends(&at.at.topic).await?;
-    if !ends.iter().any(|e| e.at == at.at && (e.first..e.next).contains(&offset)) {
+    let place = Position { at: Partition { topic: app.settings.topics.dead_letters.clone(), index }, offset };
+    let ends = app.engine.log.ends(&place.at.topic).await?;
+    if !ends.iter().any(|e| e.at == place.at && (e.first..e.next).contains(&offset)) {
         return Err(missing());
     }
-    let records = app.engine.log.read(at.clone(), 1).await?;
-    let record = records.into_iter().next().filter(|r| r.position == at).ok_or_else(missing)?;
-    Ok(DeadLetter::read(record))
+    at(app, &place).await?.ok_or_else(missing)
+}
+
+async fn at(app: &App, place: &Position) -> Result<Option<DeadLetter>, ApiError> {
+    let records = app.engine.log.read(place.clone(), 1).await?;
+    Ok(records.into_iter().next().filter(|r| r.position == *place).map(DeadLetter::read))
 }
 
 fn hex(bytes: &Bytes) -> String {

@@ -116,7 +116,7 @@ pub(super) async fn stream(
     let told = hub.subscribe();
     let mut cursor = hub.cursor(begin).await?;
     if let Some(after) = after {
-        cursor.resume(&after);
+        cursor.resume(&after, &hub.cursor(Begin::Now).await?);
     }
     let feed = Feed {
         hub: hub.clone(),

@@ -5,6 +5,7 @@
 //! one task is that task's alone; nothing here checks a payload.
 
 use super::error::ApiError;
+use crate::consume::TENANT_MAX;
 use crate::task::Headers;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
@@ -17,8 +18,6 @@ use std::collections::BTreeMap;
 pub(super) const TASKS_MAX: usize = 10_000;
 /// All headers of one task, bytes: what a Kafka record's headers sensibly hold.
 const HEADERS_MAX: usize = 16 * 1024;
-/// A tenant's name is part of every ledger key.
-const TENANT_MAX: usize = 256;
 
 /// One task of a request, not yet checked against its kind.
 #[derive(Clone, PartialEq, Eq, Debug)]

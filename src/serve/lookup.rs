@@ -4,13 +4,14 @@
 //! may have lost its closing mark, so its outcome is looked for in the log, and what is found is told
 //! to the ledger (limit 7 of the claims protocol). Nothing else is ever written here.
 
+mod pass;
 mod scan;
 
 use crate::consume::Kinds;
 use crate::dedupe::{ClaimView, Phase, SlotView};
 use crate::engine::{Engine, Unavailable};
 use crate::outcome::OutcomeKind;
-use crate::review::{Item, Queue};
+use crate::review::{self, Brief, Item, Queue};
 use crate::settings::TopicNames;
 use crate::task::{Position, Record, ScopedKey, Timestamp, Token, Topic};
 use crate::token::{self, Carry};
@@ -92,8 +93,11 @@ impl Lookup {
             });
             return Ok(stands(key, &claim, place, trail));
         }
-        if let Some(item) = self.item(&claim) {
-            return Ok(stands(key, &claim, Place::Review(Box::new(item.clone())), trail_of(&item.record)));
+        if let Some(open) = self.item(&claim)
+            && let Some(item) = review::whole_item(&*self.engine.log, &open).await?
+        {
+            let trail = trail_of(&item.record);
+            return Ok(stands(key, &claim, Place::Review(Box::new(item)), trail));
         }
         if claim.hop == 0 && !self.engine.commits.is_complete(&claim.origin.position) {
             return Ok(stands(key, &claim, Place::Running, Trail::default()));
@@ -105,17 +109,18 @@ impl Lookup {
         if let Some((place, trail)) = self.published(&claim).await? {
             return Ok(stands(key, &claim, place, trail));
         }
-        // A commit between the two readings; the next look-up sees it.
+        // A commit between the two readings, which the next look-up sees; or an outcome that lies deeper
+        // than a look-up reads, which the slow pass finds.
         Ok(stands(key, &claim, Place::Running, Trail::default()))
     }
 
     /// The open review item of the claim's chain, at its hop or a later one whose mark was lost.
-    fn item(&self, claim: &ClaimView) -> Option<Item> {
+    fn item(&self, claim: &ClaimView) -> Option<Arc<Brief>> {
         let ahead = claim.hop..=claim.hop.saturating_add(LOST_MARKS);
         ahead.into_iter().find_map(|hop| self.queue.get(&item_id(&token_of(claim, hop))))
     }
 
-    /// The incomplete token that carries the task on, among what is parked or resumed.
+    /// The incomplete token that carries the task on, among what is parked.
     async fn token(&self, claim: &ClaimView) -> Result<Option<(Place, Trail)>, Unavailable> {
         let commits = &self.engine.commits;
         let live = |record: &Record| {

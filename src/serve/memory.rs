@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,12 +33,30 @@ pub(super) struct Memory {
     news: Arc<watch::Sender<u64>>,
     pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) limit: usize,
+    /// Reads of this topic fail; all ends of topics fail.
+    pub(super) blind: Arc<Mutex<Option<Topic>>>,
+    pub(super) endless: Arc<AtomicBool>,
+    /// Bytes of the largest batch appended.
+    pub(super) largest: Arc<AtomicUsize>,
+    /// Look-ups under way, and the most there were.
+    looking: Arc<AtomicUsize>,
+    pub(super) looked: Arc<AtomicUsize>,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
         let (news, health) = (watch::Sender::new(0), watch::Sender::new(Health::Well));
-        Memory { inside: Arc::default(), news: Arc::new(news), health: Arc::new(health), limit: 1 << 20 }
+        Memory {
+            inside: Arc::default(),
+            news: Arc::new(news),
+            health: Arc::new(health),
+            limit: 1 << 20,
+            blind: Arc::default(),
+            endless: Arc::default(),
+            largest: Arc::default(),
+            looking: Arc::default(),
+            looked: Arc::default(),
+        }
     }
 
     pub(super) fn engine(&self) -> Engine {
@@ -99,11 +118,16 @@ impl Log for Memory {
             let (bytes, limit, topic) = (size(output), self.limit, output.topic.clone());
             return ready(Err(AppendError::TooLarge { index, bytes, limit, topic })).boxed();
         }
+        let bytes = batch.iter().filter_map(|o| o.value.as_ref()).map(Bytes::len).sum();
+        self.largest.fetch_max(bytes, Ordering::SeqCst);
         let positions = batch.into_iter().map(|output| self.put(output)).collect();
         ready(Ok(positions)).boxed()
     }
 
     fn read(&self, from: Position, max: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>> {
+        if self.blind.lock().unwrap().as_ref() == Some(&from.at.topic) {
+            return ready(Err(Unavailable("the log is away".into()))).boxed();
+        }
         let inside = self.inside.lock().unwrap();
         let records = inside.records.get(&from.at);
         let found = records.into_iter().flatten().filter(|r| r.position.offset >= from.offset).take(max);
@@ -111,6 +135,9 @@ impl Log for Memory {
     }
 
     fn ends(&self, topic: &Topic) -> BoxFuture<'static, Result<Vec<Ends>, Unavailable>> {
+        if self.endless.load(Ordering::SeqCst) {
+            return ready(Err(Unavailable("the log is away".into()))).boxed();
+        }
         let inside = self.inside.lock().unwrap();
         let ends = |index| {
             let at = Partition { topic: topic.clone(), index };
@@ -148,15 +175,25 @@ impl Ledger for Memory {
     }
 
     fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>> {
-        ready(Ok(self.inside.lock().unwrap().claims.get(key).cloned())).boxed()
+        let (me, key) = (self.clone(), key.clone());
+        async move {
+            let looking = me.looking.fetch_add(1, Ordering::SeqCst) + 1;
+            me.looked.fetch_max(looking, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            me.looking.fetch_sub(1, Ordering::SeqCst);
+            Ok(me.inside.lock().unwrap().claims.get(&key).cloned())
+        }
+        .boxed()
     }
 
     fn list(
         &self,
-        _: Option<ScopedKey>,
-        _: usize,
+        after: Option<ScopedKey>,
+        max: usize,
     ) -> BoxFuture<'static, Result<Vec<ClaimView>, Unavailable>> {
-        ready(Ok(vec![])).boxed()
+        let inside = self.inside.lock().unwrap();
+        let behind = inside.claims.iter().filter(|(key, _)| after.as_ref().is_none_or(|a| *key > a));
+        ready(Ok(behind.take(max).map(|(_, claim)| claim.clone()).collect())).boxed()
     }
 
     fn repair(

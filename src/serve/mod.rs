@@ -3,6 +3,8 @@
 //! Handlers read the log and the ledger and append to the log; they never decide what becomes of a
 //! task. No handler holds more than one request body, and every stream is bounded.
 
+mod browser;
+mod connection;
 mod cursor;
 mod dead_letters;
 mod error;
@@ -37,7 +39,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
+use connection::{Bounded, CONNECTIONS_MAX, IDLE, PATIENCE};
 use error::ApiError;
 use hub::Hub;
 use std::sync::Arc;
@@ -50,8 +52,8 @@ use tokio_util::sync::CancellationToken;
 /// Request bodies read at the same time; each may be as large as `body_max` (16 MiB by default), so
 /// this bounds the memory of intake. Two cores are busy long before.
 const BODIES_MAX: usize = 16;
-/// Event streams at the same time: each is a socket and a few hundred bytes.
-const STREAMS_MAX: usize = 1_000;
+/// Event streams at the same time: some connections are left for requests.
+const STREAMS_MAX: usize = 400;
 /// How long open connections get to end once the process leaves.
 const GRACE: Duration = Duration::from_secs(3);
 /// How often gauges are read, and histograms drained into their buckets.
@@ -162,6 +164,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read by the handlers, which know the limit and answer in our own shape.
         .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn(browser::refuse))
         .with_state(app)
 }
 
@@ -173,18 +176,26 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         background.spawn(async move { hub.pump(stop).await });
     }
     background.spawn(upkeep(app.clone(), stop.clone()));
-    // Events are small and must not wait for the next one.
-    let listener = listener.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(%e, "a connection keeps its delay");
-        }
+    background.spawn({
+        let (lookup, stop) = (app.lookup.clone(), stop.clone());
+        async move { lookup.passes(stop).await }
     });
+    let listener = Bounded::new(listener, CONNECTIONS_MAX, PATIENCE, IDLE);
     let (leaving, ended) = (app.leaving.clone(), stop.clone());
     let shutdown = async move {
         ended.cancelled().await;
         leaving.cancel();
     };
     let serve = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
+    // Each of them runs until `stop`; without one, events or gauges would stand still unseen.
+    let lost = async {
+        while background.join_next().await.is_some() {
+            if !stop.is_cancelled() {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
     let limit = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -193,6 +204,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         ended = serve => if let Err(e) = ended {
             tracing::error!(%e, "the HTTP API has ended");
         },
+        () = lost => tracing::error!("a part of the HTTP API has ended"),
         () = limit => tracing::info!("some connections were still open"),
     }
     background.shutdown().await;

@@ -48,8 +48,8 @@ pub(super) async fn append(
         let help = "records can be put on the topics that kinds read; `tidegate check` lists them";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no-such-topic", message, help));
     }
-    let body = whole(body, app.settings.http.body_max).await?;
-    let read: Records = serde_json::from_slice(&body).map_err(|e| {
+    let body = whole(&app, body).await?;
+    let read: Records = serde_json::from_slice(&body.bytes).map_err(|e| {
         ApiError::bad(format!("not records: {e}"), r#"send {"records":[{"key":…,"value":…,"headers":{…}}]}"#)
     })?;
     if read.records.len() > RECORDS_MAX {

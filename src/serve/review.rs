@@ -9,7 +9,7 @@ use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
 use super::tasks::whole;
-use crate::review::{self, Item, SubmitError};
+use crate::review::{self, Brief, Item, SubmitError, Wrong};
 use crate::task::{Record, Timestamp};
 use crate::token;
 use crate::write::record::{Action, Decision, ReviewOutcome, Ruling, VERSION};
@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Items in one list.
 const LIMIT: usize = 100;
@@ -43,26 +44,30 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
-    let fits = |item: &Item| {
-        let about = &item.body.proposed;
-        same(&which.kind, Some(&about.kind))
-            && same(&which.key, Some(&about.key))
-            && same(&which.team, item.body.team.as_deref())
+    let fits = |item: &Brief| {
+        same(&which.kind, Some(&item.kind))
+            && same(&which.key, Some(&item.key))
+            && same(&which.team, item.team.as_deref())
     };
     let open = app.queue.list();
     let total = open.len();
     let limit = which.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let found: Vec<Value> = open.iter().filter(|i| fits(i)).take(limit).map(brief).collect();
+    let found: Vec<Value> = open.iter().filter(|i| fits(i)).take(limit).map(|i| brief(i)).collect();
     Ok(axum::Json(json!({ "open": total, "items": found })).into_response())
 }
 
-/// By id, or by a beginning of it that only one item has.
+/// By id, or by a beginning of it that only one item has: decided ones count as well, for they may be
+/// what its reader means.
 pub(super) async fn show(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    let item = open(&app, &id)?;
+    let open = match app.queue.get(&id) {
+        Some(open) => open,
+        None => begun(&app, &id).await?,
+    };
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
     let mut view = json!(*item.body);
     view["position"] = item.at.to_string().into();
     view["trail"] = task_view::notes(&trail_of(&item.record));
@@ -85,28 +90,24 @@ fn event(record: &Record) -> Option<Event> {
         let data = json!({ "id": id }).to_string();
         return Some(Event { name: "decided", data, ..Event::default() });
     };
-    let body = serde_json::from_slice(value).ok()?;
-    let item =
-        Item { at: record.position.clone(), record: record.clone().into(), body: std::sync::Arc::new(body) };
     let text = |name| record.headers.text(name).unwrap_or_default().to_owned();
-    let data = brief(&item).to_string();
+    let data = brief(&Brief::of(record, value)).to_string();
     Some(Event { name: "opened", kind: text(token::KIND), key: text(token::KEY), what: String::new(), data })
 }
 
-fn brief(item: &Item) -> Value {
-    let body = &item.body;
+fn brief(item: &Brief) -> Value {
     json!({
-        "id": body.id,
-        "kind": body.proposed.kind,
-        "key": body.proposed.key,
-        "tenant": body.proposed.tenant,
-        "origin": body.proposed.origin,
-        "question": body.question,
-        "why": body.why,
-        "severity": body.severity,
-        "team": body.team,
-        "opened_at": body.opened_at.rfc3339(),
-        "due_at": body.due_at.map(Timestamp::rfc3339),
+        "id": item.id,
+        "kind": item.kind,
+        "key": item.key,
+        "tenant": item.tenant,
+        "origin": item.origin,
+        "question": item.question,
+        "why": item.why,
+        "severity": item.severity,
+        "team": item.team,
+        "opened_at": item.opened_at.rfc3339(),
+        "due_at": item.due_at.map(Timestamp::rfc3339),
     })
 }
 
@@ -139,17 +140,21 @@ pub(super) async fn decide(
             ));
         }
     };
-    let body = whole(body, app.settings.http.body_max).await?;
-    let said: Said = serde_json::from_slice(&body).map_err(|e| {
+    let body = whole(&app, body).await?;
+    let said: Said = serde_json::from_slice(&body.bytes).map_err(|e| {
         ApiError::bad(
             format!("the body is not a decision: {e}"),
             "send `{\"by\": …}`, with `reason` where you have one and `answer` for an edit",
         )
     })?;
-    let item = match open(&app, &id) {
-        Ok(item) => item,
-        Err(e) => return Err(decided_before(&app, &id).await?.unwrap_or(e)),
+    // A ruling may take seconds; the bytes are read and done with.
+    drop(body);
+    // By its whole id alone: what a beginning names may change between a look and a decision.
+    let Some(open) = app.queue.get(&id) else {
+        let before = decided(&app, |item| item == id).await?;
+        return Err(before.first().map_or_else(|| no_such_item(&id), superseded));
     };
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
     judge(&app, &item, action, &said)?;
     let decision = Decision {
         v: VERSION,
@@ -204,53 +209,75 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
             "say in `by` who decides",
         ));
     }
-    match action {
-        Action::Reject => Ok(()),
-        Action::Approve if said.answer.is_some() => {
-            Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"))
-        }
-        Action::Approve if item.body.proposed.answer.is_null() && item.body.answer_text.is_some() => {
-            Err(invalid("there is no valid answer to approve; edit or reject", &[]))
-        }
-        Action::Approve => Ok(()),
-        Action::Edit => {
-            let Some(answer) = &said.answer else {
-                return Err(ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"));
-            };
-            let schema = app.kinds.named(&item.body.proposed.kind).and_then(|k| k.answer_schema());
-            let findings = schema.map(|s| s.check(answer)).unwrap_or_default();
-            if findings.is_empty() {
-                return Ok(());
-            }
+    if action == Action::Approve && said.answer.is_some() {
+        return Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"));
+    }
+    review::judge(&app.kinds, item, action, said.answer.as_ref()).map_err(|wrong| match wrong {
+        Wrong::NoAnswer => ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"),
+        Wrong::NothingToApprove => invalid(&wrong.to_string(), &[]),
+        Wrong::Schema(findings) => {
             let fields: Vec<Value> =
                 findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
-            Err(invalid("the answer does not satisfy its schema", &fields))
+            invalid("the answer does not satisfy its schema", &fields)
+        }
+    })
+}
+
+fn no_such_item(id: &str) -> ApiError {
+    let id: String = id.chars().take(40).collect();
+    ApiError::not_found(
+        format!("no review item `{id}`"),
+        "GET /v1/review lists what is open; a decision takes the whole id",
+    )
+}
+
+/// The one item, open or decided, whose id begins so.
+async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
+    let mut open = app.queue.beginning(id, 2);
+    let before = decided(app, |item| item.starts_with(id)).await?;
+    // Decided a moment ago, and not yet gone from the queue.
+    let before: Vec<_> =
+        before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
+    match (open.len(), before.as_slice()) {
+        (1, []) => Ok(open.remove(0)),
+        (0, []) => Err(no_such_item(id)),
+        (0, [outcome]) => {
+            let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
+            Err(who_decided(StatusCode::GONE, outcome, help))
+        }
+        _ => {
+            let open = open.iter().map(|item| item.id.clone());
+            let ids: Vec<String> = open.chain(before.iter().map(|o| o.item.clone())).collect();
+            let message = format!("more than one item's id begins with `{id}`: {}", ids.join(", "));
+            let help = "give more of the id; open and decided items count";
+            Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", message, help).with("items", ids))
         }
     }
 }
 
-fn open(app: &App, id: &str) -> Result<Item, ApiError> {
-    app.queue.get(id).ok_or_else(|| {
-        let id: String = id.chars().take(40).collect();
-        ApiError::not_found(
-            format!("no open review item `{id}`"),
-            "it may be decided already; GET /v1/review lists what is open",
-        )
-    })
-}
-
-/// Who decided an item that is not open any more, where the log still knows.
-async fn decided_before(app: &App, id: &str) -> Result<Option<ApiError>, ApiError> {
+/// Up to two decided items whose id fits, each with the decision that counted, where the log still
+/// knows.
+async fn decided(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
     let topic = &app.settings.topics.review_outcomes;
+    let mut found: Vec<ReviewOutcome> = Vec::new();
     let counts = |record: &Record| {
         let outcome: ReviewOutcome = serde_json::from_slice(record.value.as_ref()?).ok()?;
-        (outcome.item == id && outcome.verdict == Ruling::Counts).then_some(outcome)
+        let new = found.iter().all(|f| f.item != outcome.item);
+        if new && outcome.verdict == Ruling::Counts && fits(&outcome.item) {
+            found.push(outcome);
+        }
+        (found.len() == 2).then_some(())
     };
-    let found = super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
-    Ok(found.map(|outcome| superseded(&outcome)))
+    super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
+    Ok(found)
 }
 
 fn superseded(outcome: &ReviewOutcome) -> ApiError {
+    let help = "your decision was not used; a correction is a new task, or a redrive";
+    who_decided(StatusCode::CONFLICT, outcome, help)
+}
+
+fn who_decided(status: StatusCode, outcome: &ReviewOutcome, help: &str) -> ApiError {
     let by = outcome.decided_by.as_deref().unwrap_or("somebody else");
     let at = outcome.decided_at.as_deref().unwrap_or("before");
     let what = match outcome.action {
@@ -259,8 +286,7 @@ fn superseded(outcome: &ReviewOutcome) -> ApiError {
         Some(Action::Reject) => "rejected",
         None => "decided",
     };
-    let help = "your decision was not used; a correction is a new task, or a redrive";
-    ApiError::new(StatusCode::CONFLICT, "already-decided", format!("{by} {what} this item ({at})"), help)
+    ApiError::new(status, "already-decided", format!("{by} {what} this item ({at})"), help)
         .with("decided_by", outcome.decided_by.clone())
         .with("decided_at", outcome.decided_at.clone())
         .with("action", outcome.action.map(Action::as_str))

@@ -2,7 +2,7 @@
 
 use super::App;
 use crate::engine::{Ends, Health, StorageReport, Unavailable};
-use crate::infer::ModelView;
+use crate::infer::{Availability, ModelView};
 use crate::task::{Timestamp, Topic};
 use crate::telemetry;
 use crate::worker::Held;
@@ -21,25 +21,41 @@ pub(super) struct State {
     /// Models that may not be called now, and why.
     pub(super) away: Vec<(String, String)>,
     pub(super) models: usize,
+    /// Kinds that no model is known to serve now, held yet or not, and why.
+    pub(super) unserved: Vec<(String, String)>,
+    /// Tasks set aside in the log; `None`: not looked at, or the log cannot be read.
+    pub(super) parked: Option<u64>,
+    /// Tasks whose work broke off by a panic.
+    pub(super) broken: usize,
     pub(super) reviews: usize,
 }
 
 impl State {
     pub(super) fn of(app: &App) -> State {
         let views = app.models.view();
+        let unserved =
+            |kind: &std::sync::Arc<crate::settings::Kind>| match app.models.availability(kind.lineup()?) {
+                Availability::Serves { .. } => None,
+                Availability::MayBeTried { why } | Availability::None { why, .. } => {
+                    Some((kind.name.to_string(), why))
+                }
+            };
         State {
             health: app.engine.operation.health().borrow().clone(),
             stopping: app.stopping.is_cancelled(),
             held: app.worker.held(),
             away: views.iter().filter_map(away).collect(),
             models: views.len(),
+            unserved: app.settings.kinds.iter().filter_map(unserved).collect(),
+            parked: None,
+            broken: app.worker.broken().len(),
             reviews: app.queue.len(),
         }
     }
 
     /// It runs, but not as it should.
     pub(super) fn degraded(&self) -> bool {
-        self.health != Health::Well || !self.held.is_empty() || !self.away.is_empty()
+        self.health != Health::Well || !self.held.is_empty() || !self.away.is_empty() || self.broken > 0
     }
 }
 
@@ -59,28 +75,57 @@ pub(super) fn sentence(now: &State) -> String {
     if now.stopping {
         return "This process is stopping: running tasks may end, new ones are not taken.".to_owned();
     }
-    if let Some(first) = now.held.first() {
-        let kinds: Vec<&str> = now.held.iter().flat_map(|h| h.kinds.iter().map(String::as_str)).collect();
-        let why = if first.why.is_empty() { "no model can serve them" } else { &first.why };
-        return format!("Tasks of {} wait, nothing is lost: {why}.", kinds.join(", "));
+    // A topic is held as a whole: kinds that could be served wait with the others on it.
+    let mut waiting: Vec<&str> = Vec::new();
+    let unserved = now.unserved.iter().map(|(kind, _)| kind);
+    for kind in now.held.iter().flat_map(|h| &h.kinds).chain(unserved) {
+        if !waiting.contains(&kind.as_str()) {
+            waiting.push(kind);
+        }
     }
+    if !waiting.is_empty() {
+        let why = now.held.first().map(|h| &h.why).or(now.unserved.first().map(|(_, why)| why));
+        let why = why.filter(|w| !w.is_empty()).map_or("no model can serve them", String::as_str);
+        return format!("Tasks of {} wait, nothing is lost: {why}.", waiting.join(", "));
+    }
+    let rest = format!("{}{}", parked(now), also(now));
+    match now.away.as_slice() {
+        [] if now.broken > 0 => format!("It runs, but not all is well{rest}."),
+        [] => format!("All is well{rest}."),
+        [(name, why)] => {
+            format!("{name} is not used now{}: every kind has another model{rest}.", because(why))
+        }
+        more => format!(
+            "{} of {} models are not used now: every kind has another model{rest}.",
+            more.len(),
+            now.models
+        ),
+    }
+}
+
+/// Tasks set aside in an outage come back by themselves.
+fn parked(now: &State) -> String {
+    match now.parked {
+        Some(0) if !now.away.is_empty() => ", nothing waits for it".to_owned(),
+        None | Some(0) => String::new(),
+        Some(1) => "; 1 task waits in the log and is tried again".to_owned(),
+        Some(n) => format!("; {n} tasks wait in the log and are tried again"),
+    }
+}
+
+/// What waits for people.
+fn also(now: &State) -> String {
+    let broken = match now.broken {
+        0 => String::new(),
+        1 => "; 1 task broke off inside Tidegate and is tried again after a restart".to_owned(),
+        n => format!("; {n} tasks broke off inside Tidegate and are tried again after a restart"),
+    };
     let reviews = match now.reviews {
         0 => String::new(),
         1 => "; 1 review waits for a person".to_owned(),
         n => format!("; {n} reviews wait for a person"),
     };
-    match now.away.as_slice() {
-        [] => format!("All is well{reviews}."),
-        [(name, why)] => format!(
-            "{name} is not used now{}: new tasks go to the next model, nothing waits{reviews}.",
-            because(why)
-        ),
-        more => format!(
-            "{} of {} models are not used now: new tasks go to the others, nothing waits{reviews}.",
-            more.len(),
-            now.models
-        ),
-    }
+    format!("{broken}{reviews}")
 }
 
 fn because(why: &str) -> String {
@@ -97,10 +142,15 @@ struct TopicLine {
 }
 
 pub(super) async fn status(Shared(app): Shared<App>) -> Response {
-    let now = State::of(&app);
-    let topics = lines(&app).await.unwrap_or_default();
+    let read = lines(&app).await;
+    let now = State { parked: read.as_ref().ok().map(|lines| waits(&app, lines)), ..State::of(&app) };
     let storage = app.engine.operation.storage().await;
-    let backlog: u64 = topics.iter().filter_map(|l| l.open).sum();
+    // Null where the log cannot be read: nobody knows then, and zero would be a lie.
+    let backlog: Option<u64> = read.as_ref().ok().map(|lines| lines.iter().filter_map(|l| l.open).sum());
+    let topics = read.unwrap_or_else(|away| {
+        tracing::warn!(%away, "the log cannot be read for the status");
+        vec![]
+    });
     let uptime_s = app.started.until(Timestamp::now()).as_secs();
     axum::Json(json!({
         "sentence": sentence(&now),
@@ -109,6 +159,8 @@ pub(super) async fn status(Shared(app): Shared<App>) -> Response {
         "started_at": app.started.rfc3339(),
         "uptime_s": uptime_s,
         "backlog": backlog,
+        "parked": now.parked,
+        "broken": app.worker.broken().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "reviews_open": now.reviews,
         "held": now.held,
         "kinds": kinds(&app, &topics),
@@ -147,6 +199,13 @@ fn storage_view(report: &StorageReport) -> Value {
     })
 }
 
+/// Tasks that are set aside.
+fn waits(app: &App, lines: &[TopicLine]) -> u64 {
+    let retry = &app.settings.topics.retry;
+    let parked = lines.iter().filter(|l| retry.iter().any(|(_, topic)| l.topic == topic.as_str()));
+    parked.filter_map(|l| l.open).sum()
+}
+
 /// Every topic that something reads or writes, each once.
 async fn lines(app: &App) -> Result<Vec<TopicLine>, Unavailable> {
     let names = &app.settings.topics;
@@ -179,7 +238,11 @@ pub(super) async fn gauge(app: &App) {
     set("tidegate_reviews_open", now.reviews as u64);
     set("tidegate_kinds_held", now.held.iter().map(|h| h.kinds.len() as u64).sum());
     set("tidegate_models_unavailable", now.away.len() as u64);
-    for line in lines(app).await.unwrap_or_default() {
+    let lines = lines(app).await.unwrap_or_else(|away| {
+        tracing::warn!(%away, "the log cannot be read; its gauges stay as they were");
+        vec![]
+    });
+    for line in lines {
         if let Some(open) = line.open {
             metrics::gauge!("tidegate_records_open", "topic" => line.topic).set(to_f64(open));
         }
@@ -204,7 +267,17 @@ mod tests {
     use super::*;
 
     fn well() -> State {
-        State { health: Health::Well, stopping: false, held: vec![], away: vec![], models: 2, reviews: 0 }
+        State {
+            health: Health::Well,
+            stopping: false,
+            held: vec![],
+            away: vec![],
+            models: 2,
+            unserved: vec![],
+            parked: Some(0),
+            broken: 0,
+            reviews: 0,
+        }
     }
 
     #[test]
@@ -215,7 +288,7 @@ mod tests {
         let one = State { away: vec![("main-model".into(), "down since 00:12".into())], ..reviews.clone() };
         assert_eq!(
             sentence(&one),
-            "main-model is not used now (down since 00:12): new tasks go to the next model, nothing waits; 3 reviews wait for a person."
+            "main-model is not used now (down since 00:12): every kind has another model, nothing waits for it; 3 reviews wait for a person."
         );
         let held = Held {
             topic: "tasks.ticket".into(),
@@ -232,5 +305,36 @@ mod tests {
         );
         let full = State { health: Health::Paused { why: "the disk is full".into() }, ..held };
         assert_eq!(sentence(&full), "Intake is paused, nothing is lost: the disk is full.");
+    }
+
+    #[test]
+    fn nothing_waits_is_said_only_where_it_is_known_and_true() {
+        let both = State {
+            away: vec![("main".into(), "down".into()), ("spare".into(), "down".into())],
+            unserved: vec![("ticket".into(), "main is down".into())],
+            ..well()
+        };
+        // In the seconds before its topic is held, too.
+        assert_eq!(sentence(&both), "Tasks of ticket wait, nothing is lost: main is down.");
+        let one = State { away: vec![("main".into(), String::new())], ..well() };
+        let parked = State { parked: Some(3), ..one.clone() };
+        assert_eq!(
+            sentence(&parked),
+            "main is not used now: every kind has another model; 3 tasks wait in the log and are tried again."
+        );
+        let unknown = State { parked: None, ..one };
+        assert_eq!(sentence(&unknown), "main is not used now: every kind has another model.");
+        let back = State { parked: Some(1), ..well() };
+        assert_eq!(sentence(&back), "All is well; 1 task waits in the log and is tried again.");
+    }
+
+    #[test]
+    fn a_task_that_broke_off_is_no_secret() {
+        let broken = State { broken: 1, ..well() };
+        assert!(broken.degraded());
+        assert_eq!(
+            sentence(&broken),
+            "It runs, but not all is well; 1 task broke off inside Tidegate and is tried again after a restart."
+        );
     }
 }

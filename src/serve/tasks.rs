@@ -7,9 +7,9 @@
 use super::App;
 use super::error::ApiError;
 use super::intake::{self, Asked, Entry, Read, Tasks};
-use super::lookup::{Lookup, Stands};
+use super::lookup::Stands;
 use super::task_view;
-use crate::consume::{Accepted, intake as accept};
+use crate::consume::{Accepted, KEY_MAX, TENANT_MAX, intake as accept};
 use crate::dedupe::{ClaimView, Phase};
 use crate::engine::{AppendError, Health};
 use crate::settings::OnConflict;
@@ -19,16 +19,18 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::future::ready;
+use futures::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A body must have arrived by then; slower senders hold a place that others need.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// Ledger look-ups at the same time for one request: enough to use the engine's own batching.
-const LOOKS: usize = 500;
-/// Longest key that any task has, bytes.
-const KEY_MAX: usize = 1024;
+/// Ledger look-ups at the same time for one request: each takes a thread that reads of the log need as
+/// well, and a few keep a disk busy.
+const LOOKS: usize = 16;
 /// Larger batches are checked beside the runtime's threads: 64 payloads take about a millisecond.
 const INLINE: usize = 64;
 
@@ -53,9 +55,7 @@ pub(super) async fn submit(
         ));
     }
     accepting(&app)?;
-    // The semaphore is never closed.
-    let _permit = app.bodies.clone().acquire_owned().await;
-    let body = whole(body, app.settings.http.body_max).await?;
+    let Whole { bytes: body, place: _place } = whole(&app, body).await?;
     let began = Instant::now();
     let lend = asked.key.is_some();
     let answer = match intake::read(&body, &asked, &headers)? {
@@ -95,7 +95,20 @@ pub(super) fn accepting(app: &App) -> Result<(), ApiError> {
     }
 }
 
-pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// A request's body, and its place among those that are in memory: to be kept as long as the bytes.
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// The one way to read a body: every route that takes one counts.
+pub(super) async fn whole(app: &App, body: Body) -> Result<Whole, ApiError> {
+    // The semaphore is never closed.
+    let place = app.bodies.clone().acquire_owned().await.ok();
+    Ok(Whole { bytes: read(body, app.settings.http.body_max).await?, place })
+}
+
+async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, limit)).await;
     match read {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -142,7 +155,7 @@ async fn one(app: &App, read: Read, headers: &HeaderMap, lend: bool) -> Result<R
             Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
         }
         Some(Told::Known { accepted, claim }) => {
-            let stands = lookup(app).find(&accepted.scope).await?;
+            let stands = app.lookup.find(&accepted.scope).await?;
             // Closed and expired between the two readings: what the first one said still holds.
             let body = stands.as_ref().map_or_else(|| known_view(&accepted, &claim), task_view::view);
             Ok((StatusCode::OK, axum::Json(body)).into_response())
@@ -224,19 +237,16 @@ fn refused(kind: &str, e: ApiError) -> Told {
 
 /// Asks the ledger for each, then appends what it does not know, all in one step.
 async fn settle(app: &App, told: &mut [Told]) -> Result<(), ApiError> {
-    for group in told.chunks_mut(LOOKS) {
-        let looks = group.iter().map(|told| async {
-            match told {
-                Told::Accepted { accepted, .. } => app.engine.ledger.look(&accepted.scope).await,
-                _ => Ok(None),
-            }
-        });
-        let found = futures::future::join_all(looks).await;
-        for (told, claim) in group.iter_mut().zip(found) {
-            // A ledger that is away does not stop intake: the record is judged when it is read.
-            if let (Told::Accepted { accepted, .. }, Ok(Some(claim))) = (&*told, claim) {
-                *told = compare(app, accepted, claim);
-            }
+    let look = |told: &Told| match told {
+        Told::Accepted { accepted, .. } => app.engine.ledger.look(&accepted.scope),
+        _ => ready(Ok(None)).boxed(),
+    };
+    let looks: Vec<_> = told.iter().map(look).collect();
+    let found: Vec<_> = futures::stream::iter(looks).buffered(LOOKS).collect().await;
+    for (told, claim) in told.iter_mut().zip(found) {
+        // A ledger that is away does not stop intake: the record is judged when it is read.
+        if let (Told::Accepted { accepted, .. }, Ok(Some(claim))) = (&*told, claim) {
+            *told = compare(app, accepted, claim);
         }
     }
     append(app, told).await
@@ -365,7 +375,7 @@ pub(super) async fn by_kind_and_key(
     if app.kinds.named(&kind).is_none() {
         return Err(no_such_kind(&app, &kind));
     }
-    match lookup(&app).find(&scope(&whose.tenant, &kind, &key)?).await? {
+    match app.lookup.find(&scope(&whose.tenant, &kind, &key)?).await? {
         Some(stands) => Ok(axum::Json(task_view::view(&stands)).into_response()),
         None => Err(no_such_task(&key)),
     }
@@ -379,7 +389,7 @@ pub(super) async fn by_key(
     let (Path(key), Query(whose)) = (path?, whose?);
     let mut found: Vec<Stands> = Vec::new();
     for kind in &app.settings.kinds {
-        found.extend(lookup(&app).find(&scope(&whose.tenant, &kind.name, &key)?).await?);
+        found.extend(app.lookup.find(&scope(&whose.tenant, &kind.name, &key)?).await?);
     }
     match found.len() {
         0 => Err(no_such_task(&key)),
@@ -422,7 +432,7 @@ pub(super) async fn by_query(
 }
 
 fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
-    if key.is_empty() || key.len() > KEY_MAX || tenant.len() > KEY_MAX {
+    if key.is_empty() || key.len() > KEY_MAX || tenant.len() > TENANT_MAX {
         return Err(ApiError::bad("the key is empty or longer than 1,024 bytes", "no task has such a key"));
     }
     Ok(ScopedKey::new(tenant, kind, key))
@@ -431,8 +441,4 @@ fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
 fn no_such_task(key: &str) -> ApiError {
     let help = "it was never accepted, its dedupe window is over, or it belongs to a tenant (`?tenant=`)";
     ApiError::not_found(format!("no task with key `{key}` is known"), help)
-}
-
-fn lookup(app: &App) -> &Lookup {
-    &app.lookup
 }

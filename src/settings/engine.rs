@@ -39,6 +39,9 @@ impl EngineSettings {
         let record_max = within(&raw.record_max, "engine.record_max", sizes, report);
         // Less than a few segments of the log would leave no room to give any back.
         let disk_max = within(&raw.disk_max, "engine.disk_max", Size(64 * MIB)..=Size(1 << 50), report);
+        if let Some(given) = raw.dir.given().filter(|dir| dir.get_ref().trim().is_empty()) {
+            report.add(given.span(), "`engine.dir` is empty", "name a directory of its own: \"data\"");
+        }
         let partitions = within(&raw.partitions, "engine.partitions", 1..=256, report).unwrap_or(8);
         EngineSettings {
             dir: cx.path(raw.dir.get().map_or("data", String::as_str)),

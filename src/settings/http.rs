@@ -34,11 +34,27 @@ fn listen(raw: &RawHttp, cx: &Context<'_>) -> SocketAddr {
         cx.report.add(given.span(), "`http.listen` is not an address", help);
         return default;
     };
-    if !address.ip().is_loopback() {
-        let what = format!("`http.listen` would open {address} to others without authentication");
-        let help = "this version has none, so it answers on this machine only: listen on 127.0.0.1 or \
-                    [::1], and put a proxy that authenticates in front";
-        cx.report.add(given.span(), what, help);
+    if let Some((what, help)) = open_to_others(address) {
+        cx.report.add(given.span(), format!("`http.listen` {what}"), help);
     }
     address
+}
+
+/// Why the API may not answer there, and what to do; one rule for the file and for `--listen`.
+pub(crate) fn open_to_others(address: SocketAddr) -> Option<(String, &'static str)> {
+    let help = "this version has none, so it answers on this machine only: listen on 127.0.0.1 or \
+                [::1], and put a proxy that authenticates in front";
+    let what = format!("would open {address} to others without authentication");
+    (!address.ip().is_loopback()).then_some((what, help))
+}
+
+/// A task that is allowed must also fit into a request.
+pub(super) fn fits(raw: &RawHttp, settings: &super::Settings, cx: &Context<'_>) {
+    if let Some(given) = raw.body_max.given()
+        && settings.http.body_max < settings.engine.record_max
+    {
+        let help = "raise it to `engine.record_max` at least, or lower that";
+        let what = "`http.body_max` is less than `engine.record_max`: tasks that are allowed could not be sent";
+        cx.report.add(given.span(), what, help);
+    }
 }

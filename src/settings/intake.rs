@@ -49,13 +49,14 @@ pub(super) fn resolve(
     }
     let conflicts = [("bury", OnConflict::Bury), ("ignore", OnConflict::Ignore)];
     let on_conflict = choice(&raw.on_conflict, &format!("{place}.on_conflict"), &conflicts, cx.report);
+    let identity = identity(raw, &place, input.as_ref(), cx);
     Intake {
         from,
         from_existing,
         to,
         key,
         content_key,
-        identity: identity(raw, &place, cx),
+        identity,
         on_conflict: on_conflict.unwrap_or_default(),
         input,
     }
@@ -65,10 +66,8 @@ pub(super) fn resolve(
 fn topic(field: &Field<String>, place: &str, topics: &TopicNames, cx: &Context<'_>) -> Option<Topic> {
     let given = field.given()?;
     let topic = Topic::new(given.get_ref());
-    if topic.as_str().len() > 249
-        || !topic.as_str().split('.').all(|part| part.is_empty() || name_is_plain(part))
-    {
-        let help = "at most 249 letters, digits, `.`, `-`, `_`";
+    if topic.as_str().len() > 249 || !topic.as_str().split('.').all(name_is_plain) {
+        let help = "at most 249 letters, digits, `-`, `_`, and `.` between them";
         cx.report.add(given.span(), format!("`{place}` is not the name of a topic"), help);
     }
     if topics.internal().contains(&&topic) || topic == topics.dead_letters {
@@ -99,6 +98,11 @@ fn check_ends(raw: &RawKind, from: &Topic, to: &Topic, existing: bool, cx: &Cont
 fn key(field: &Field<String>, place: &str, cx: &Context<'_>) -> (Option<Expression>, bool) {
     match field.given() {
         Some(given) if given.get_ref().trim() == CONTENT => (None, true),
+        Some(given) if given.get_ref().trim().eq_ignore_ascii_case(CONTENT) => {
+            let what = format!("`{place}.key` is no expression over task or headers");
+            cx.report.add(given.span(), what, "did you mean \"content\", a hash of the payload?");
+            (None, true)
+        }
         Some(given) => (expression(given, &format!("{place}.key"), &KEY_NAMES, cx), false),
         None => (None, false),
     }
@@ -122,7 +126,7 @@ pub(super) fn expression(
     }
 }
 
-fn identity(raw: &RawKind, place: &str, cx: &Context<'_>) -> PrintRule {
+fn identity(raw: &RawKind, place: &str, input: Option<&Schema>, cx: &Context<'_>) -> PrintRule {
     let Some(given) = raw.identity.given() else { return PrintRule::Whole };
     if given.get_ref().is_empty() {
         let help = "name the fields that tell one task from another, or leave `identity` out for all";
@@ -133,6 +137,19 @@ fn identity(raw: &RawKind, place: &str, cx: &Context<'_>) -> PrintRule {
         if text.is_empty() || text.split('.').any(str::is_empty) || text.contains(['[', ']', ' ']) {
             let help = "a dotted path into the payload: \"patient.id\"";
             cx.report.add(field.span(), format!("\"{text}\" is not a path of fields"), help);
+        }
+        // Prompts and rules write it so. A field that is never there would give all payloads one fingerprint.
+        let has_task = input.is_some_and(|schema| schema.json()["properties"]["task"].is_object());
+        match text.strip_prefix("task.") {
+            Some(bare) if !has_task => {
+                let what = format!("`{place}.identity` begins in the payload, not at `task`");
+                cx.report.add(field.span(), what, format!("write \"{bare}\""));
+            }
+            _ => {
+                if let Some(input) = input {
+                    fields::check_names(std::iter::once(text.to_owned()), "task", input, field.span(), cx);
+                }
+            }
         }
     }
     PrintRule::Fields(given.get_ref().iter().map(|f| f.get_ref().clone()).collect())

@@ -9,7 +9,6 @@ use super::context::Context;
 use super::intake;
 use super::plan;
 use super::raw::RawKind;
-use super::resolved;
 use super::review;
 use super::topics::TopicNames;
 use crate::cel::Expression;
@@ -53,8 +52,6 @@ pub struct Kind {
     pub deadline: Option<Duration>,
     /// Only models that `allows` this label may ever see this kind's tasks.
     pub data: Option<Arc<str>>,
-    /// First 16 hex digits of BLAKE3 over what decides this kind's outcomes; `made_by` carries it.
-    pub digest: String,
 }
 
 impl Kind {
@@ -172,7 +169,7 @@ impl Kind {
             return None;
         }
         let plan = plan?;
-        let mut kind = Kind {
+        Some(Kind {
             name: Arc::from(name.get_ref().as_str()),
             from: intake.from,
             from_existing: intake.from_existing,
@@ -190,9 +187,6 @@ impl Kind {
             allowance,
             deadline,
             data: raw.data.get().map(|label| Arc::from(label.as_str())),
-            digest: String::new(),
-        };
-        kind.digest = resolved::digest(&resolved::deciding_kind(&kind));
-        Some(kind)
+        })
     }
 }

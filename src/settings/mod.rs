@@ -36,6 +36,7 @@ mod tests;
 
 pub use engine::EngineSettings;
 pub use http::HttpSettings;
+pub(crate) use http::open_to_others;
 pub use kind::{AllowanceSettings, Ask, Kind, OnConflict, Shape, Step, StepKind};
 pub use problems::{Place, Problem, Problems};
 pub use topics::{TopicNames, topics};
@@ -144,6 +145,7 @@ fn resolve(path: &Path, raw: &RawSettings, cx: &Context<'_>) -> Settings {
         kinds: kinds.into_iter().map(Arc::new).collect(),
         digest: String::new(),
     };
+    http::fits(&raw.http.or_default(), &settings, cx);
     settings.digest = resolved::digest(&resolved::deciding(&settings));
     settings
 }

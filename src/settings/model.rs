@@ -8,7 +8,7 @@ use super::catalogue::quoted;
 use super::context::Context;
 use super::raw::{RawModel, RawPrice};
 use super::secret;
-use super::written::Field;
+use super::written::{Field, closest};
 use crate::infer::{Api, Model, Price, Timeouts, provider};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -20,7 +20,23 @@ use toml::Spanned;
 type Section<'r> = Option<(&'r Spanned<String>, &'r RawModel)>;
 
 /// What Tidegate itself writes into requests.
-const OWN_PARAMS: [&str; 6] = ["model", "messages", "stream", "stream_options", "system", "response_format"];
+const OWN_PARAMS: [&str; 8] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "system",
+    "response_format",
+    "output_config",
+    "output_format",
+];
+/// What would make something else of an answer than the one text that is read.
+const OTHER_ANSWERS: [&str; 5] = ["n", "tools", "tool_choice", "functions", "function_call"];
+/// Headers that the connection itself writes.
+const OWN_HEADERS: [&str; 6] =
+    ["host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"];
+/// What each api's requests end in; addresses are written without it.
+const CALLS: [&str; 4] = ["/chat/completions", "/completions", "/responses", "/messages"];
 const MS: Duration = Duration::from_millis(1);
 
 /// What is known of one model while it is put together.
@@ -136,6 +152,10 @@ impl Making<'_> {
     fn model(&self) -> Option<String> {
         let named = self.built_in.and_then(|_| self.name.split_once('/')).map(|(_, model)| model.to_owned());
         let model = self.raw.model.get().cloned().or(named);
+        if let Some(given) = self.raw.model.given().filter(|given| given.get_ref().trim().is_empty()) {
+            let help = "the endpoint's name for it";
+            self.cx.report.add(given.span(), format!("`{}.model` is empty", self.place), help);
+        }
         if model.is_none() && self.raw.model.is_absent() {
             self.missing("model", "\"the endpoint's name for it\"");
         }
@@ -182,7 +202,16 @@ impl Making<'_> {
         let name = format!("{}.window_tokens", self.place);
         let given = within(&self.raw.window_tokens, &name, 256..=100_000_000, self.cx.report);
         let known = provider::window_tokens(self.name);
-        if self.raw.window_tokens.is_absent() && known.is_none() {
+        let section = !self.raw.model.is_absent() || !self.raw.url.is_absent();
+        let near = closest(self.name, provider::known_models()).filter(|_| !section);
+        if let (true, None, Some(near)) = (self.raw.window_tokens.is_absent(), known, near) {
+            let what = format!("the model `{}` is not known", self.name);
+            let help = format!(
+                "did you mean `{near}`? if not, add window_tokens = 128_000 (as its provider says) to [{}]",
+                self.place
+            );
+            self.cx.report.add(self.span.clone(), what, help);
+        } else if self.raw.window_tokens.is_absent() && known.is_none() {
             self.missing("window_tokens", "128_000 (prompt and answer together, as its provider says)");
         }
         given.and_then(|tokens| u32::try_from(tokens).ok()).or(known)
@@ -215,6 +244,10 @@ impl Making<'_> {
             let help = "Tidegate writes it into each request itself; leave it out";
             self.cx.report.add(given.span(), format!("`{}.params` may not set `{own}`", self.place), help);
         }
+        if let Some(other) = params.keys().find(|key| OTHER_ANSWERS.contains(&key.as_str())) {
+            let help = "one answer in text is asked for and read; leave it out";
+            self.cx.report.add(given.span(), format!("`{}.params` may not set `{other}`", self.place), help);
+        }
         params.clone()
     }
 
@@ -232,7 +265,21 @@ impl Making<'_> {
                 );
             }
             let lower = name.get_ref().to_ascii_lowercase();
+            if OWN_HEADERS.contains(&lower.as_str()) {
+                let what = format!("`{}.headers` may not set `{lower}`", self.place);
+                self.cx.report.add(name.span(), what, "each request has its own; leave it out");
+            }
             match secret::SecretRef::parse(value) {
+                None if value.contains("env:") || value.contains("file:") => {
+                    let what = format!("the header `{lower}` would be sent as it stands, `env:` and all");
+                    let help = "a secret is the whole value: \"env:NAME\", with the word `Bearer` inside the \
+                                variable; or give it as `key`";
+                    self.cx.report.add(name.span(), what, help);
+                }
+                None if !value.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~')) => {
+                    let what = format!("the header `{lower}` cannot be sent");
+                    self.cx.report.add(name.span(), what, "headers hold letters without accents, digits and signs");
+                }
                 None => headers.push((lower, SecretString::from(value.clone()))),
                 Some(_) if !secrets => {}
                 Some(place) => match secret::read(&place, self.cx.base, self.cx.env) {
@@ -257,13 +304,20 @@ impl Making<'_> {
             within(field, &format!("{}.timeouts.{key}", self.place), least..=most, self.cx.report)
         };
         let minute = Duration::from_secs(60);
-        Timeouts {
+        let times = Timeouts {
             connect: bound(&raw.connect, "connect", MS * 10, minute).unwrap_or(usual.connect),
             first_token: bound(&raw.first_token, "first_token", MS * 10, minute * 10)
                 .unwrap_or(usual.first_token),
             idle: bound(&raw.idle, "idle", MS * 10, minute * 10).unwrap_or(usual.idle),
             total: bound(&raw.total, "total", MS * 100, minute * 60).unwrap_or(usual.total),
+        };
+        for (field, time, key) in [(&raw.first_token, times.first_token, "first_token"), (&raw.idle, times.idle, "idle")] {
+            if let Some(given) = field.given().filter(|_| time > times.total) {
+                let what = format!("`{}.timeouts.{key}` is longer than `total`, and never in force", self.place);
+                self.cx.report.add(given.span(), what, "raise `total`, or shorten this one");
+            }
         }
+        times
     }
 }
 
@@ -281,6 +335,16 @@ fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
             "carries a name or password",
             "put the secret into `key` or `headers`, as env:NAME or file:PATH",
         )),
+        Some(("http" | "https", _)) if url.contains(['?', '#']) => Some((
+            "carries a query, and paths are put behind it",
+            "leave `?` and what follows out; a key goes into `key` or `headers`, as env:NAME or file:PATH",
+        )),
+        Some(("http" | "https", _)) if CALLS.iter().any(|call| url.trim_end_matches('/').ends_with(call)) => {
+            Some(("ends in the path of a call", "write it up to there: \"https://host/v1\""))
+        }
+        Some(("http" | "https", authority)) if !port_is_one(authority) => {
+            Some(("has a port that is none", "ports go from 1 to 65535"))
+        }
         Some(("http" | "https", authority)) if !host(authority).is_empty() => None,
         Some(("http" | "https", _)) | None => Some(("is not a URL", whole)),
         Some(_) => Some(("is neither http nor https", whole)),
@@ -298,6 +362,11 @@ fn split(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.trim().split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     (!rest.contains(char::is_whitespace)).then_some((scheme, &rest[..end]))
+}
+
+fn port_is_one(authority: &str) -> bool {
+    let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    behind.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn host(authority: &str) -> &str {

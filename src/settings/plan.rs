@@ -195,17 +195,30 @@ impl Asking<'_> {
     ) -> Option<Arc<Model>> {
         match self.sanitizer.given() {
             Some(name) if name.get_ref() == NONE => None,
+            Some(name) if matches!(name.get_ref().trim().to_ascii_lowercase().as_str(), "" | NONE | "false" | "off") => {
+                let what = format!("there is no model `{}`", name.get_ref());
+                cx.report.add(name.span(), what, "for no sanitizer write sanitizer = \"none\"");
+                None
+            }
             Some(name) => catalogue.model(name, data, cx),
             None => models.and_then(<[_]>::first).cloned(),
         }
     }
 }
 
+/// Words of the shorthand that people write where its fields belong.
+const TYPES: [&str; 5] = ["string", "number", "integer", "boolean", "date"];
+
 /// Reads and compiles a schema: a path, or the shorthand.
 pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Context<'_>) -> Option<Schema> {
     let given = field.given()?;
     let (name, compiled) = match given.get_ref() {
         RawSchema::Shorthand(fields, _) => (format!("`{place}`"), Schema::from_shorthand(fields)),
+        RawSchema::Path(word) if TYPES.contains(&word.trim_end_matches('?')) => {
+            let help = format!("name its fields: {{ value = \"{word}\" }}");
+            cx.report.add(given.span(), format!("`{place}` is one type, and should have fields"), help);
+            return None;
+        }
         RawSchema::Path(file) => {
             let name = format!("the {role} {}", cx.path(file).display());
             let text = cx.file(file, given.span(), role)?;
@@ -229,24 +242,57 @@ pub(super) fn schema(field: &Field<RawSchema>, place: &str, role: &str, cx: &Con
     }
 }
 
-/// One word that ends like a prompt's file is a path; all else is the prompt itself.
-fn is_path(text: &str) -> bool {
-    let ends = [".md", ".txt", ".j2", ".jinja"];
-    !text.contains(char::is_whitespace) && ends.iter().any(|end| text.ends_with(end))
+/// How the files of prompts end.
+const PROMPTS: [&str; 4] = [".md", ".txt", ".j2", ".jinja"];
+
+/// One word that ends like a prompt's file is a path, and so are several if there is such a file; all else
+/// is the prompt itself.
+fn is_path(text: &str, cx: &Context<'_>) -> bool {
+    let ends = PROMPTS.iter().any(|end| text.ends_with(end));
+    ends && (!text.contains(char::is_whitespace) || is_file(text, cx))
+}
+
+/// A path that is not read as one would be sent to the model itself, for every task.
+fn looks_like_a_path(text: &str, cx: &Context<'_>) -> bool {
+    let one_word = !text.trim().is_empty() && !text.contains(char::is_whitespace);
+    let ending = text.rsplit_once('.').is_some_and(|(name, end)| {
+        !name.is_empty() && (1..=10).contains(&end.len()) && end.chars().all(|c| c.is_ascii_alphanumeric())
+    });
+    (one_word && (text.contains(['/', '\\']) || ending)) || is_file(text, cx)
+}
+
+fn is_file(text: &str, cx: &Context<'_>) -> bool {
+    let short = text.len() <= 255 && !text.trim().is_empty() && !text.contains('\n');
+    short && cx.path(text).is_file()
 }
 
 fn prompt(field: &Field<String>, place: &str, input: Option<&Schema>, cx: &Context<'_>) -> Option<Prompt> {
     let given = field.given()?;
     let written = given.get_ref();
-    let name = if is_path(written) { written.clone() } else { format!("{place}.ask") };
-    let source = if is_path(written) { cx.file(written, given.span(), "prompt")? } else { written.clone() };
+    let path = is_path(written, cx);
+    if !path && looks_like_a_path(written, cx) {
+        let help = format!(
+            "the file of a prompt ends in {}; a prompt that stands here is a sentence",
+            PROMPTS.join(", ")
+        );
+        cx.report.add(given.span(), format!("`{place}.ask` looks like a path, and would be the prompt"), help);
+        return None;
+    }
+    let name = if path { written.clone() } else { format!("{place}.ask") };
+    let source = if path { cx.file(written, given.span(), "prompt")? } else { written.clone() };
     if source.trim().is_empty() {
         cx.report.add(given.span(), format!("the prompt `{name}` is empty"), "say what the model should do");
         return None;
     }
     match Prompt::compile(&name, &source) {
         Ok(prompt) => {
-            check_reads(&prompt, &name, input, given.span(), cx);
+            match prompt.unknown() {
+                Some(e) => {
+                    let help = "this is Jinja: mend the name; `data` and `json` write a part of the payload";
+                    cx.report.add(given.span(), format!("the {e}"), help);
+                }
+                None => check_reads(&prompt, &name, input, given.span(), cx),
+            }
             Some(prompt)
         }
         Err(e) => {

@@ -94,7 +94,7 @@ impl<'a> Report<'a> {
 
 impl Problems {
     /// The file as a whole is the problem.
-    pub(super) fn whole(file: &str, what: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn whole(file: &str, what: impl Into<String>, help: impl Into<String>) -> Self {
         let problem = Problem { what: what.into(), at: None, help: Some(help.into()) };
         Problems { file: file.to_owned(), all: vec![problem] }
     }

@@ -24,15 +24,6 @@ pub(super) fn deciding(settings: &Settings) -> Value {
     json!({ "kinds": kinds, "models": models })
 }
 
-/// What decides the outcomes of one kind.
-pub(super) fn deciding_kind(meant: &Kind) -> Value {
-    let asks = meant.plan.iter().map(|step| match &step.what {
-        StepKind::Ask(ask) => ask,
-    });
-    let models: Vec<_> = asks.flat_map(|a| a.models.iter().chain(&a.sanitizer)).map(|m| model(m)).collect();
-    json!({ "kind": kind(meant), "models": models })
-}
-
 impl Settings {
     /// What is in force, as JSON in the shape of the file; secrets are named, never shown.
     pub fn resolved(&self) -> Value {
@@ -103,7 +94,10 @@ fn kind(kind: &Kind) -> Value {
     let rules: Vec<_> = kind
         .rules
         .iter()
-        .map(|r| json!({ "that": r.that.source(), "message": r.message, "critical": r.critical }))
+        .map(|r| {
+            let each = r.each.as_ref().map(|each| each.source());
+            json!({ "that": r.that.source(), "each": each, "message": r.message, "critical": r.critical })
+        })
         .collect();
     let steps: Vec<_> = kind
         .plan

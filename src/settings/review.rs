@@ -65,6 +65,9 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
             for root in ["task", "answer", seen.step] {
                 if let Some(schema) = if root == "task" { seen.input } else { seen.answer } {
                     fields::check(&rule.that, root, schema, given.span(), cx);
+                    if let (Some(each), Some(written)) = (&rule.each, raw.get_ref().each.given()) {
+                        fields::check(each, root, schema, written.span(), cx);
+                    }
                 }
             }
             Some(rule)
@@ -132,6 +135,10 @@ impl AllowanceSettings {
         let time = within(&raw.time, &name("time"), SECOND..=DAY, cx.report);
         let money = within(&raw.money, &name("money"), 0.0..=1e9, cx.report);
         let tries = within(&raw.tries, &name("tries"), 1..=100, cx.report).unwrap_or(6);
+        if let Some(given) = raw.money.given().filter(|money| *money.get_ref() == 0.0) {
+            let help = "no call could be made; leave it out for no limit";
+            cx.report.add(given.span(), format!("`{}` is 0", name("money")), help);
+        }
         if let Some(given) = raw.money.given() {
             unpriced(plan, given, &name("money"), cx);
         }

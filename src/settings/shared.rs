@@ -6,7 +6,34 @@ use super::raw::RawKind;
 use super::written::Named;
 use std::collections::BTreeMap;
 
+/// Kinds that write what they read, over others: their tasks would go round for ever.
+fn circles(kinds: &Named<RawKind>, prefix: &str, cx: &Context<'_>) {
+    let from = |i: usize| {
+        let (name, raw) = &kinds.0[i];
+        raw.from.or(format!("{prefix}tasks.{}", name.get_ref()))
+    };
+    // Each kind once, so each circle through `i` is met, and the walk ends.
+    for i in 0..kinds.0.len() {
+        let mut reached = vec![i];
+        let mut next = 0;
+        while let Some(&at) = reached.get(next) {
+            next += 1;
+            let to = kinds.0[at].1.to.or(format!("{prefix}results"));
+            // A kind that writes its own topic is told by its own check.
+            if to == from(i) && at != i {
+                let (name, raw) = &kinds.0[i];
+                let what = format!("`{}` writes what `{}` reads, which leads back to it", kinds.0[at].0.get_ref(), name.get_ref());
+                let span = raw.to.span().unwrap_or(name.span());
+                cx.report.add(span, what, "tasks would go round for ever; let one of them write to another topic");
+                return;
+            }
+            reached.extend((0..kinds.0.len()).filter(|k| to == from(*k) && !reached.contains(k)).collect::<Vec<_>>());
+        }
+    }
+}
+
 pub(super) fn check(kinds: &Named<RawKind>, prefix: &str, cx: &Context<'_>) {
+    circles(kinds, prefix, cx);
     let mut readers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (i, (name, raw)) in kinds.0.iter().enumerate() {
         let own = format!("{prefix}tasks.{}", name.get_ref());

@@ -5,6 +5,7 @@ mod keys;
 mod kinds;
 mod models;
 mod secrets;
+mod silent;
 
 use super::*;
 use crate::weigh::Start;
@@ -322,11 +323,9 @@ fn the_hash_of_the_configuration_leaves_out_places_and_secrets() {
     let env = |name: &str| if name.ends_with("_KEY") { other_keys(name) } else { None };
     let b = Settings::parse(Path::new("/etc/t.toml"), &elsewhere, &env).unwrap();
     assert_eq!(a.digest, b.digest);
-    assert_eq!(a.kinds[0].digest, b.kinds[0].digest);
     let stricter = load(&(FOUR_LINES.to_owned() + "review = { below = 0.9 }\n"));
     assert_ne!(a.digest, stricter.digest);
-    assert_ne!(a.kinds[0].digest, stricter.kinds[0].digest);
-    assert_eq!((a.digest.len(), a.kinds[0].digest.len()), (16, 16));
+    assert_eq!(a.digest.len(), 16);
 }
 
 #[test]

@@ -72,7 +72,12 @@ pub(super) trait Written: Sized {
 
 /// Says that `name` should be `form`.
 pub(super) fn misfit<T>(node: &Node<'_>, name: &str, form: &str, report: &Report<'_>) -> Option<T> {
-    let found = match node.get_ref() {
+    report.bare(node.span(), format!("`{name}` should be {form}, but is {}", form_of(node)));
+    None
+}
+
+fn form_of(node: &Node<'_>) -> &'static str {
+    match node.get_ref() {
         DeValue::String(_) => "a text",
         DeValue::Integer(i) if i.as_str().starts_with('-') => "negative",
         DeValue::Integer(_) => "a whole number",
@@ -81,9 +86,7 @@ pub(super) fn misfit<T>(node: &Node<'_>, name: &str, form: &str, report: &Report
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    };
-    report.bare(node.span(), format!("`{name}` should be {form}, but is {found}"));
-    None
+    }
 }
 
 impl Written for String {
@@ -211,7 +214,15 @@ impl Written for serde_json::Value {
 pub(super) fn table<'n, 'i>(node: &'n Node<'i>, name: &str, report: &Report<'_>) -> Option<&'n DeTable<'i>> {
     match node.get_ref().as_table() {
         Some(table) => Some(table),
-        None => misfit(node, name, "a table", report),
+        None => {
+            let help = match node.get_ref() {
+                DeValue::Array(_) => format!("a section has one pair of brackets: [{name}] or [{name}.NAME]"),
+                _ => "in braces: { key = value }".to_owned(),
+            };
+            let what = format!("`{name}` should be a table, but is {}", form_of(node));
+            report.add(node.span(), what, help);
+            None
+        }
     }
 }
 

@@ -129,7 +129,7 @@ mod tests {
     fn flooded(holds: &mut Holds, began: Instant) -> Vec<Arc<Kind>> {
         let text = "[tasks.ticket]\ninput = { text = \"string\" }\n";
         let settings = Settings::parse(std::path::Path::new("tidegate.toml"), text, &|_| None).unwrap();
-        let kinds: Vec<_> = settings.kinds.values().cloned().collect();
+        let kinds = settings.kinds.clone();
         let dead = Ended { kind: kinds[0].name.clone(), dead: Some(Reason::TemplateFailed) };
         assert!((0..200).any(|_| holds.back(&kinds, Some(dead.clone()), began)));
         kinds

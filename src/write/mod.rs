@@ -2,10 +2,12 @@
 //!
 //! Decides nothing about a task; puts what was decided into the shape the world is promised.
 
+mod counted;
 pub mod dead_letter;
 pub mod record;
 mod redrive;
 
+pub use counted::Counted;
 pub use dead_letter::{DeadLetter, bury, shrink};
 pub use redrive::{Redrive, redrive};
 

@@ -106,3 +106,11 @@ async fn a_terminated_process_ends_in_order_and_leaves_nothing_open() {
         place.api().until("copy", &format!("k{n}"), "done").await;
     }
 }
+
+#[test]
+fn listening_for_others_is_refused_on_the_command_line_as_in_the_file() {
+    let place = Place::new(COPY);
+    let (code, said) = fails(&place, &["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, 2, "{said}");
+    contains_all(&said, &["--listen", "0.0.0.0:0", "without authentication", "127.0.0.1"]);
+}

@@ -22,6 +22,7 @@ async fn exactly_one(mut stage: Stage, id: &str, status: &str, answer: &Value) {
     assert_eq!((&task["result"]["status"], &task["result"]["answer"]), (&json!(status), answer), "{task}");
     assert_eq!(task["result"]["reviewed"]["by"], "ada");
     assert_eq!(task["result"]["reviewed"]["item"], id);
+    assert_eq!(stage.api.metric("tidegate_outcomes_total").await, 1.0, "what people decide is counted too");
     let (code, told) = stage.api.decide(id, "reject", json!({ "by": "ben", "reason": "too late" })).await;
     assert_eq!(code, 409, "{told}");
     assert!(told.to_string().contains("ada"), "who decided is told: {told}");
@@ -85,6 +86,22 @@ async fn p1_of_twenty_decisions_at_once_one_counts() {
     assert!(answers.iter().all(|(code, _)| [200, 409].contains(code)), "{answers:?}");
     stage.api.until("ticket", "t1", "done").await;
     assert_eq!(stage.rest().all("results").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_the_ids_that_the_list_prints_decide_once_and_tell_the_second_who_decided() {
+    let (stage, id) = asked_a_person().await;
+    let (code, said, _) = stage.place.tool(&["review", "ls"]);
+    let short = said.split_whitespace().find(|word| id.starts_with(word)).unwrap_or_else(|| panic!("{said}"));
+    assert!(code == 0 && short.len() < id.len(), "{said}");
+    let (code, said, told) = stage.place.tool(&["review", "approve", short, "--by", "ada"]);
+    assert_eq!(code, 0, "{said}{told}");
+    let (code, said, told) = stage.place.tool(&["review", "reject", short, "--by", "ben", "--reason", "no"]);
+    assert_eq!(code, 1, "{said}{told}");
+    assert!(told.contains("ada approved this item"), "{said}{told}");
+    let (code, said, told) = stage.place.tool(&["review", "approve", "ffffzz", "--by", "ben"]);
+    assert!(code == 1 && told.contains("no review item"), "{said}{told}");
+    exactly_one(stage, &id, "approved", &doubtful()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -4,10 +4,12 @@ use crate::engine::Unavailable;
 use crate::outcome::Reason;
 use crate::serve::App;
 use crate::serve::error::ApiError;
-use crate::task::Position;
+use crate::serve::task_view;
+use crate::task::{Position, Timestamp};
 use crate::token;
 use crate::write::DeadLetter;
 use crate::write::record::REASON;
+use serde_json::Value;
 
 /// Records read at once.
 const PAGE: usize = 500;
@@ -22,9 +24,23 @@ pub(super) struct Filter {
     kind: Option<String>,
 }
 
-/// The newest first; `more`: there are others.
+/// A dead letter as lists show it. Values stay in the log: ten thousand of them would not fit.
+pub(super) struct Seen {
+    at: Timestamp,
+    pub(super) position: Position,
+    pub(super) view: Value,
+}
+
+impl Seen {
+    pub(super) fn of(letter: &DeadLetter) -> Seen {
+        let (at, position) = (letter.at, letter.record.position.clone());
+        Seen { at, position, view: task_view::dead_letter(letter) }
+    }
+}
+
+/// The newest first; `more`: there may be others.
 pub(super) struct Found {
-    pub(super) letters: Vec<DeadLetter>,
+    pub(super) letters: Vec<Seen>,
     pub(super) more: bool,
     pub(super) read: usize,
 }
@@ -58,17 +74,13 @@ impl Filter {
     }
 }
 
-/// Reads each partition backwards, page by page.
+/// Reads each partition backwards, page by page, until it has `limit` of them.
 pub(super) async fn newest(app: &App, filter: &Filter, limit: usize) -> Result<Found, Unavailable> {
     let log = &app.engine.log;
-    let (mut found, mut read, mut cut) = (Vec::new(), 0, false);
+    let (mut found, mut read, mut more) = (Vec::new(), 0, false);
     for ends in log.ends(&app.settings.topics.dead_letters).await? {
         let (mut end, mut mine) = (ends.next, 0);
-        while end > ends.first {
-            if mine > limit || read >= READ_MAX {
-                cut = true;
-                break;
-            }
+        while end > ends.first && mine < limit && read < READ_MAX {
             let begin = end.saturating_sub(PAGE as u64).max(ends.first);
             // A page may come in parts: its bytes are bounded too.
             let mut next = begin;
@@ -80,14 +92,15 @@ pub(super) async fn newest(app: &App, filter: &Filter, limit: usize) -> Result<F
                 read += records.len();
                 let ours = records.into_iter().filter(|r| r.position.offset < end && filter.takes(r));
                 let before = found.len();
-                found.extend(ours.map(DeadLetter::read));
+                found.extend(ours.map(|record| Seen::of(&DeadLetter::read(record))));
                 mine += found.len() - before;
             }
             end = begin;
         }
+        more |= end > ends.first;
+        found.sort_by(|a, b| (b.at, &b.position).cmp(&(a.at, &a.position)));
+        more |= found.len() > limit;
+        found.truncate(limit);
     }
-    found.sort_by(|a, b| (b.at, &b.record.position).cmp(&(a.at, &a.record.position)));
-    let more = cut || found.len() > limit;
-    found.truncate(limit);
     Ok(Found { letters: found, more, read })
 }

@@ -38,7 +38,7 @@ impl<'a> Scan<'a> {
     /// engine's to know.
     pub(in crate::serve) async fn first<T>(
         &self,
-        pick: impl Fn(&Record) -> Option<T>,
+        mut pick: impl FnMut(&Record) -> Option<T>,
     ) -> Result<Option<T>, Unavailable> {
         let mut budget = READ_MAX;
         for ends in self.log.ends(self.topic).await? {
@@ -49,7 +49,7 @@ impl<'a> Scan<'a> {
                 let Some(last) = records.last() else { break };
                 next = last.position.offset + 1;
                 budget -= records.len().min(budget);
-                if let Some(found) = records.iter().find_map(&pick) {
+                if let Some(found) = records.iter().find_map(&mut pick) {
                     return Ok(Some(found));
                 }
             }
