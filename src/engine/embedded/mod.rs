@@ -129,6 +129,7 @@ fn open_with_handle(
         weak: weak.clone(),
         remembered: forgets.then(Remembered::default),
         buffer: Vec::new(),
+        failed: false,
         swept: writer::first_row(),
     };
     let topics = Changes { topics: new, ..Changes::default() };

@@ -25,6 +25,21 @@ pub(super) struct Faults {
     /// Bytes in all; 0: no limit.
     pub(super) capacity: AtomicU64,
     pub(super) syncs: AtomicU64,
+    /// The largest write to a log segment so far that succeeded, bytes.
+    pub(super) largest: AtomicU64,
+    /// No segment can be made.
+    pub(super) create_fails: AtomicBool,
+    /// The state file takes no writes.
+    pub(super) state_fails: AtomicBool,
+    /// Whoever does this next panics, once: a mistake in the program.
+    pub(super) trap: Mutex<Option<Trap>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trap {
+    ReadLog,
+    WriteLog,
+    OpenState,
 }
 
 #[derive(Debug)]
@@ -62,6 +77,7 @@ struct Open {
     names: Arc<Mutex<Names>>,
     faults: Arc<Faults>,
     log: bool,
+    state: bool,
 }
 
 struct Lock(Arc<Mutex<Names>>);
@@ -118,6 +134,16 @@ fn check(faults: &Faults) -> io::Result<()> {
     if faults.off.load(Ordering::SeqCst) { Err(io::Error::other("the power is off")) } else { Ok(()) }
 }
 
+/// Before any lock is taken.
+fn spring(faults: &Faults, trap: Trap) {
+    let mut set = faults.trap.lock().unwrap();
+    if *set == Some(trap) {
+        *set = None;
+        drop(set);
+        panic!("a trap of the test: {trap:?}");
+    }
+}
+
 impl Content {
     /// What is synced, and any part of what is not.
     fn survives(&self, rng: &mut StdRng) -> Content {
@@ -169,12 +195,20 @@ impl Files for Simulated {
         self.check()?;
         let names = self.names.lock().unwrap();
         let content = names.now.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
-        let log = path.extension().is_some_and(|e| e == "log");
-        Ok(Arc::new(Open { content, names: self.names.clone(), faults: self.faults.clone(), log }))
+        let is = |extension: &str| path.extension().is_some_and(|e| e == extension);
+        let (log, state) = (is("log"), is("redb"));
+        if state {
+            drop(names);
+            spring(&self.faults, Trap::OpenState);
+        }
+        Ok(Arc::new(Open { content, names: self.names.clone(), faults: self.faults.clone(), log, state }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.check()?;
+        if path.extension().is_some_and(|e| e == "log") && self.faults.create_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no segment can be made"));
+        }
         self.names.lock().unwrap().now.entry(path.to_owned()).or_default();
         self.open(path)
     }
@@ -208,6 +242,12 @@ impl Files for Simulated {
 
 impl Open {
     fn change(&self, change: Change) -> io::Result<()> {
+        if self.log && matches!(change, Change::Write(..)) {
+            spring(&self.faults, Trap::WriteLog);
+        }
+        if self.state && self.faults.state_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the state file is broken"));
+        }
         let names = self.names.lock().unwrap();
         check(&self.faults)?;
         let capacity = self.faults.capacity.load(Ordering::SeqCst);
@@ -231,6 +271,9 @@ impl Open {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
+        if let (true, Change::Write(_, data)) = (self.log, &change) {
+            self.faults.largest.fetch_max(data.len() as u64, Ordering::SeqCst);
+        }
         let mut bytes = self.content.0.lock().unwrap();
         apply(&mut bytes.now, &change);
         bytes.pending.push(change);
@@ -245,6 +288,9 @@ impl File for Open {
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.log {
+            spring(&self.faults, Trap::ReadLog);
+        }
         check(&self.faults)?;
         let bytes = self.content.0.lock().unwrap();
         let found = bytes.now.get(at as usize..at as usize + out.len());

@@ -18,6 +18,8 @@ pub(super) struct Tail {
     segment_bytes: u64,
     file: Arc<dyn File>,
     end: LogEnd,
+    /// A flush of this segment has failed: the next frame goes elsewhere.
+    sick: bool,
 }
 
 /// Why a frame is not in the log.
@@ -37,7 +39,7 @@ impl Tail {
         end: LogEnd,
     ) -> io::Result<Tail> {
         let file = files.open(&segment::path(dir, end.segment))?;
-        Ok(Tail { files, dir: dir.to_owned(), segment_bytes, file, end })
+        Ok(Tail { files, dir: dir.to_owned(), segment_bytes, file, end, sick: false })
     }
 
     /// Where the next frame will lie if it has `len` bytes, and its sequence.
@@ -47,7 +49,7 @@ impl Tail {
 
     /// Writes and flushes one frame; where it lies: segment, position.
     pub(super) fn append(&mut self, frame: &[u8]) -> Result<(u64, u64), Refused> {
-        if self.end.at >= self.segment_bytes {
+        if self.sick || self.end.at >= self.segment_bytes {
             self.roll().map_err(refused)?;
         }
         crash_point("frame.before-write");
@@ -78,6 +80,7 @@ impl Tail {
     /// Leaves a segment whose flush failed. What it holds behind the last acknowledged frame is
     /// told apart by its sequence, which the next segment begins with.
     pub(super) fn leave(&mut self) -> io::Result<()> {
+        self.sick = true;
         // Fails on a sick disk; then the bytes stay, and recovery passes over them.
         let _ = self.file.set_len(self.end.at);
         self.roll()
@@ -98,6 +101,7 @@ impl Tail {
         self.file = file;
         self.end.segment = self.end.sequence;
         self.end.at = 0;
+        self.sick = false;
         Ok(())
     }
 }

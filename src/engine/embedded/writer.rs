@@ -48,6 +48,8 @@ pub(super) struct Writer {
     pub(super) weak: Option<Arc<Weakness>>,
     pub(super) remembered: Option<Remembered>,
     pub(super) buffer: Vec<u8>,
+    /// The last frame could not be flushed.
+    pub(super) failed: bool,
     /// Expiry rows up to here are swept; the base shows them until the next checkpoint.
     pub(super) swept: ExpiryRow,
 }
@@ -153,6 +155,7 @@ impl Writer {
             Refused::Full(e) => Trouble::Full(e.to_string()),
             Refused::Failed(e) => Trouble::Failed(e.to_string()),
         })?;
+        self.failed = false;
         self.shared.flushes.fetch_add(1, Ordering::Relaxed);
         let len = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
         let frame = FrameRef { segment, at, len, count: 0, stamp };
@@ -242,13 +245,18 @@ impl Writer {
                 }
                 self.shared.set_health(self.space.pause(&e));
             }
-            Trouble::Failed(e) => match self.tail.leave() {
-                Ok(()) => {
-                    tracing::error!(error = %e, "a write to the log failed; the log goes on in a new segment");
-                    return batch;
+            Trouble::Failed(e) => {
+                // Twice in a row is no accident: it is tried on, but not in a hot loop, and it is said.
+                let again = std::mem::replace(&mut self.failed, true);
+                match self.tail.leave() {
+                    Ok(()) if !again => {
+                        tracing::error!(error = %e, "a write to the log failed; the log goes on in a new segment");
+                        return batch;
+                    }
+                    Ok(()) => self.shared.set_health(self.space.stopped(&e)),
+                    Err(worse) => self.shared.set_health(self.space.stopped(&format!("{e}; {worse}"))),
                 }
-                Err(again) => self.shared.set_health(self.space.stopped(&format!("{e}; {again}"))),
-            },
+            }
             Trouble::Base(e) => {
                 self.shared.set_health(self.space.stopped(&e.to_string()));
                 self.folding.reopen();
@@ -305,9 +313,9 @@ impl Writer {
         self.fold(self.shared.settings.segment_bytes);
         if !self.space.is_paused() {
             // A sweep that fails is tried again; what it would have removed is expired all the same.
-            if let Err(Trouble::Full(e)) = self.sweep() {
-                self.space.give_reserve();
-                self.shared.set_health(self.space.pause(&e));
+            if let Err(trouble) = self.sweep() {
+                let waiting = self.bear(trouble, Vec::new());
+                self.process(waiting);
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use super::super::simulated::Simulated;
 use super::super::*;
-use super::{done, next_record, output, quick, specs};
-use crate::engine::{AppendError, Commit, Health, Output};
-use crate::task::{Position, Topic};
+use super::{done, next_record, output, quick, roomy, specs, token};
+use crate::engine::{AppendError, Commit, Delivery, Health, Lease, Output, Unavailable};
+use crate::task::{Headers, Position, Record, Timestamp, Topic};
+use bytes::Bytes;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,6 +26,23 @@ fn big(key: &str) -> Output {
 
 fn tombstone(key: &str) -> Output {
     Output { value: None, ..output("review", key, "") }
+}
+
+/// As if the record of `key` had been delivered: enough for the ledger.
+fn delivery(key: &str) -> Delivery {
+    let at = crate::task::Partition { topic: Topic::new("tasks"), index: 0 };
+    let (key, value) = (Some(Bytes::copy_from_slice(key.as_bytes())), None);
+    let position = Position { at: at.clone(), offset: 0 };
+    let (stamp, headers, not_before) = (Timestamp(0), Headers::default(), None);
+    let record = Record { position, stamp, key, value, headers, not_before };
+    let nonce = crate::dedupe::Nonce(1);
+    Delivery { lease: Lease { at, epoch: 1 }, record: Arc::new(record), nonce }
+}
+
+/// The segment that is written now.
+fn newest(disk: &Simulated) -> std::path::PathBuf {
+    let names = disk.names().into_iter().map(|(path, _)| path);
+    names.filter(|p| p.extension().is_some_and(|e| e == "log")).max().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,4 +277,83 @@ async fn p1_what_was_decided_stays_so_although_its_segment_outlives_the_one_of_i
     let from = Position { offset: 0, ..open_item.clone() };
     let found = engine.log.read(from, 100).await.unwrap();
     assert_eq!(found.iter().map(|r| &r.position).collect::<Vec<_>>(), [&open_item]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_keeps_failing_stops_intake_says_so_and_is_tried_in_peace_until_it_works() {
+    let disk = Simulated::new();
+    let engine = open(quick(1 << 20), specs(), disk.clone()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![big("first")]).await.unwrap();
+    let d = next_record(&mut group).await;
+    disk.faults.syncs_fail.store(1 << 40, Ordering::SeqCst);
+    let mut waiting = tokio::task::JoinSet::new();
+    waiting.spawn(engine.commits.commit(done(&d, vec![output("results", "first", "r")])));
+    until("it says so", async || matches!(*engine.operation.health().borrow(), Health::Paused { .. })).await;
+    let refusal = engine.log.append(vec![big("more")]).await.unwrap_err().to_string();
+    for part in [DIR, "does not take writes", "input/output error"] {
+        assert!(refusal.contains(part), "`{part}` is missing in: {refusal}");
+    }
+    let before = disk.faults.syncs.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let tried = disk.faults.syncs.load(Ordering::SeqCst) - before;
+    assert!((1..=10).contains(&tried), "{tried} flushes within half a second");
+    assert!(waiting.try_join_next().is_none(), "nothing could be written");
+    disk.faults.syncs_fail.store(0, Ordering::SeqCst);
+    assert!(matches!(waiting.join_next().await, Some(Ok(Commit::Visible(_)))));
+    until("intake goes on", async || engine.log.append(vec![big("after")]).await.is_ok()).await;
+    assert_eq!(*engine.operation.health().borrow(), Health::Well);
+    // It can be ended, too.
+    disk.faults.syncs_fail.store(1 << 40, Ordering::SeqCst);
+    let _ = engine.log.append(vec![big("never")]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), engine.operation.close()).await;
+    disk.faults.syncs_fail.store(0, Ordering::SeqCst);
+    assert!(ended.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_whose_flush_failed_is_not_written_again_although_it_could_not_be_left_at_once() {
+    let disk = Simulated::new();
+    let engine = open(quick(1 << 20), specs(), disk.clone()).unwrap();
+    let first = engine.log.append(vec![big("first")]).await.unwrap();
+    let last = newest(&disk);
+    disk.faults.create_fails.store(true, Ordering::SeqCst);
+    disk.faults.syncs_fail.store(1, Ordering::SeqCst);
+    let refusal = engine.log.append(vec![big("more")]).await.unwrap_err().to_string();
+    assert!(refusal.contains("no segment can be made"), "{refusal}");
+    disk.faults.create_fails.store(false, Ordering::SeqCst);
+    let mut second = Vec::new();
+    until("intake goes on", async || match engine.log.append(vec![big("after")]).await {
+        Ok(at) => {
+            second = at;
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    assert_ne!(newest(&disk), last);
+    let engine = open(quick(1 << 20), specs(), disk.cut(1)).unwrap();
+    for (at, key) in [(&first[0], "first"), (&second[0], "after")] {
+        let found = engine.log.read(at.clone(), 1).await.unwrap();
+        assert_eq!((&found[0].position, found[0].key.as_deref()), (at, Some(key.as_bytes())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_whose_flush_failed_in_a_sweep_is_left_as_well() {
+    let disk = Simulated::new();
+    let (window, retention_every) = (Duration::from_millis(500), Duration::from_secs(3600));
+    let settings = EmbeddedSettings { window, retention_every, ..quick(1 << 14) };
+    let engine = open(settings, specs(), disk.clone()).unwrap();
+    let d = delivery("bad");
+    engine.ledger.refuse(&d, &token(&d)).await.unwrap();
+    // Until the mark is in the state on disk, where the sweep looks for it, and a segment is begun.
+    for n in 0..11 {
+        engine.log.append(vec![big(&n.to_string())]).await.unwrap();
+    }
+    let last = newest(&disk);
+    disk.faults.syncs_fail.store(1, Ordering::SeqCst);
+    until("the sweep meets the fault", async || disk.faults.syncs_fail.load(Ordering::SeqCst) == 0).await;
+    until("the log goes on elsewhere", async || newest(&disk) != last).await;
+    assert!(engine.log.append(vec![big("after")]).await.is_ok());
 }
