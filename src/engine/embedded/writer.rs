@@ -9,7 +9,7 @@ use super::base::{BaseError, FrameRef};
 use super::changes::{Changes, ExpiryRow, PartId, Swept};
 use super::checkpoint::Fold;
 use super::folder::Folding;
-use super::frame;
+use super::frame::{self, BODY_MAX, HEADER};
 use super::queue::{Command, LedgerCall};
 use super::remembered::Remembered;
 use super::round::{Answer, Ground, Round, outcome_at, size};
@@ -17,10 +17,10 @@ use super::shared::Shared;
 use super::space::Space;
 use super::tail::{Refused, Tail};
 use super::weak::Weakness;
-use crate::engine::{AppendError, Commit, Health, Unavailable};
+use crate::engine::{AppendError, Commit, Health, Output, Unavailable};
 use crate::task::Timestamp;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const BATCH_MAX: usize = 2048;
 /// Bytes of one frame, roughly; a single command may be larger. Frames are cached, read and replayed
 /// as a whole.
 const FRAME_BYTES: usize = 8 << 20;
+/// Of one frame after a trouble: what room there is may be small, and pieces fit where all does not.
+const PIECE_BYTES: usize = 512 << 10;
 /// How often an idle writer looks at the disk and sweeps.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a writer that cannot write waits before it tries again.
@@ -59,6 +61,8 @@ enum Trouble {
     Full(String),
     Failed(String),
     Base(BaseError),
+    /// One frame would need so many bytes, more than any frame may have.
+    TooLarge(usize),
 }
 
 impl Writer {
@@ -67,9 +71,7 @@ impl Writer {
         loop {
             let (batch, shut) = self.shared.queue.take(BATCH_MAX, IDLE);
             let worked = !batch.is_empty();
-            for batch in apart(batch) {
-                self.process(batch);
-            }
+            self.process(batch);
             if idle_at.elapsed() >= IDLE {
                 self.idle();
                 idle_at = Instant::now();
@@ -84,24 +86,32 @@ impl Writer {
         self.shared.let_go();
     }
 
-    fn process(&mut self, mut batch: Vec<Command>) {
-        loop {
+    fn process(&mut self, batch: Vec<Command>) {
+        let mut frames = VecDeque::from(apart(batch, FRAME_BYTES));
+        while let Some(mut batch) = frames.pop_front() {
             if self.space.is_paused() {
                 batch = self.refuse_intake(batch);
             }
             if batch.is_empty() {
-                return;
+                continue;
             }
             match self.round(&batch) {
                 Ok(answers) => {
                     if self.space.works_again() {
                         self.shared.set_health(Health::Well);
                     }
-                    return self.answer(batch, answers);
+                    self.answer(batch, answers);
                 }
                 // What waits for a disk that does not come back is not acknowledged: it may go.
                 Err(_) if self.shared.queue.is_shut() && self.space.is_paused() => return,
-                Err(trouble) => batch = self.bear(trouble, batch),
+                Err(Trouble::TooLarge(bytes)) if batch.len() == 1 => self.refuse_large(batch, bytes),
+                Err(Trouble::TooLarge(_)) => {
+                    batch.into_iter().rev().for_each(|command| frames.push_front(vec![command]));
+                }
+                Err(trouble) => {
+                    batch.extend(frames.drain(..).flatten());
+                    frames = apart(self.bear(trouble, batch), PIECE_BYTES).into();
+                }
             }
         }
     }
@@ -140,6 +150,7 @@ impl Writer {
         self.write(changes, stamp).map_err(|t| match t {
             Trouble::Full(e) | Trouble::Failed(e) => e,
             Trouble::Base(e) => e.to_string(),
+            Trouble::TooLarge(bytes) => format!("a frame of {bytes} bytes is too large"),
         })
     }
 
@@ -150,6 +161,11 @@ impl Writer {
         let sequence = self.tail.sequence();
         frame::begin(&mut self.buffer);
         changes.encode(&mut self.buffer);
+        let body = self.buffer.len() - HEADER;
+        if body > BODY_MAX {
+            self.buffer = Vec::new();
+            return Err(Trouble::TooLarge(body));
+        }
         frame::seal(&mut self.buffer, sequence, stamp);
         let (segment, at) = self.tail.append(&self.buffer).map_err(|e| match e {
             Refused::Full(e) => Trouble::Full(e.to_string()),
@@ -261,6 +277,8 @@ impl Writer {
                 self.shared.set_health(self.space.stopped(&e.to_string()));
                 self.folding.reopen();
             }
+            // One round's affair, not the disk's.
+            Trouble::TooLarge(_) => return batch,
         }
         let mut batch = self.refuse_waiting(batch);
         std::thread::sleep(STALL);
@@ -304,6 +322,30 @@ impl Writer {
             }
         }
         kept
+    }
+
+    /// No frame can hold it, now or later.
+    fn refuse_large(&self, batch: Vec<Command>, bytes: usize) {
+        for command in batch {
+            let answer = match &command {
+                Command::Append { batch, .. } => largest(batch).map(|(index, output)| {
+                    let (bytes, topic) = (size(output), output.topic.clone());
+                    Answer::Append(Err(AppendError::TooLarge { index, bytes, limit: BODY_MAX, topic }))
+                }),
+                Command::Commit { done, .. } => {
+                    largest(&done.outputs).map(|(output, _)| Answer::Commit(Commit::TooLarge { output }))
+                }
+                Command::Ledger { .. } => {
+                    let why = format!("{bytes} bytes at once; the log takes at most {BODY_MAX}");
+                    Some(Answer::Ledger(Err(Unavailable(why))))
+                }
+                _ => None,
+            };
+            // Whoever is not answered hears that nobody will.
+            if let Some(answer) = answer {
+                self.answer_one(command, answer);
+            }
+        }
     }
 
     // in between
@@ -374,13 +416,17 @@ impl Writer {
     }
 }
 
-/// Frames of bounded size. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
-fn apart(batch: Vec<Command>) -> Vec<Vec<Command>> {
+fn largest(outputs: &[Output]) -> Option<(usize, &Output)> {
+    outputs.iter().enumerate().max_by_key(|(_, output)| size(output))
+}
+
+/// Frames of about `most` bytes at most. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
+fn apart(batch: Vec<Command>, most: usize) -> Vec<Vec<Command>> {
     let (mut batches, mut bytes) = (vec![Vec::new()], 0);
     for command in batch {
         let alone = matches!(command, Command::Forget { .. } | Command::Remember);
         bytes += weight(&command);
-        if alone || bytes > FRAME_BYTES {
+        if alone || bytes > most {
             batches.push(Vec::new());
             bytes = weight(&command);
         }

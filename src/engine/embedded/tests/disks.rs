@@ -357,3 +357,68 @@ async fn a_segment_whose_flush_failed_in_a_sweep_is_left_as_well() {
     until("the log goes on elsewhere", async || newest(&disk) != last).await;
     assert!(engine.log.append(vec![big("after")]).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_out_a_full_disk_goes_into_frames_of_bounded_size() {
+    let disk = Simulated::new();
+    let engine = open(quick(1 << 20), roomy(), disk.clone()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append((0..40).map(|n| output("tasks", &n.to_string(), "x")).collect()).await.unwrap();
+    let mut deliveries = Vec::new();
+    for _ in 0..40 {
+        deliveries.push(next_record(&mut group).await);
+    }
+    disk.faults.capacity.store(1, Ordering::SeqCst);
+    let mut waiting = tokio::task::JoinSet::new();
+    let answer = "x".repeat(900_000);
+    for d in &deliveries {
+        waiting.spawn(engine.commits.commit(done(d, vec![output("results", "k", &answer)])));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    disk.faults.capacity.store(0, Ordering::SeqCst);
+    let answers = waiting.join_all().await;
+    assert!(answers.iter().all(|a| matches!(a, Commit::Visible(_))), "{answers:?}");
+    let largest = disk.faults.largest.load(Ordering::SeqCst);
+    assert!((900_000..9 << 20).contains(&largest), "a frame of {largest} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_any_frame_is_refused_alone_and_never_acknowledged() {
+    let disk = Simulated::new();
+    let engine = open(quick(1 << 20), roomy(), disk.clone()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![output("tasks", "a", "x"), output("tasks", "b", "x")]).await.unwrap();
+    let (a, b) = (next_record(&mut group).await, next_record(&mut group).await);
+    let huge = "x".repeat(super::super::frame::BODY_MAX + 1);
+    let commit =
+        engine.commits.commit(done(&a, vec![output("results", "a", "r"), output("results", "a", &huge)]));
+    let others = engine.commits.commit(done(&b, vec![output("results", "b", "r")]));
+    let append = engine.log.append(vec![output("tasks", "c", "x"), output("tasks", "d", &huge)]);
+    let slot = crate::dedupe::Slot {
+        name: crate::dedupe::SlotName("ask".into()),
+        kind: crate::dedupe::SlotKind::Call,
+    };
+    let crate::dedupe::Admission::Fresh(claim) = engine.ledger.admit(&a, &token(&a), None).await.unwrap()
+    else {
+        panic!()
+    };
+    let store = engine.journal.store(&claim, &slot, Bytes::from(huge.clone()));
+    let (commit, others, append, store) = tokio::join!(commit, others, append, store);
+    assert_eq!(commit, Commit::TooLarge { output: 1 });
+    assert!(matches!(others, Commit::Visible(_)), "{others:?}");
+    assert!(matches!(append, Err(AppendError::TooLarge { index: 1, .. })), "{append:?}");
+    assert!(matches!(store, Err(Unavailable(_))));
+    // Nothing of it is there, and the log is whole.
+    assert!(!engine.commits.is_complete(&a.record.position));
+    assert!(engine.log.append(vec![output("tasks", "e", "x")]).await.is_ok());
+    engine.operation.close().await;
+    drop((group, engine));
+    let engine = open(quick(1 << 20), roomy(), disk).unwrap();
+    let mut keys = Vec::new();
+    for end in engine.log.ends(&Topic::new("tasks")).await.unwrap() {
+        let found = engine.log.read(Position { at: end.at, offset: 0 }, 9).await.unwrap();
+        keys.extend(found.into_iter().map(|r| r.key.unwrap()));
+    }
+    keys.sort();
+    assert_eq!(keys, ["a", "b", "e"]);
+}
