@@ -4,6 +4,7 @@
 
 use super::base::{Backend, Base, BaseError};
 use super::checkpoint::Fold;
+use super::guard::Guard;
 use super::shared::Shared;
 use redb::Database;
 use std::path::PathBuf;
@@ -50,8 +51,11 @@ impl Folding {
             ending: ending.clone(),
             gave_up: gave_up.clone(),
         };
-        let thread =
-            std::thread::Builder::new().name("tidegate-fold".into()).spawn(move || folder.run(&todo))?;
+        let guarded = shared.clone();
+        let thread = std::thread::Builder::new().name("tidegate-fold".into()).spawn(move || {
+            let _guard = Guard::new(&guarded, "tidegate-fold");
+            folder.run(&todo);
+        })?;
         Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending, gave_up })
     }
 
@@ -78,7 +82,8 @@ impl Folding {
     /// At the end only: until it is free, or has given up (`false`; the next start replays more).
     pub(super) fn wait(&self) -> bool {
         self.ending.store(true, Ordering::Release);
-        while self.is_busy() && !self.gave_up.load(Ordering::Acquire) {
+        let ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        while self.is_busy() && !self.gave_up.load(Ordering::Acquire) && !ended() {
             std::thread::sleep(Duration::from_millis(1));
         }
         !self.is_busy()
@@ -91,6 +96,13 @@ impl Folding {
             // It has logged what it had to say.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Folding {
+    /// Also of a writer that panics: nobody waits for a fold that fails again and again.
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
     }
 }
 

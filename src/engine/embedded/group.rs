@@ -5,6 +5,7 @@
 //! turn. It keeps no record of what was handed out but how far each lane has read.
 
 use super::changes::PartId;
+use super::guard::Guard;
 use super::handle::Handle;
 use super::log::read;
 use super::queue::Command;
@@ -79,9 +80,11 @@ impl Groups for EmbeddedGroups {
         let (lanes, ready) = (Mutex::new(lanes), Notify::new());
         let member = Arc::new(Member { shared, lanes, ready, left: AtomicBool::new(false) });
         let reader = member.clone();
-        let thread = std::thread::Builder::new().name(format!("tidegate-{name}"));
+        let called = format!("tidegate-{name}");
+        let thread = std::thread::Builder::new().name(called.clone());
         // What was committed under the leases of a member before this one must be known first.
         let started = thread.spawn(move || {
+            let _guard = Guard::new(&reader.shared, &called);
             let _ = joined.blocking_recv();
             reader.read_ahead();
         });

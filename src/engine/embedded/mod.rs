@@ -55,6 +55,7 @@ mod files;
 mod folder;
 mod frame;
 mod group;
+mod guard;
 mod handle;
 mod ledger;
 mod log;
@@ -84,6 +85,7 @@ pub use settings::{EmbeddedSettings, Weak};
 use super::{Engine, TopicSpec};
 use changes::Changes;
 use folder::Folding;
+use guard::Guard;
 use handle::{EmbeddedCommits, EmbeddedOperation, Handle};
 use remembered::Remembered;
 use shared::Shared;
@@ -149,12 +151,19 @@ fn open_with_handle(
 
 fn start(shared: Arc<Shared>, weak: Option<Arc<Weakness>>, writer: Writer) -> std::io::Result<Arc<Handle>> {
     let mut threads = Vec::new();
-    let thread = |name: &str| std::thread::Builder::new().name(format!("tidegate-{name}"));
-    threads.push(thread("writer").spawn(move || writer.run())?);
+    let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| -> std::io::Result<()> {
+        let (shared, name) = (shared.clone(), format!("tidegate-{name}"));
+        threads.push(std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let _guard = Guard::new(&shared, &name);
+            run();
+        })?);
+        Ok(())
+    };
+    thread("writer", Box::new(move || writer.run()))?;
     let kept = shared.clone();
-    threads.push(thread("retention").spawn(move || retention::run(&kept))?);
+    thread("retention", Box::new(move || retention::run(&kept)))?;
     if let Some(weak) = weak.clone() {
-        threads.push(thread("weak").spawn(move || weak.run())?);
+        thread("weak", Box::new(move || weak.run()))?;
     }
     Ok(Arc::new(Handle { shared, weak, threads: Mutex::new(threads) }))
 }

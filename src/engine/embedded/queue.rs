@@ -156,6 +156,14 @@ impl Queue {
         self.lock().shut
     }
 
+    /// Takes nothing more, and what waits is never done: who waits for it hears that at once.
+    pub(super) fn abandon(&self) {
+        self.shut();
+        let dropped = std::mem::take(&mut self.lock().commands);
+        // Not while the queue is locked: whoever wakes may look into it.
+        drop(dropped);
+    }
+
     /// Takes nothing more; what waits is still done.
     pub(super) fn shut(&self) {
         self.lock().shut = true;

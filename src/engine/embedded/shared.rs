@@ -125,11 +125,13 @@ impl Shared {
         *lock(&self.held) = None;
     }
 
-    /// Changes the health; says so only if that is news.
+    /// Changes the health; says so only if that is news. Who is gone stays so, for the first reason.
     pub(super) fn set_health(&self, health: Health) {
         let changed = self.health.send_if_modified(|now| {
-            let changed = *now != health;
-            *now = health;
+            let changed = *now != health && !matches!(now, Health::Gone { .. });
+            if changed {
+                *now = health;
+            }
             changed
         });
         if changed {

@@ -13,6 +13,7 @@ mod disks;
 mod doors;
 mod figures;
 mod groups;
+mod panics;
 mod power;
 mod weakness;
 
