@@ -110,6 +110,7 @@ fn open_with_handle(
     specs: Vec<TopicSpec>,
     files: Arc<dyn Files>,
 ) -> Result<(Engine, Arc<Handle>), OpenError> {
+    let settings = settings.within_budget();
     let dir = settings.directory.clone();
     let held = directory::take(&*files, &dir)?;
     let (db, state) = recovery::recover(&*files, &dir)?;

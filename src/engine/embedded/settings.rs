@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A segment has at most this share of the budget: one is written, one or two are being folded, and
+/// the others can go one by one.
+const BUDGET_SHARE: u64 = 16;
+
 /// How to open a directory.
 #[derive(Clone, Debug)]
 pub struct EmbeddedSettings {
@@ -38,6 +42,17 @@ impl EmbeddedSettings {
             cache_bytes: 16 << 20,
             retention_every: Duration::from_secs(10),
             weak: None,
+        }
+    }
+
+    /// Segments and reserve small enough for the budget: only whole segments can be given back, and
+    /// only those that are folded away.
+    pub(super) fn within_budget(self) -> Self {
+        let share = self.budget_bytes.map_or(u64::MAX, |budget| budget / BUDGET_SHARE);
+        EmbeddedSettings {
+            segment_bytes: self.segment_bytes.min(share),
+            reserve_bytes: self.reserve_bytes.min(share),
+            ..self
         }
     }
 }

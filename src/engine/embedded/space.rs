@@ -29,8 +29,17 @@ pub(super) struct Space {
 struct Pause {
     why: String,
     since: Instant,
-    /// By an error, not for want of space: over as soon as something works.
-    error: bool,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    /// The disk is full: over once the reserve could be taken again.
+    Full,
+    /// The budget is used up, and the disk is not: over once something was given back.
+    Budget,
+    /// The disk does not work: over as soon as something works.
+    Error,
 }
 
 impl Space {
@@ -54,9 +63,18 @@ impl Space {
         self.paused.is_some()
     }
 
+    fn cause(&self) -> Option<Cause> {
+        self.paused.as_ref().map(|p| p.cause)
+    }
+
     /// Paused by an error of the disk, not for want of space.
     pub(super) fn is_error(&self) -> bool {
-        self.paused.as_ref().is_some_and(|p| p.error)
+        self.cause() == Some(Cause::Error)
+    }
+
+    /// Nothing but what frees space can be written.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self.cause(), Some(Cause::Full | Cause::Error))
     }
 
     pub(super) fn why(&self) -> String {
@@ -73,7 +91,7 @@ impl Space {
         let why = format!(
             "the disk that holds `{dir}` is full ({e}): intake has stopped and nothing is lost; make room there, and it goes on by itself"
         );
-        self.stop(why, false)
+        self.stop(why, Cause::Full)
     }
 
     /// The disk does not work.
@@ -82,17 +100,17 @@ impl Space {
         let why = format!(
             "the disk that holds `{dir}` does not take writes ({e}): nothing is acknowledged; look at the disk, it is tried again all the time"
         );
-        self.stop(why, true)
+        self.stop(why, Cause::Error)
     }
 
-    fn stop(&mut self, why: String, error: bool) -> Health {
-        self.paused = Some(Pause { why, since: Instant::now(), error });
+    fn stop(&mut self, why: String, cause: Cause) -> Health {
+        self.paused = Some(Pause { why, since: Instant::now(), cause });
         self.health()
     }
 
     /// Something has been written. `true`: that ends a pause.
     pub(super) fn works_again(&mut self) -> bool {
-        let ends = self.paused.as_ref().is_some_and(|p| p.error);
+        let ends = self.is_error();
         if ends {
             self.paused = None;
         }
@@ -128,13 +146,20 @@ impl Space {
             return;
         }
         self.looked = Instant::now();
-        if let Some(why) = self.over_budget(shared) {
-            let _ = self.stop(why, false);
-        } else if let Some(pause) = &self.paused {
-            let over = if pause.error { pause.since.elapsed() >= RETRY } else { self.take_reserve().is_ok() };
-            if over {
-                self.paused = None;
-            }
+        let since = self.paused.as_ref().map(|p| p.since.elapsed()).unwrap_or_default();
+        let over = match self.cause() {
+            Some(Cause::Error) => since >= RETRY,
+            Some(Cause::Full | Cause::Budget) => self.take_reserve().is_ok(),
+            None => false,
+        };
+        if over {
+            self.paused = None;
+        }
+        // What stops it for a worse reason goes on saying that one.
+        if self.paused.is_none()
+            && let Some(why) = self.over_budget(shared)
+        {
+            let _ = self.stop(why, Cause::Budget);
         }
         shared.set_health(self.health());
     }

@@ -396,7 +396,8 @@ impl Writer {
     /// Hands what came since the last checkpoint to the folder, if it is worth it and it is free.
     fn fold(&mut self, worth: u64) {
         let bytes = self.shared.state().layer.bytes;
-        if bytes == 0 || bytes < worth || (self.space.is_paused() && worth > 0) {
+        // Over budget it is folded all the same: only what is folded can be given back.
+        if bytes == 0 || bytes < worth || (self.space.is_stuck() && worth > 0) {
             return;
         }
         if self.folding.is_busy() {

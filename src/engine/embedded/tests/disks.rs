@@ -422,3 +422,32 @@ async fn what_is_too_large_for_any_frame_is_refused_alone_and_never_acknowledged
     keys.sort();
     assert_eq!(keys, ["a", "b", "e"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_smallest_budget_stops_intake_only_until_retention_gives_space_back() {
+    let disk = Simulated::new();
+    let settings = EmbeddedSettings {
+        window: Duration::from_millis(300),
+        retention_every: Duration::from_millis(20),
+        budget_bytes: Some(64 << 20),
+        // Segments and reserve as they are by default.
+        ..EmbeddedSettings::new(DIR)
+    };
+    let engine = open(settings, roomy(), disk).unwrap();
+    let batch = || vec![output("tasks", "k", &"x".repeat(1 << 20))];
+    let (mut taken, mut stopped) = (0u64, 0);
+    // Three times what the budget holds goes through, if not at once.
+    let end = Instant::now() + Duration::from_secs(20);
+    while taken < 192 << 20 {
+        assert!(Instant::now() < end, "intake stopped for ever after {taken} bytes");
+        match engine.log.append(batch()).await {
+            Ok(_) => taken += 1 << 20,
+            Err(e) => {
+                assert!(e.to_string().contains("disk_max"), "{e}");
+                stopped += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    assert!(stopped > 0);
+}
