@@ -37,8 +37,11 @@ const PIECE_BYTES: usize = 512 << 10;
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a writer that cannot write waits before it tries again.
 const STALL: Duration = Duration::from_millis(100);
-/// Expired rows per sweep: a frame of some ten KB.
-const SWEEP_MAX: usize = 256;
+/// Expired rows in one frame of a sweep: some 150 KB.
+const SWEEP_MAX: usize = 1024;
+/// How long one turn sweeps: a quarter of the time. A frame takes some milliseconds, so that more
+/// expires than full speed closes.
+const SWEEP_TIME: Duration = Duration::from_millis(25);
 /// Log that may lie before the checkpoint, in segments, before the writer slows down for it.
 const AHEAD_MAX: u64 = 8;
 
@@ -354,22 +357,31 @@ impl Writer {
         self.space.look(&self.shared);
         self.fold(self.shared.settings.segment_bytes);
         if !self.space.is_paused() {
-            // A sweep that fails is tried again; what it would have removed is expired all the same.
-            if let Err(trouble) = self.sweep() {
-                let waiting = self.bear(trouble, Vec::new());
-                self.process(waiting);
+            let began = Instant::now();
+            loop {
+                match self.sweep() {
+                    Ok(true) if began.elapsed() < SWEEP_TIME => {}
+                    Ok(_) => break,
+                    // It is tried again; what it would have removed is expired all the same.
+                    Err(trouble) => {
+                        let waiting = self.bear(trouble, Vec::new());
+                        break self.process(waiting);
+                    }
+                }
             }
         }
     }
 
-    fn sweep(&mut self) -> Result<(), Trouble> {
+    /// One frame. `true`: there is more.
+    fn sweep(&mut self) -> Result<bool, Trouble> {
         let shared = self.shared.clone();
         let (state, leases) = (shared.state(), shared.leases());
         let now = Timestamp::now();
         let window = i64::try_from(shared.settings.window.as_millis()).unwrap_or(i64::MAX);
         let due = Timestamp(now.0.saturating_sub(window));
         let rows = state.base.due(&self.swept, due, SWEEP_MAX).map_err(Trouble::Base)?;
-        let Some(last) = rows.last().cloned() else { return Ok(()) };
+        let Some(last) = rows.last().cloned() else { return Ok(false) };
+        let more = rows.len() == SWEEP_MAX;
         let stamp = now.max(state.stamp);
         let mut round = Round::new(Ground {
             state: &state,
@@ -390,7 +402,7 @@ impl Writer {
         drop((state, leases));
         self.write(changes, stamp)?;
         self.swept = last;
-        Ok(())
+        Ok(more)
     }
 
     /// Hands what came since the last checkpoint to the folder, if it is worth it and it is free.

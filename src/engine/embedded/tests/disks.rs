@@ -451,3 +451,40 @@ async fn the_smallest_budget_stops_intake_only_until_retention_gives_space_back(
     }
     assert!(stopped > 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expired_marks_are_swept_as_fast_as_full_speed_makes_them() {
+    const MARKS: usize = 10_000;
+    let disk = Simulated::new();
+    let (window, retention_every) = (Duration::from_secs(3), Duration::from_secs(3600));
+    // Nothing is folded while they are made, which makes that quick.
+    let settings = EmbeddedSettings { window, retention_every, ..quick(4 << 20) };
+    let (engine, handle) = open_with_handle(settings, specs(), disk).unwrap();
+    let (mut calls, mut keys) = (tokio::task::JoinSet::new(), Vec::new());
+    let making = Instant::now();
+    for n in 0..MARKS {
+        let d = delivery(&n.to_string());
+        let t = token(&d);
+        let origin = &t.origin;
+        keys.push(super::super::changes::refused_key(&t.key.to_bytes(), &origin.position, origin.stamp));
+        let ledger = engine.ledger.clone();
+        calls.spawn(async move { ledger.refuse(&d, &t).await.is_ok() });
+    }
+    assert!(calls.join_all().await.into_iter().all(|ok| ok));
+    let made_in = making.elapsed();
+    // Until all of them are in the state on disk, where the sweep looks for them.
+    for n in 0..22 {
+        engine.log.append((0..100).map(|i| big(&format!("{n}i{i}"))).collect()).await.unwrap();
+    }
+    let left = || {
+        let state = handle.shared.state();
+        keys.iter().filter(|k| state.refused(k).unwrap().is_some()).count()
+    };
+    assert_eq!(left(), MARKS, "the window is too short for this machine");
+    until("the sweep begins", async || left() < MARKS).await;
+    let began = Instant::now();
+    until("the sweep ends", async || left() == 0).await;
+    // They fall due one after the other, as they were made.
+    let swept_in = began.elapsed();
+    assert!(swept_in < made_in + Duration::from_millis(1500), "made in {made_in:?}, swept in {swept_in:?}");
+}
