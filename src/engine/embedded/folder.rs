@@ -5,12 +5,12 @@
 use super::base::{Backend, Base, BaseError};
 use super::checkpoint::Fold;
 use super::guard::Guard;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use redb::Database;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub(super) struct Folding {
     thread: Option<JoinHandle<()>>,
     ending: Arc<AtomicBool>,
     gave_up: Arc<AtomicBool>,
+    failing: Arc<Mutex<Option<String>>>,
 }
 
 struct Folder {
@@ -37,6 +38,8 @@ struct Folder {
     db: Option<Database>,
     ending: Arc<AtomicBool>,
     gave_up: Arc<AtomicBool>,
+    /// Why the fold in hand has not come through yet.
+    failing: Arc<Mutex<Option<String>>>,
 }
 
 impl Folding {
@@ -44,23 +47,30 @@ impl Folding {
         // One fold at a time, and at most one request to reopen behind it.
         let (jobs, todo) = sync_channel(2);
         let (ending, gave_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let failing = Arc::<Mutex<Option<String>>>::default();
         let folder = Folder {
             shared: shared.clone(),
             path,
             db: Some(db),
             ending: ending.clone(),
             gave_up: gave_up.clone(),
+            failing: failing.clone(),
         };
         let guarded = shared.clone();
         let thread = std::thread::Builder::new().name("tidegate-fold".into()).spawn(move || {
             let _guard = Guard::new(&guarded, "tidegate-fold");
             folder.run(&todo);
         })?;
-        Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending, gave_up })
+        Ok(Folding { shared, jobs: Some(jobs), thread: Some(thread), ending, gave_up, failing })
     }
 
     pub(super) fn is_busy(&self) -> bool {
         self.shared.state().frozen.is_some()
+    }
+
+    /// Why the fold in hand has failed so far, if it has.
+    pub(super) fn failing(&self) -> Option<String> {
+        lock(&self.failing).clone()
     }
 
     /// Only when not busy.
@@ -119,12 +129,14 @@ impl Folder {
     fn fold(&mut self, fold: &Fold) {
         while let Err(e) = self.fold_once(fold) {
             tracing::error!(error = %e, "the state could not be folded; it stays in memory and is tried again");
+            *lock(&self.failing) = Some(e.to_string());
             self.db = None;
             if self.ending.load(Ordering::Acquire) {
                 return self.gave_up.store(true, Ordering::Release);
             }
             std::thread::sleep(AGAIN);
         }
+        *lock(&self.failing) = None;
     }
 
     /// The same fold twice is the same as once.

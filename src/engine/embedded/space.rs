@@ -40,6 +40,8 @@ enum Cause {
     Budget,
     /// The disk does not work: over as soon as something works.
     Error,
+    /// The state is not folded away and fills the memory: over once it is.
+    Behind,
 }
 
 impl Space {
@@ -103,6 +105,24 @@ impl Space {
         self.stop(why, Cause::Error)
     }
 
+    /// The log takes writes, the state behind it does not.
+    pub(super) fn behind(&mut self, e: &str) -> Health {
+        let dir = self.dir.display();
+        let why = format!(
+            "the state in `{dir}` cannot be folded away ({e}): intake has stopped and nothing is lost; look at the disk, it is tried again all the time"
+        );
+        self.stop(why, Cause::Behind)
+    }
+
+    /// The state has been folded away. `true`: that ends a pause.
+    pub(super) fn caught_up(&mut self) -> bool {
+        let ends = self.cause() == Some(Cause::Behind);
+        if ends {
+            self.paused = None;
+        }
+        ends
+    }
+
     fn stop(&mut self, why: String, cause: Cause) -> Health {
         self.paused = Some(Pause { why, since: Instant::now(), cause });
         self.health()
@@ -150,7 +170,7 @@ impl Space {
         let over = match self.cause() {
             Some(Cause::Error) => since >= RETRY,
             Some(Cause::Full | Cause::Budget) => self.take_reserve().is_ok(),
-            None => false,
+            Some(Cause::Behind) | None => false,
         };
         if over {
             self.paused = None;

@@ -42,7 +42,8 @@ const SWEEP_MAX: usize = 1024;
 /// How long one turn sweeps: a quarter of the time. A frame takes some milliseconds, so that more
 /// expires than full speed closes.
 const SWEEP_TIME: Duration = Duration::from_millis(25);
-/// Log that may lie before the checkpoint, in segments, before the writer slows down for it.
+/// Log that may lie before the checkpoint, in segments, before the writer slows down for it, or stops
+/// intake where the fold fails: all of it is in memory.
 const AHEAD_MAX: u64 = 8;
 
 pub(super) struct Writer {
@@ -355,6 +356,9 @@ impl Writer {
 
     fn idle(&mut self) {
         self.space.look(&self.shared);
+        if !self.folding.is_busy() && self.space.caught_up() {
+            self.shared.set_health(self.space.health());
+        }
         self.fold(self.shared.settings.segment_bytes);
         if !self.space.is_paused() {
             let began = Instant::now();
@@ -414,8 +418,12 @@ impl Writer {
         }
         if self.folding.is_busy() {
             if bytes > AHEAD_MAX * worth.max(1) && worth > 0 {
-                // The longer this gets, the longer a restart takes.
-                std::thread::sleep(Duration::from_millis(5));
+                match self.folding.failing() {
+                    Some(e) if !self.space.is_paused() => self.shared.set_health(self.space.behind(&e)),
+                    Some(_) => {}
+                    // The longer this gets, the longer a restart takes.
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
             }
             if worth > 0 {
                 return;

@@ -488,3 +488,34 @@ async fn expired_marks_are_swept_as_fast_as_full_speed_makes_them() {
     let swept_in = began.elapsed();
     assert!(swept_in < made_in + Duration::from_millis(1500), "made in {made_in:?}, swept in {swept_in:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_cannot_be_folded_stops_intake_before_it_fills_the_memory_and_heals_by_itself() {
+    let disk = Simulated::new();
+    let (engine, handle) = open_with_handle(quick(1 << 14), specs(), disk.clone()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![big("first")]).await.unwrap();
+    let d = next_record(&mut group).await;
+    disk.faults.state_fails.store(true, Ordering::SeqCst);
+    let mut refusal = String::new();
+    // Some 40 segments' worth, and time for a fold or two to fail.
+    for n in 0..1200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if let Err(e) = engine.log.append(vec![big(&n.to_string())]).await {
+            refusal = e.to_string();
+            break;
+        }
+    }
+    for part in [DIR, "folded", "the state file is broken"] {
+        assert!(refusal.contains(part), "`{part}` is missing in: {refusal}");
+    }
+    let ahead = handle.shared.state().layer.bytes;
+    assert!(ahead < 60 << 14, "{ahead} bytes wait in memory");
+    // What is in flight ends all the same.
+    let commit = engine.commits.commit(done(&d, vec![output("results", "first", "r")])).await;
+    assert!(matches!(commit, Commit::Visible(_)), "{commit:?}");
+    assert!(matches!(*engine.operation.health().borrow(), Health::Paused { .. }));
+    disk.faults.state_fails.store(false, Ordering::SeqCst);
+    until("intake goes on", async || engine.log.append(vec![big("after")]).await.is_ok()).await;
+    assert_eq!(*engine.operation.health().borrow(), Health::Well);
+}
