@@ -109,6 +109,13 @@ impl Folding {
     }
 }
 
+impl Drop for Folding {
+    /// Also of a writer that panics: nobody waits for a fold that fails again and again.
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
+    }
+}
+
 impl Folder {
     fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {

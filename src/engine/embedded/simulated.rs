@@ -27,6 +27,8 @@ pub(super) struct Faults {
     pub(super) syncs: AtomicU64,
     /// The largest write to a log segment so far that succeeded, bytes.
     pub(super) largest: AtomicU64,
+    /// No segment can be made.
+    pub(super) create_fails: AtomicBool,
     /// The state file takes no writes.
     pub(super) state_fails: AtomicBool,
     /// Whoever does this next panics, once: a mistake in the program.
@@ -204,6 +206,9 @@ impl Files for Simulated {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.check()?;
+        if path.extension().is_some_and(|e| e == "log") && self.faults.create_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no segment can be made"));
+        }
         self.names.lock().unwrap().now.entry(path.to_owned()).or_default();
         self.open(path)
     }

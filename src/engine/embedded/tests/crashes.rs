@@ -7,9 +7,10 @@ use super::super::simulated::Simulated;
 use super::super::*;
 use super::power::{atomic, work};
 use super::{done, next_record, output, quick, quiet, specs, token};
-use crate::dedupe::{Admission, Bar, Claim, Silence, Slot, SlotKind, SlotName, Started};
+use crate::dedupe::{Admission, Bar, Claim, Phase, Silence, Slot, SlotKind, SlotName, Started};
 use crate::engine::crash::POINTS;
 use crate::engine::{Commit, Group};
+use crate::outcome::OutcomeKind;
 use crate::task::{Position, Topic};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -217,10 +218,12 @@ async fn p1_a_repeated_append_is_a_copy_that_ends_silently_also_after_a_crash_be
     let duplicate = |admission| matches!(admission, Admission::Silent(Silence::Duplicate));
     assert!(duplicate(engine.ledger.admit(&copy, &token(&copy), None).await.unwrap()));
     let commit = engine.commits.commit(done(&first, vec![output("results", "one", "r")])).await;
-    assert!(matches!(commit, Commit::Visible(_)), "{commit:?}");
+    let Commit::Visible(at) = commit else { panic!("{commit:?}") };
 
     // The mark lay in the frame of its commit.
     let (engine, mut group) = life(&disk.cut(3));
+    let closed = Phase::Closed { outcome: OutcomeKind::Result, at: at[0].clone() };
+    assert_eq!(engine.ledger.look(&token(&first).key).await.unwrap().unwrap().phase, closed);
     sent.extend(engine.log.append(vec![output("tasks", "one", "x")]).await.unwrap());
     for at in &sent[1..] {
         let d = next_record(&mut group).await;

@@ -312,6 +312,34 @@ async fn a_flush_that_keeps_failing_stops_intake_says_so_and_is_tried_in_peace_u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_whose_flush_failed_is_not_written_again_although_it_could_not_be_left_at_once() {
+    let disk = Simulated::new();
+    let engine = open(quick(1 << 20), specs(), disk.clone()).unwrap();
+    let first = engine.log.append(vec![big("first")]).await.unwrap();
+    let last = newest(&disk);
+    disk.faults.create_fails.store(true, Ordering::SeqCst);
+    disk.faults.syncs_fail.store(1, Ordering::SeqCst);
+    let refusal = engine.log.append(vec![big("more")]).await.unwrap_err().to_string();
+    assert!(refusal.contains("no segment can be made"), "{refusal}");
+    disk.faults.create_fails.store(false, Ordering::SeqCst);
+    let mut second = Vec::new();
+    until("intake goes on", async || match engine.log.append(vec![big("after")]).await {
+        Ok(at) => {
+            second = at;
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    assert_ne!(newest(&disk), last);
+    let engine = open(quick(1 << 20), specs(), disk.cut(1)).unwrap();
+    for (at, key) in [(&first[0], "first"), (&second[0], "after")] {
+        let found = engine.log.read(at.clone(), 1).await.unwrap();
+        assert_eq!((&found[0].position, found[0].key.as_deref()), (at, Some(key.as_bytes())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_whose_flush_failed_in_a_sweep_is_left_as_well() {
     let disk = Simulated::new();
     let (window, retention_every) = (Duration::from_millis(500), Duration::from_secs(3600));

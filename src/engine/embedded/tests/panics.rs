@@ -20,6 +20,12 @@ async fn gone(engine: &Engine) -> String {
     why
 }
 
+/// Everything new, from about now on.
+async fn refuses(engine: &Engine) {
+    let refused = async { while engine.log.append(vec![output("tasks", "late", "x")]).await.is_ok() {} };
+    soon("a refusal", refused).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_of_the_writer_ends_the_engine_and_answers_everyone() {
     let disk = Simulated::new();
@@ -65,7 +71,7 @@ async fn a_panic_while_the_state_is_folded_ends_the_engine_and_keeps_what_was_ac
     let why = gone(&engine).await;
     disk.faults.state_fails.store(false, Ordering::SeqCst);
     assert!(why.contains("fold"), "{why}");
-    assert!(soon("an append", engine.log.append(vec![output("tasks", "late", "x")])).await.is_err());
+    refuses(&engine).await;
     soon("the end", engine.operation.close()).await;
     drop(engine);
     let engine = open(quick(1 << 14), specs(), disk).unwrap();
@@ -97,6 +103,6 @@ async fn a_panic_of_a_groups_thread_reaches_its_member() {
     };
     let why = soon("the group", told).await;
     assert!(why.contains("worker"), "{why}");
-    assert!(soon("an append", engine.log.append(vec![output("tasks", "late", "x")])).await.is_err());
+    refuses(&engine).await;
     soon("the end", engine.operation.close()).await;
 }

@@ -194,10 +194,15 @@ async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
     let how = Weak { revoke_every: Some(Duration::from_millis(30)), ..tame() };
     let engine = open(weak(how), specs(), Simulated::new()).unwrap();
     let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
-    engine.log.append((0..10).map(|i| output("tasks", &i.to_string(), "x")).collect()).await.unwrap();
     let (mut revoked, mut void, mut visible) = (0, 0, std::collections::BTreeSet::new());
+    let mut sent = 0;
     let end = Instant::now() + Duration::from_secs(20);
-    while (visible.len() < 10 || void == 0) && Instant::now() < end {
+    while (visible.len() < sent || void == 0) && Instant::now() < end {
+        // Until one of them was met by a revocation.
+        if visible.len() == sent {
+            let batch = (sent..sent + 10).map(|i| output("tasks", &i.to_string(), "x")).collect();
+            sent += engine.log.append(batch).await.unwrap().len();
+        }
         match tokio::time::timeout(Duration::from_millis(100), group.next()).await {
             Ok(Event::Revoked { .. }) => revoked += 1,
             Ok(Event::Record(d)) => {
@@ -214,6 +219,6 @@ async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
             _ => {}
         }
     }
-    assert_eq!(visible.len(), 10);
+    assert_eq!(visible.len(), sent);
     assert!(revoked > 0 && void > 0, "{revoked} {void}");
 }
