@@ -243,7 +243,7 @@ mod tests {
             headers: Headers::default().with("idempotency-key", "k"),
             not_before: None,
         };
-        let copy = Kinds::new(&settings).decode(&record).unwrap_or_else(|p| panic!("{}", p.detail));
+        let copy = Kinds::new(&settings).decode(&Arc::new(record)).unwrap_or_else(|p| panic!("{}", p.detail));
         assert!(is_a_copy(&copy));
         let mut redriven = copy.clone();
         redriven.token.generation = 1;

@@ -31,7 +31,7 @@ pub struct Schema {
 }
 
 struct Inner {
-    json: Value,
+    json: Arc<Value>,
     validator: Validator,
     fields: Vec<String>,
     report: Option<Report>,
@@ -90,7 +90,7 @@ impl Schema {
         fields.walk(&json, "", 0);
         let mut fields = fields.found;
         fields.retain(|f| report.is_none() || !crate::finding::covers(SELF_REPORT, f));
-        Ok(Schema { inner: Arc::new(Inner { fields, report, json, validator }) })
+        Ok(Schema { inner: Arc::new(Inner { fields, report, json: Arc::new(json), validator }) })
     }
 
     /// Compiles the short form of configuration files; see [`shorthand`](super::shorthand).
@@ -100,6 +100,11 @@ impl Schema {
 
     pub fn json(&self) -> &Value {
         &self.inner.json
+    }
+
+    /// The same, for requests that carry it: a schema may be larger than the task.
+    pub fn shared(&self) -> Arc<Value> {
+        self.inner.json.clone()
     }
 
     /// What is wrong with the value; nothing: it satisfies the schema. At most 50 findings.
