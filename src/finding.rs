@@ -88,7 +88,8 @@ pub enum Found {
 
 /// `name` as a field below `path`: `medication[2]` and `dose` give `medication[2].dose`.
 pub fn below(path: &str, name: &str) -> String {
-    let simple = !name.is_empty() && !name.contains(|c: char| ['.', '[', ']', '"'].contains(&c) || c.is_control());
+    let simple =
+        !name.is_empty() && !name.contains(|c: char| ['.', '[', ']', '"'].contains(&c) || c.is_control());
     match (path.is_empty(), simple) {
         (true, true) => name.to_owned(),
         (false, true) => format!("{path}.{name}"),

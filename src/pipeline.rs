@@ -74,7 +74,12 @@ impl Pipeline {
         // The deadline ends calls: an answer that is here already is published, and says that it is late.
         if slots.is_empty() && known.late(Timestamp::now()) {
             return self
-                .end_past_effects(task, claim, Ending::Dead(Reason::DeadlinePassed, String::new(), known), void)
+                .end_past_effects(
+                    task,
+                    claim,
+                    Ending::Dead(Reason::DeadlinePassed, String::new(), known),
+                    void,
+                )
                 .await;
         }
         for step in &task.kind.plan {

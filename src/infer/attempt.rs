@@ -82,7 +82,8 @@ async fn exchange(
 ) -> Result<(), Failure> {
     let began = Instant::now();
     let first = model.timeouts.first_token;
-    let silence = || Failure::new(Class::Timeout, format!("no first token within {first:?} (`timeouts.first_token`)"));
+    let silence =
+        || Failure::new(Class::Timeout, format!("no first token within {first:?} (`timeouts.first_token`)"));
     let sent = builder(client, model, request, slot).send();
     let reply = tokio::time::timeout(first, sent).await.map_err(|_| silence())?;
     let reply = reply.map_err(|e| transport(&e))?;
@@ -382,7 +383,8 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_says_it_was_aborted_is_no_answer() {
         for word in ["abort", "error", "pause_turn"] {
-            let end = data(&format!(r#"{{"choices":[{{"delta":{{"content":"[1]"}},"finish_reason":"{word}"}}]}}"#));
+            let end =
+                data(&format!(r#"{{"choices":[{{"delta":{{"content":"[1]"}},"finish_reason":"{word}"}}]}}"#));
             let f = ask(Reply::Pieces(vec![end, data("[DONE]")]), Api::OpenAi).await.unwrap_err();
             assert_eq!(f.class, Class::Malformed, "{word}");
             let end = data(&format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{word}"}}}}"#));
@@ -390,7 +392,11 @@ mod tests {
             assert_eq!(f.class, Class::Malformed, "{word}");
         }
         let end = data(r#"{"choices":[{"delta":{"content":"{}"},"finish_reason":"eos"}]}"#);
-        assert_eq!(ask(Reply::Pieces(vec![end]), Api::OpenAi).await.unwrap().text, "{}", "others are good ends");
+        assert_eq!(
+            ask(Reply::Pieces(vec![end]), Api::OpenAi).await.unwrap().text,
+            "{}",
+            "others are good ends"
+        );
     }
 
     #[tokio::test]

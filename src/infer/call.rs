@@ -236,7 +236,8 @@ impl Models {
             }
             Err(failure) => {
                 let cost = running.model.cost(failure.tokens.0, failure.tokens.1);
-                let (charged, lost) = if failure.lost() { (Duration::ZERO, took) } else { (took, Duration::ZERO) };
+                let (charged, lost) =
+                    if failure.lost() { (Duration::ZERO, took) } else { (took, Duration::ZERO) };
                 call.allowance.spend(charged, cost);
                 at.lost += lost;
                 guard.failed(&failure);

@@ -257,7 +257,8 @@ mod tests {
         let mut at = left_for(&[None]);
         at.leave(0, Failure { partial: Some("{".to_owned()), ..failure(Class::Malformed, None) });
         let tried: TryNote =
-            serde_json::from_str(r#"{"model":"m","at":1,"ms":2,"first_token_ms":1,"class":"malformed"}"#).unwrap();
+            serde_json::from_str(r#"{"model":"m","at":1,"ms":2,"first_token_ms":1,"class":"malformed"}"#)
+                .unwrap();
         at.tries = vec![tried.clone(), tried];
         assert!(matches!(nobody(&at, None, LEFT, 3, 0), Nobody::Park { .. }), "it may be an outage");
         assert!(matches!(

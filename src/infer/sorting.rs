@@ -299,7 +299,10 @@ mod tests {
         assert_eq!(class(403, flagged), Class::Refusal);
         assert_eq!(class(403, r#"{"error":{"code":"content_filter","message":"no"}}"#), Class::Refusal);
         assert_eq!(class(400, prompt), Class::Refusal);
-        assert_eq!(class(403, r#"{"error":{"code":403,"message":"no access to this model"}}"#), Class::Unauthorized);
+        assert_eq!(
+            class(403, r#"{"error":{"code":403,"message":"no access to this model"}}"#),
+            Class::Unauthorized
+        );
     }
 
     #[test]

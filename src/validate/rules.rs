@@ -245,6 +245,10 @@ mod tests {
             assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
         }
         let one = rule("!task.list.exists(x, x == 1)", None);
-        assert_eq!(check_rules(&[one.clone(), one], &task, &answer, "note"), [], "what people write has room");
+        assert_eq!(
+            check_rules(&[one.clone(), one], &task, &answer, "note"),
+            [],
+            "what people write has room"
+        );
     }
 }

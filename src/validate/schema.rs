@@ -473,13 +473,16 @@ mod tests {
     #[test]
     fn p5_a_self_report_that_is_asked_for_and_not_given_is_a_doubt() {
         let whole = Schema::from_shorthand(&json!({ "a": "string", "confidence": "number?" })).unwrap();
-        for answer in [json!({"a": "", "confidence": null}), json!({"a": ""}), json!({"a": "", "confidence": "sure"})] {
+        for answer in
+            [json!({"a": "", "confidence": null}), json!({"a": ""}), json!({"a": "", "confidence": "sure"})]
+        {
             let said = whole.self_reported(&answer);
             assert!(said.len() == 1 && said[""].is_nan(), "{answer}: {said:?}");
         }
         let by_field = schema(json!({"properties": {"confidence": {"type": "object",
             "properties": {"dose": {"type": "number"}, "plan": {"type": "number"}, "remark": {"type": "string"}}}}}));
-        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null, "remark": "ok"}}));
+        let said =
+            by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null, "remark": "ok"}}));
         assert_eq!((said.len(), said["dose"], said["plan"].is_nan()), (2, 0.5, true), "{said:?}");
         let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5}}));
         assert!(said["plan"].is_nan(), "not named at all: {said:?}");
@@ -490,7 +493,10 @@ mod tests {
     fn a_whole_number_that_is_asked_for_is_per_cent() {
         let percent = Schema::from_shorthand(&json!({ "a": "string", "confidence": "integer" })).unwrap();
         assert_eq!(percent.fields(), ["a"]);
-        assert_eq!(percent.self_reported(&json!({"a": "", "confidence": 81})), BTreeMap::from([("".into(), 0.81)]));
+        assert_eq!(
+            percent.self_reported(&json!({"a": "", "confidence": 81})),
+            BTreeMap::from([("".into(), 0.81)])
+        );
         assert!(percent.self_reported(&json!({"a": "", "confidence": 101}))[""].is_nan());
         let mixed = schema(json!({"properties": {"confidence": {"type": ["integer", "number"]}}}));
         assert_eq!(mixed.self_reported(&json!({"confidence": 1}))[""], 1.0);

@@ -231,8 +231,11 @@ async fn p3_a_refusal_and_a_half_answer_are_stored_and_not_bought_again_by_the_n
     let refuses = r#"{"choices":[{"delta":{"refusal":"no"},"finish_reason":"stop"}]}"#;
     let cuts = r#"{"choices":[{"delta":{"content":"{\"a"},"finish_reason":"length"}]}"#;
     for (says, reason, text) in [(refuses, Reason::ModelRefused, ""), (cuts, Reason::AnswerCut, "{\"a")] {
-        let w = world(vec![vec![Reply::Pieces(vec![format!("data: {says}\n\n").into_bytes()])]], Memory::default())
-            .await;
+        let w = world(
+            vec![vec![Reply::Pieces(vec![format!("data: {says}\n\n").into_bytes()])]],
+            Memory::default(),
+        )
+        .await;
         for nonce in 1..=2 {
             let Called::Person { ended, said } = w.call(&admitted(&w.memory, nonce)).await else {
                 panic!("a person")
@@ -474,7 +477,8 @@ async fn time_of_an_answer_that_the_tasks_own_limit_ends_is_charged_to_the_task(
     let drops = Reply::Drip(vec![], Duration::from_millis(50), [&drip[..], b"\n\n"].concat());
     let w = world(vec![vec![drops], vec![says("never asked")]], Memory::default()).await;
     let mut allowance = Allowance { time: RESERVE + Duration::from_millis(300), ..plenty() };
-    let Called::Dead { reason, tries, .. } = w.call_within(&admitted(&w.memory, 1), &mut allowance).await else {
+    let Called::Dead { reason, tries, .. } = w.call_within(&admitted(&w.memory, 1), &mut allowance).await
+    else {
         panic!("dead")
     };
     assert_eq!((reason, tries.len(), tries[0].lost), (Reason::AllowanceSpent, 1, false));

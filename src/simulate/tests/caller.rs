@@ -95,8 +95,7 @@ impl Served {
         };
         match models.call(call).await {
             Called::Answer(answer) => Ok(*answer),
-            Called::Park { mut tries, .. }
-            | Called::Dead { mut tries, .. } => Err(tries.swap_remove(0)),
+            Called::Park { mut tries, .. } | Called::Dead { mut tries, .. } => Err(tries.swap_remove(0)),
             Called::Person { mut said, .. } => Err(said.tries.swap_remove(0)),
             other => panic!("neither an answer nor a failure: {other:?}"),
         }
