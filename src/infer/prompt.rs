@@ -34,7 +34,7 @@ pub struct Request {
     pub user: String,
     pub turns: Vec<Turn>,
     /// The JSON Schema of the answer.
-    pub schema: Option<Value>,
+    pub schema: Option<Arc<Value>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub struct PromptError {
 }
 
 impl Request {
-    pub fn new(user: String, schema: Option<Value>) -> Self {
+    pub fn new(user: String, schema: Option<Arc<Value>>) -> Self {
         Request { user, turns: vec![], schema }
     }
 

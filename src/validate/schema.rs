@@ -33,7 +33,7 @@ pub struct Schema {
 }
 
 struct Inner {
-    json: Value,
+    json: Arc<Value>,
     validator: Validator,
     fields: Vec<String>,
     report: Option<Report>,
@@ -101,7 +101,7 @@ impl Schema {
         let Fields { found: mut fields, mut parts, .. } = walked;
         fields.retain(|f| report.is_none() || !covers(SELF_REPORT, f));
         parts.retain(|p| report.is_none() || !covers(SELF_REPORT, &p.pattern));
-        Ok(Schema { inner: Arc::new(Inner { fields, report, parts, json, validator }) })
+        Ok(Schema { inner: Arc::new(Inner { fields, report, parts, json: Arc::new(json), validator }) })
     }
 
     /// Compiles the short form of configuration files; see [`shorthand`](super::shorthand).
@@ -111,6 +111,11 @@ impl Schema {
 
     pub fn json(&self) -> &Value {
         &self.inner.json
+    }
+
+    /// The same, for requests that carry it: a schema may be larger than the task.
+    pub fn shared(&self) -> Arc<Value> {
+        self.inner.json.clone()
     }
 
     /// What is wrong with the value; nothing: it satisfies the schema. At most 50 findings.

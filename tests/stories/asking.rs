@@ -205,12 +205,13 @@ async fn p5_a_refusal_while_asking_again_shows_the_answer_before_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_sanitizer_that_is_away_holds_up_no_task_whose_models_serve() {
     let gone = json!({ "error": { "message": "no such model", "code": "model_not_found" } });
-    let stage = Stage::open(move |asked| match (asked.model.as_str(), asked.slot_name().starts_with("answer.r3")) {
-        ("mender", _) => Reply::Fails(404, &[], gone.clone()),
-        (_, true) => Reply::json(json!({ "category": "billing", "order_id": null, "confidence": 0.99 })),
-        _ => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.99 })),
-    })
-    .await;
+    let stage =
+        Stage::open(move |asked| match (asked.model.as_str(), asked.slot_name().starts_with("answer.r3")) {
+            ("mender", _) => Reply::Fails(404, &[], gone.clone()),
+            (_, true) => Reply::json(json!({ "category": "billing", "order_id": null, "confidence": 0.99 })),
+            _ => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.99 })),
+        })
+        .await;
     stage.api.submit("ticket", "t1", ticket()).await;
     let item = stage.api.item("ticket", "t1").await;
     assert!(item.to_string().contains("\"category\":\"billing\""), "{item}");

@@ -115,12 +115,15 @@ async fn p7_a_long_outage_while_asking_again_neither_charges_nor_tells_an_answer
     // The first answer takes 1.5 s of 5 s, and cannot be used. Charged at each hop anew, it would be
     // too much in the third.
     let kinds = KINDS.replace("[tasks.copy]", "allowance = { time = \"5s\" }\n\n[tasks.copy]");
-    let mut stage = Stage::set_with(&kinds, |asked| match (asked.slot_name().starts_with("answer.r0"), asked.nth) {
-        (true, _) => Reply::After(Duration::from_millis(1_500), Box::new(Reply::Says("It is a bug.".into()))),
-        (false, 1) => Reply::Cut("{\"category\":".into()),
-        _ => Reply::down(),
-    })
-    .await;
+    let mut stage =
+        Stage::set_with(&kinds, |asked| match (asked.slot_name().starts_with("answer.r0"), asked.nth) {
+            (true, _) => {
+                Reply::After(Duration::from_millis(1_500), Box::new(Reply::Says("It is a bug.".into())))
+            }
+            (false, 1) => Reply::Cut("{\"category\":".into()),
+            _ => Reply::down(),
+        })
+        .await;
     stage.start().await;
     stage.api.submit("ticket", "t1", ticket()).await;
     let api = stage.api.clone();
@@ -141,8 +144,31 @@ async fn p7_a_long_outage_while_asking_again_neither_charges_nor_tells_an_answer
     // One bad answer, one that broke off, one good one: 10 and 5 tokens each.
     let usage = &task["result"]["usage"];
     assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&30.into(), &15.into()), "{usage}");
-    let of_the_first = stage.provider.asked().iter().filter(|a| a.slot_name().starts_with("answer.r0")).count();
+    let of_the_first =
+        stage.provider.asked().iter().filter(|a| a.slot_name().starts_with("answer.r0")).count();
     assert_eq!(of_the_first, 1);
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_task_that_waits_ends_at_its_deadline_and_not_when_its_models_may_be_asked_again() {
+    let limited = || {
+        Reply::Fails(429, &[("retry-after", "600")], serde_json::json!({ "error": { "message": "later" } }))
+    };
+    let stage = Stage::open(move |_| limited()).await;
+    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(7));
+    let headers = serde_json::json!({ "deadline": deadline.0.to_string() });
+    stage.api.offer("ticket", "t1", ticket(), headers).await;
+    let api = stage.api.clone();
+    // The providers asked for ten minutes.
+    let task = eventually("its deadline is kept", Duration::from_secs(40), || async {
+        api.task("ticket", "t1").await.filter(|t| t["state"] == "done")
+    })
+    .await;
+    assert_eq!(task["outcome"], "dead-letter", "{task}");
+    assert!(
+        task.to_string().contains("TG-deadline-passed") && task["trail"].to_string().contains("parked"),
+        "{task}"
+    );
 }
