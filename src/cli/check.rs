@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn what_a_person_looks_at_is_said_as_it_is() {
-        let kind = "[tasks.t]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"Sort.\"\nanswer = { a = \"string\" }\n";
+        let kind =
+            "[tasks.t]\nmodels = [\"openai/gpt-5-mini\"]\nask = \"Sort.\"\nanswer = { a = \"string\" }\n";
         for (start, said) in [("all", "looks at every answer\n"), ("line", "looks below 0.85\n")] {
             let text = format!("{kind}review = {{ start = \"{start}\" }}\n");
             let told = good(&parse(&text).unwrap(), false, false);

@@ -77,7 +77,8 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     let mut background = JoinSet::new();
     let (log, requests) = (engine.log.clone(), settings.topics.review_requests.clone());
     let ends = after.clone();
-    background.spawn(part("the list of open reviews", async move { queue.follow(log, requests, ends).await }));
+    background
+        .spawn(part("the list of open reviews", async move { queue.follow(log, requests, ends).await }));
     let ends = after.clone();
     background.spawn(part("the arbiter", async move { arbiter.run(ends).await }));
     let ends = after.clone();

@@ -88,7 +88,8 @@ impl Prompt {
     pub fn unknown(&self) -> Option<PromptError> {
         let mut env = environment();
         env.set_undefined_behavior(UndefinedBehavior::Chainable);
-        let template = env.template_from_named_str(&self.name, &self.source).ok().filter(|_| self.template)?;
+        let template =
+            env.template_from_named_str(&self.name, &self.source).ok().filter(|_| self.template)?;
         let error = template.render(minijinja::context! { task => JinjaValue::UNDEFINED }).err()?;
         let names = [
             ErrorKind::UnknownFilter,

@@ -31,12 +31,11 @@ pub(super) struct State {
 impl State {
     pub(super) fn of(app: &App) -> State {
         let views = app.models.view();
-        let unserved = |kind: &std::sync::Arc<crate::settings::Kind>| {
-            match app.models.availability(kind.lineup()?) {
+        let unserved =
+            |kind: &std::sync::Arc<crate::settings::Kind>| match app.models.availability(kind.lineup()?) {
                 Availability::Serves { .. } => None,
                 Availability::None { why, .. } => Some((kind.name.to_string(), why)),
-            }
-        };
+            };
         State {
             health: app.engine.operation.health().borrow().clone(),
             held: app.worker.held(),
