@@ -100,12 +100,12 @@ fn failed(e: &anyhow::Error, json: bool) -> ExitCode {
     let problems = e.downcast_ref::<Problems>();
     match (problems, e.downcast_ref::<client::Failed>()) {
         (Some(problems), _) if json => text::say_json(&json!({ "problems": problems.all })),
-        (Some(problems), _) => eprintln!("{problems}"),
+        (Some(problems), _) => text::note(problems),
         (None, Some(client::Failed::Refused { error, .. })) if json => {
             text::say_json(&json!({ "error": error }));
         }
         (None, _) if json => text::say_json(&json!({ "error": { "message": format!("{e:#}") } })),
-        (None, _) => eprintln!("error: {e:#}"),
+        (None, _) => text::note(format!("error: {e:#}")),
     }
     if problems.is_some() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
 }
