@@ -52,7 +52,10 @@ pub const METRICS: &[Described] = &[
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),
     counter("tidegate_parked_total", "Tasks set aside until a time, by kind and why."),
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
-    counter("tidegate_panics_total", "Panics that were caught, by part of the process; a task's, or a part that ended it."),
+    counter(
+        "tidegate_panics_total",
+        "Panics that were caught, by part of the process; a task's, or a part that ended it.",
+    ),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(
         "tidegate_repaired_total",

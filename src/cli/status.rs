@@ -31,9 +31,10 @@ fn report(status: &Value, all: bool) -> String {
         "waiting",
         &format!(
             "{}, {} for a person",
-            status["backlog"]
-                .as_u64()
-                .map_or("unknown (the log cannot be read)".to_owned(), |n| format!("{} to be done", number(n))),
+            status["backlog"].as_u64().map_or("unknown (the log cannot be read)".to_owned(), |n| format!(
+                "{} to be done",
+                number(n)
+            )),
             number(count("reviews_open"))
         ),
     ));

@@ -124,8 +124,7 @@ impl Kinds {
             detail: e.to_string(),
             known: None,
         })?;
-        let poison =
-            |reason, detail| Poison { reason, detail, known: Some((token.clone(), carry.clone())) };
+        let poison = |reason, detail| Poison { reason, detail, known: Some((token.clone(), carry.clone())) };
         let Some(kind) = self.by_name.get(&token.key.kind).cloned() else {
             let detail = format!("the configuration has no kind `{}`", token.key.kind);
             return Err(poison(Reason::KindUnknown, detail));

@@ -84,6 +84,10 @@ fn a_foreign_type_is_refused_at_intake() {
     assert_eq!((told.status, told.reason), (400, Reason::KindUnknown));
     for headers in [Headers::default(), Headers::default().with("ce_type", "ours")] {
         let accepted = offer(headers).unwrap();
-        assert_eq!(accepted.output.headers.text("ce_type"), Some("ours"), "its record is read as it was answered");
+        assert_eq!(
+            accepted.output.headers.text("ce_type"),
+            Some("ours"),
+            "its record is read as it was answered"
+        );
     }
 }

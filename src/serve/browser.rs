@@ -70,7 +70,8 @@ mod tests {
         for host in ["127.0.0.1:8080", "127.9.9.9", "localhost:1", "LOCALHOST", "[::1]:8080"] {
             assert!(verdict(Method::GET, host, None), "{host}");
         }
-        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "é"] {
+        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "é"]
+        {
             assert!(!verdict(Method::GET, host, None), "{host}");
         }
         assert!(judge(&Method::POST, &HeaderMap::new()).is_ok(), "HTTP/1.0 has no `Host`, and no browser");

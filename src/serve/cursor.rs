@@ -152,8 +152,7 @@ mod tests {
     fn a_reader_that_comes_back_goes_on_where_it_was_and_begins_new_topics_at_their_place() {
         let mut now =
             Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![9, 9, 9, 9])]);
-        let ends =
-            Cursor::new(vec![(Topic::new("new"), vec![9]), (Topic::new("results"), vec![9, 9, 9, 9])]);
+        let ends = Cursor::new(vec![(Topic::new("new"), vec![9]), (Topic::new("results"), vec![9, 9, 9, 9])]);
         now.resume(&Cursor::read("v1;results~1,2,3;gone~4").unwrap(), &ends);
         let expected =
             Cursor::new(vec![(Topic::new("new"), vec![5]), (Topic::new("results"), vec![1, 2, 3, 9])]);
@@ -165,6 +164,10 @@ mod tests {
         let mut now = Cursor::new(vec![(Topic::new("results"), vec![0, 0])]);
         let ends = Cursor::new(vec![(Topic::new("results"), vec![3, 3])]);
         now.resume(&Cursor::read("v1;results~3,4").unwrap(), &ends);
-        assert_eq!(now, Cursor::new(vec![(Topic::new("results"), vec![3, 0])]), "another log's: from its start");
+        assert_eq!(
+            now,
+            Cursor::new(vec![(Topic::new("results"), vec![3, 0])]),
+            "another log's: from its start"
+        );
     }
 }

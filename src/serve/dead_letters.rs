@@ -128,9 +128,7 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
         )
     })?;
     let found = match &asked.id {
-        Some(id) => {
-            Found { letters: vec![Seen::of(&by_id(&app, id).await?)], more: false, read: 1 }
-        }
+        Some(id) => Found { letters: vec![Seen::of(&by_id(&app, id).await?)], more: false, read: 1 },
         None => {
             let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
             if filter.is_empty() {

@@ -210,7 +210,10 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
         ));
     }
     if action == Action::Approve && said.answer.is_some() {
-        return Err(ApiError::bad("an approval takes the answer as it is", "send the changed answer to `edit`"));
+        return Err(ApiError::bad(
+            "an approval takes the answer as it is",
+            "send the changed answer to `edit`",
+        ));
     }
     review::judge(&app.kinds, item, action, said.answer.as_ref()).map_err(|wrong| match wrong {
         Wrong::NoAnswer => ApiError::bad("an edit needs `answer`", "send the whole answer as it should be"),
@@ -236,8 +239,7 @@ async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
     let mut open = app.queue.beginning(id, 2);
     let before = decided(app, |item| item.starts_with(id)).await?;
     // Decided a moment ago, and not yet gone from the queue.
-    let before: Vec<_> =
-        before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
+    let before: Vec<_> = before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
     match (open.len(), before.as_slice()) {
         (1, []) => Ok(open.remove(0)),
         (0, []) => Err(no_such_item(id)),

@@ -1,5 +1,9 @@
 //! The API over real sockets, with an engine in memory that holds what each test puts there.
 
+mod bounds;
+mod decisions;
+mod lost_marks;
+
 use super::memory::Memory;
 use super::{App, run};
 use crate::consume::Kinds;
@@ -242,20 +246,6 @@ async fn a_batch_answers_each_task_in_order_and_appends_what_is_good_in_one_step
 }
 
 #[tokio::test]
-async fn a_large_batch_asks_the_ledger_a_few_at_a_time_and_each_task_hears_its_own_answer() {
-    let server = Server::start().await;
-    let known = token("copy", "k77", &position("tasks.copy/0/9"), r#"{"text":"x"}"#);
-    server.memory.claim(claim(&known, 0, Phase::Open));
-    let task = |n: usize| json!({ "kind": "copy", "key": format!("k{n}"), "payload": { "text": "x" } });
-    let (status, told) = server.offer(&(0..300).map(task).collect()).await;
-    assert_eq!((status, &told["accepted"], &told["known"]), (202, &json!(299), &json!(1)), "{told}");
-    assert_eq!((&told["tasks"][77]["state"], &told["tasks"][77]["key"]), (&json!("running"), &json!("k77")));
-    let most = server.memory.looked.load(std::sync::atomic::Ordering::SeqCst);
-    assert!((2..=16).contains(&most), "{most} at once");
-    server.end().await;
-}
-
-#[tokio::test]
 async fn one_task_is_refused_with_the_status_that_says_why() {
     let server = Server::start().await;
     let good = json!({ "text": "x" });
@@ -378,50 +368,6 @@ async fn p1_a_look_up_finds_the_outcome_whose_mark_was_lost_and_repairs_the_ledg
 }
 
 #[tokio::test]
-async fn p1_the_slow_pass_finds_every_outcome_whose_mark_was_lost_and_no_other() {
-    let server = Server::start().await;
-    let now = Timestamp::now();
-    let origin = |n: u32| position(&format!("tasks.copy/0/{n}"));
-    let mine = |key: &str, n: u32| token("copy", key, &origin(n), "{}");
-    let (result, dead, own) = (mine("result", 1), mine("dead", 2), mine("own", 3));
-    let (works, redriven, fresh) = (mine("works", 4), mine("redriven", 5), mine("fresh", 6));
-    for n in [1, 2, 3, 5, 6] {
-        server.memory.complete(&origin(n));
-    }
-    // The server's own pass leaves what has changed within the hour.
-    let open = |token: &Token| ClaimView { changed: now, ..claim(token, 0, Phase::Open) };
-    for token in [&result, &dead, &own, &works] {
-        server.memory.claim(open(token));
-    }
-    server.memory.claim(ClaimView { generation: 1, ..open(&redriven) });
-    server.memory.claim(ClaimView { changed: now.plus(Duration::from_secs(1)), ..open(&fresh) });
-    // More than one page, and what is looked for behind them.
-    for n in 0..1_100 {
-        server.publish(&mine(&format!("k{n}"), 100 + n), json!(n));
-    }
-    let at = server.publish(&result, json!("this"));
-    server.publish(&redriven, json!("the generation before"));
-    server.publish(&fresh, json!("its mark may be on the way"));
-    let letter = server.memory.put(bury(&dead, true, b"{}"));
-    server.memory.put(bury(&own, false, b"under its own coordinates"));
-    let mut after = None;
-    assert_eq!(server.lookup.pass(&mut after, now).await, Ok(2));
-    assert_eq!(after, None, "all claims were seen");
-    let told: Vec<_> = server
-        .memory
-        .repairs()
-        .into_iter()
-        .map(|(token, outcome, at)| (token.key.key.to_string(), outcome, at))
-        .collect();
-    let expected = [
-        ("result".to_owned(), OutcomeKind::Result, at),
-        ("dead".to_owned(), OutcomeKind::DeadLetter, letter),
-    ];
-    assert_eq!(told, expected);
-    server.end().await;
-}
-
-#[tokio::test]
 async fn a_parked_task_says_until_when_and_a_dead_letter_says_why() {
     let server = Server::start().await;
     let origin = position("tasks.copy/0/0");
@@ -522,43 +468,6 @@ async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
     server.end().await;
 }
 
-#[tokio::test]
-async fn a_list_of_dead_letters_stops_at_its_limit_and_a_redrive_holds_one_batch_at_a_time() {
-    let server = Server::start().await;
-    // One key, so one partition.
-    for n in 0..1_200 {
-        let small = token("copy", "k", &position(&format!("tasks.copy/0/{n}")), "{}");
-        server.memory.put(bury(&small, false, b"{}"));
-    }
-    let (_, list) = server.get("/v1/dead-letters?limit=500").await;
-    let letters = list["dead_letters"].as_array().unwrap();
-    assert_eq!((letters.len(), &list["more"], &list["read"]), (500, &json!(true), &json!(500)));
-    assert_eq!(letters[0]["source"], "tasks.copy/0/1199", "the newest first");
-    assert_eq!(letters[499]["source"], "tasks.copy/0/700");
-    assert_eq!(letters[0]["bytes"], 2, "its size is told, its value is not kept");
-    let (_, all) = server.get("/v1/dead-letters?limit=1200").await;
-    assert_eq!((all["dead_letters"].as_array().unwrap().len(), &all["more"]), (1_200, &json!(false)));
-
-    let large: &'static [u8] = Box::leak(vec![b'x'; 1 << 20].into_boxed_slice());
-    for n in 0..30 {
-        let token = token("other", &format!("k{n}"), &position(&format!("tasks.other/0/{n}")), "{}");
-        server.memory.put(bury(&token, false, large));
-    }
-    server.memory.largest.store(0, std::sync::atomic::Ordering::SeqCst);
-    let (_, told) = server.post("/v1/dead-letters/redrive", "application/json", r#"{"kind":"other"}"#).await;
-    assert_eq!((&told["redriven"], &told["left"]), (&json!(30), &json!(0)), "{told}");
-    assert!(told["dead_letters"].as_array().unwrap().iter().all(|l| l["sent_to"].is_string()), "{told}");
-    let mut keys: Vec<_> =
-        server.memory.all("resume").iter().map(|r| r.headers.text(token::KEY).unwrap().to_owned()).collect();
-    keys.sort_unstable();
-    let mut expected: Vec<_> = (0..30).map(|n| format!("k{n}")).collect();
-    expected.sort_unstable();
-    assert_eq!(keys, expected);
-    let largest = server.memory.largest.load(std::sync::atomic::Ordering::SeqCst);
-    assert!(largest <= 9 << 20, "{largest} bytes were in memory at once");
-    server.end().await;
-}
-
 fn item(token: &Token) -> ReviewItem {
     ReviewItem {
         v: VERSION,
@@ -651,114 +560,6 @@ async fn what_waits_for_a_person_is_listed_shown_followed_and_judged_before_it_i
     let (status, told) = server.get(&format!("/v1/review/{}", &item.id[..10])).await;
     assert_eq!((status, &told["error"]["decided_by"]), (410, &json!("ada")), "{told}");
     server.end().await;
-}
-
-#[tokio::test]
-async fn a_beginning_that_fits_an_open_and_a_decided_item_names_neither() {
-    let server = Server::start().await;
-    let names = crate::settings::TopicNames::new("");
-    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
-    waits.hop = 1;
-    let item = item(&waits);
-    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
-    // Another item, decided before, whose id begins alike.
-    let other = format!("{}{}", &item.id[..4], "z".repeat(16));
-    server.memory.put(Output {
-        topic: names.review_outcomes.clone(),
-        key: None,
-        value: Some(Bytes::from(json!({ "v": 1, "item": other, "nonce": "n", "verdict": "counts", "decided_by": "ada", "decided_at": "2026-11-24T12:00:00Z", "action": "approve", "at": 1 }).to_string())),
-        headers: Headers::default(),
-        not_before: None,
-    });
-    let shown = async {
-        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
-    let (status, told) = server.get(&format!("/v1/review/{}", &item.id[..4])).await;
-    assert_eq!((status, &told["error"]["code"]), (409, &json!("ambiguous")), "{told}");
-    assert_eq!(told["error"]["items"], json!([item.id, other]), "both are named");
-    let (_, shown) = server.get(&format!("/v1/review/{}", &item.id[..5])).await;
-    assert_eq!(shown["id"], json!(item.id), "one more character tells them apart");
-    server.end().await;
-}
-
-#[tokio::test]
-async fn a_decision_that_is_written_is_never_called_undecided() {
-    let server = Server::start().await;
-    let names = crate::settings::TopicNames::new("");
-    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
-    waits.hop = 1;
-    let item = item(&waits);
-    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
-    let shown = async {
-        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
-    *server.memory.blind.lock().unwrap() = Some(names.review_outcomes.clone());
-    let path = format!("/v1/review/{}/reject", item.id);
-    let (status, told) = server.post(&path, "application/json", r#"{"by":"ada","reason":"no"}"#).await;
-    assert_eq!((status, &told["ruling"]), (202, &json!("pending")), "{told}");
-    assert_eq!(server.memory.all("review.decisions").len(), 1);
-    server.end().await;
-}
-
-#[tokio::test]
-async fn a_web_page_of_another_site_neither_writes_nor_reads() {
-    let server = Server::start().await;
-    let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } }).to_string();
-    let send = async |headers: &[(&str, &str)]| {
-        let mut request = server.client.post(format!("{}/v1/tasks", server.url)).body(task.clone());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
-    };
-    for headers in
-        [&[("origin", "https://evil.example")][..], &[("host", "evil.example")], &[("origin", "null")]]
-    {
-        let (status, told) = send(headers).await;
-        assert_eq!((status, &told["error"]["code"]), (403, &json!("not-from-here")), "{headers:?}: {told}");
-    }
-    assert!(server.memory.all("tasks.copy").is_empty());
-    assert_eq!(send(&[("origin", &server.url)]).await.0, 202, "our own page may");
-    let rebound = server.client.get(format!("{}/v1/review", server.url)).header("host", "evil.example:80");
-    assert_eq!(rebound.send().await.unwrap().status(), 403);
-    server.end().await;
-}
-
-/// A body that begins and does not end.
-async fn half_a_body(server: &Server, path: &str) -> tokio::net::TcpStream {
-    use tokio::io::AsyncWriteExt as _;
-    let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{{");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream
-}
-
-#[tokio::test]
-async fn bodies_in_memory_are_bounded_on_every_route() {
-    for path in ["/v1/records/tasks.copy", "/v1/review/x/approve", "/v1/dead-letters/redrive", "/v1/tasks"] {
-        let server = Server::start().await;
-        let mut held = Vec::new();
-        for _ in 0..super::BODIES_MAX {
-            held.push(half_a_body(&server, path).await);
-        }
-        // The seventeenth waits for a place, whatever its route.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
-        let mut waits = Box::pin(server.offer(&task));
-        let soon = tokio::time::timeout(Duration::from_millis(300), &mut waits).await;
-        assert!(soon.is_err(), "{path} takes no place: {soon:?}");
-        drop(held);
-        assert_eq!(waits.as_mut().await.0, 202, "{path} gives its place back");
-        drop(waits);
-        server.end().await;
-    }
 }
 
 #[tokio::test]

@@ -54,7 +54,8 @@ pub(super) fn fits(raw: &RawHttp, settings: &super::Settings, cx: &Context<'_>) 
         && settings.http.body_max < settings.engine.record_max
     {
         let help = "raise it to `engine.record_max` at least, or lower that";
-        let what = "`http.body_max` is less than `engine.record_max`: tasks that are allowed could not be sent";
+        let what =
+            "`http.body_max` is less than `engine.record_max`: tasks that are allowed could not be sent";
         cx.report.add(given.span(), what, help);
     }
 }

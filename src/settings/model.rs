@@ -278,7 +278,11 @@ impl Making<'_> {
                 }
                 None if !value.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~')) => {
                     let what = format!("the header `{lower}` cannot be sent");
-                    self.cx.report.add(name.span(), what, "headers hold letters without accents, digits and signs");
+                    self.cx.report.add(
+                        name.span(),
+                        what,
+                        "headers hold letters without accents, digits and signs",
+                    );
                 }
                 None => headers.push((lower, SecretString::from(value.clone()))),
                 Some(_) if !secrets => {}
@@ -311,9 +315,12 @@ impl Making<'_> {
             idle: bound(&raw.idle, "idle", MS * 10, minute * 10).unwrap_or(usual.idle),
             total: bound(&raw.total, "total", MS * 100, minute * 60).unwrap_or(usual.total),
         };
-        for (field, time, key) in [(&raw.first_token, times.first_token, "first_token"), (&raw.idle, times.idle, "idle")] {
+        for (field, time, key) in
+            [(&raw.first_token, times.first_token, "first_token"), (&raw.idle, times.idle, "idle")]
+        {
             if let Some(given) = field.given().filter(|_| time > times.total) {
-                let what = format!("`{}.timeouts.{key}` is longer than `total`, and never in force", self.place);
+                let what =
+                    format!("`{}.timeouts.{key}` is longer than `total`, and never in force", self.place);
                 self.cx.report.add(given.span(), what, "raise `total`, or shorten this one");
             }
         }

@@ -195,7 +195,12 @@ impl Asking<'_> {
     ) -> Option<Arc<Model>> {
         match self.sanitizer.given() {
             Some(name) if name.get_ref() == NONE => None,
-            Some(name) if matches!(name.get_ref().trim().to_ascii_lowercase().as_str(), "" | NONE | "false" | "off") => {
+            Some(name)
+                if matches!(
+                    name.get_ref().trim().to_ascii_lowercase().as_str(),
+                    "" | NONE | "false" | "off"
+                ) =>
+            {
                 let what = format!("there is no model `{}`", name.get_ref());
                 cx.report.add(name.span(), what, "for no sanitizer write sanitizer = \"none\"");
                 None
@@ -275,7 +280,11 @@ fn prompt(field: &Field<String>, place: &str, input: Option<&Schema>, cx: &Conte
             "the file of a prompt ends in {}; a prompt that stands here is a sentence",
             PROMPTS.join(", ")
         );
-        cx.report.add(given.span(), format!("`{place}.ask` looks like a path, and would be the prompt"), help);
+        cx.report.add(
+            given.span(),
+            format!("`{place}.ask` looks like a path, and would be the prompt"),
+            help,
+        );
         return None;
     }
     let name = if path { written.clone() } else { format!("{place}.ask") };

@@ -70,7 +70,8 @@ pub(super) fn spans(root: &DeTable<'_>) -> Vec<Range<usize>> {
     for (_, model) in models.into_iter().flat_map(|m| m.iter()) {
         for (name, value) in model.get_ref().as_table().into_iter().flat_map(|m| m.iter()) {
             let name: &str = name.get_ref();
-            let address = name == "url" && value.get_ref().as_str().is_some_and(|url| url.contains(['@', '?']));
+            let address =
+                name == "url" && value.get_ref().as_str().is_some_and(|url| url.contains(['@', '?']));
             if address || matches!(name, "key" | "headers") || !RawModel::KEYS.contains(&name) {
                 hide(value, &mut found);
             }

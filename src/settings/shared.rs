@@ -22,12 +22,22 @@ fn circles(kinds: &Named<RawKind>, prefix: &str, cx: &Context<'_>) {
             // A kind that writes its own topic is told by its own check.
             if to == from(i) && at != i {
                 let (name, raw) = &kinds.0[i];
-                let what = format!("`{}` writes what `{}` reads, which leads back to it", kinds.0[at].0.get_ref(), name.get_ref());
+                let what = format!(
+                    "`{}` writes what `{}` reads, which leads back to it",
+                    kinds.0[at].0.get_ref(),
+                    name.get_ref()
+                );
                 let span = raw.to.span().unwrap_or(name.span());
-                cx.report.add(span, what, "tasks would go round for ever; let one of them write to another topic");
+                cx.report.add(
+                    span,
+                    what,
+                    "tasks would go round for ever; let one of them write to another topic",
+                );
                 return;
             }
-            reached.extend((0..kinds.0.len()).filter(|k| to == from(*k) && !reached.contains(k)).collect::<Vec<_>>());
+            reached.extend(
+                (0..kinds.0.len()).filter(|k| to == from(*k) && !reached.contains(k)).collect::<Vec<_>>(),
+            );
         }
     }
 }

@@ -44,8 +44,7 @@ mod tests {
         let print = Fingerprint { rule: PrintRule::Whole, digest: [0; 32] };
         let key = ScopedKey::new("", "copy", "k");
         let token = Token { key, generation: 0, origin, hop: 0, print, proof: None, payload: Bytes::new() };
-        let output =
-            Output { topic: Topic::new("out"), key: None, value: None, headers, not_before: None };
+        let output = Output { topic: Topic::new("out"), key: None, value: None, headers, not_before: None };
         Completion {
             lease: Lease { at, epoch: 1 },
             offset: 1,

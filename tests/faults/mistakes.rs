@@ -114,3 +114,16 @@ fn listening_for_others_is_refused_on_the_command_line_as_in_the_file() {
     assert_eq!(code, 2, "{said}");
     contains_all(&said, &["--listen", "0.0.0.0:0", "without authentication", "127.0.0.1"]);
 }
+
+#[test]
+fn failures_are_json_where_json_is_asked_for() {
+    let place = Place::new(COPY);
+    let (code, out, err) = place.tool(&["status", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(code == 1 && message.contains("no processor answers"), "{out}");
+    place.configure("[tasks.copy]\nidentitty = [\"id\"]\n");
+    let (code, out, err) = place.tool(&["run", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    assert_eq!((code, &told["problems"][0]["at"]["line"]), (2, &json!(2)), "{out}");
+}

@@ -5,7 +5,8 @@ use super::{load, parse, refused};
 const KIND: &str = "[tasks.t]\nmodels = [\"main\"]\nanswer = { a = \"string\" }\nask = \"Sort this.\"\n";
 
 fn model(more: &str) -> String {
-    let section = "[models.main]\napi = \"openai\"\nurl = \"http://h/v1\"\nmodel = \"m\"\nwindow_tokens = 9_000\n";
+    let section =
+        "[models.main]\napi = \"openai\"\nurl = \"http://h/v1\"\nmodel = \"m\"\nwindow_tokens = 9_000\n";
     format!("{section}{more}\n{KIND}")
 }
 
@@ -117,7 +118,8 @@ fn topics_lead_somewhere_and_not_round() {
             "leads back to it",
         ),
         (
-            "[tasks.a]\nto = \"tasks.b\"\n[tasks.b]\nto = \"tasks.c\"\n[tasks.c]\nto = \"tasks.a\"\n".to_owned(),
+            "[tasks.a]\nto = \"tasks.b\"\n[tasks.b]\nto = \"tasks.c\"\n[tasks.c]\nto = \"tasks.a\"\n"
+                .to_owned(),
             "leads back to it",
         ),
     ]);
