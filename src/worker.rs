@@ -64,8 +64,8 @@ impl Worker {
         self.view.clone()
     }
 
-    /// Runs until `stop`, then drains: no new tasks, running ones may end within the drain budget;
-    /// what is left is given back to the log, its unsent calls to the ledger.
+    /// Runs until `stop`, then drains: no new tasks and no new calls; calls under way may end within the
+    /// drain budget. What is left comes back from the log, its unsent calls are given back to the ledger.
     pub async fn run(&self, stop: CancellationToken) {
         let names = &self.settings.topics;
         let mut topics: Vec<Topic> = self.kinds.topics().cloned().collect();
@@ -73,7 +73,7 @@ impl Worker {
         topics.push(names.resume.clone());
         let mut group = self.engine.groups.join("worker", &topics);
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
-        let abandon = CancellationToken::new();
+        let leave = CancellationToken::new();
         let mut running = JoinSet::new();
         let mut leases = Leases::default();
         let mut holds = Holds::default();
@@ -113,7 +113,7 @@ impl Worker {
                     if holds.handed_out(self.kinds.on(&topic), Instant::now()) {
                         self.hold(&*group, &mut holds, Instant::now());
                     }
-                    let void = leases.void(&delivery, &abandon);
+                    let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     running.spawn(async move {
                         let ended = one(&engine, &pipeline, delivery, void).await;
@@ -127,7 +127,7 @@ impl Worker {
                 Event::Health(health) => tracing::info!(?health, "engine"),
             }
         }
-        drain(&mut running, &abandon, self.settings.worker.drain).await;
+        drain(&mut running, &leave, self.settings.worker.drain).await;
     }
 
     /// Holds the topics of kinds that nobody can serve or whose tasks die, and lets them go again.
@@ -190,35 +190,30 @@ async fn one(
     }
 }
 
-/// Running tasks may end by themselves; after the budget they are told to leave, and given a moment for it.
-async fn drain(running: &mut JoinSet<Back>, abandon: &CancellationToken, budget: Duration) {
-    let all = |running: &mut JoinSet<Back>| {
-        let mut left = std::mem::take(running);
-        async move { while left.join_next().await.is_some() {} }
-    };
+/// Whoever waits leaves at once: its record comes back. Calls that were sent are waited for within the
+/// budget, so that what they buy is stored.
+async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: Duration) {
+    leave.cancel();
     if running.is_empty() {
         return;
     }
     tracing::info!(tasks = running.len(), budget_s = budget.as_secs(), "draining");
-    let mut left = Box::pin(all(running));
-    if tokio::time::timeout(budget, &mut left).await.is_err() {
-        abandon.cancel();
-        // Releasing a slot is one call to the ledger.
-        if tokio::time::timeout(Duration::from_secs(2), left).await.is_err() {
-            tracing::warn!("some tasks did not leave in time; the log will hand them out again");
-        }
+    let all = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(budget, all).await.is_err() {
+        tracing::warn!("some calls did not end in time; their tasks come back, and they are made again");
+        running.abort_all();
     }
 }
 
-/// One token per lease: cancelled when it is void, or when the process gives up what runs.
+/// One token per lease: cancelled when it is void, or when the process leaves.
 #[derive(Default)]
 struct Leases {
     void: HashMap<crate::engine::Lease, CancellationToken>,
 }
 
 impl Leases {
-    fn void(&mut self, delivery: &Delivery, abandon: &CancellationToken) -> CancellationToken {
-        self.void.entry(delivery.lease.clone()).or_insert_with(|| abandon.child_token()).clone()
+    fn void(&mut self, delivery: &Delivery, leave: &CancellationToken) -> CancellationToken {
+        self.void.entry(delivery.lease.clone()).or_insert_with(|| leave.child_token()).clone()
     }
 
     fn revoke(&mut self, lease: &crate::engine::Lease) {

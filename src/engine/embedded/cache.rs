@@ -1,9 +1,11 @@
 //! Frames that were just written or read, decoded, so that delivery and tailing need no disk.
 //!
-//! Bounded by bytes; the oldest goes first, for a log is read in order.
+//! Bounded by the memory it takes; the oldest goes first, for a log is read in order. The newest
+//! frame stays whatever its size, or whoever reads it in steps would read it from disk at each.
 
 use super::changes::PartId;
 use crate::task::Record;
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -30,17 +32,32 @@ impl Cache {
         self.frames.get(&id).map(|(records, _)| records.clone())
     }
 
-    /// `bytes`: what the frame takes on disk.
-    pub(super) fn put(&mut self, id: FrameId, records: Arc<FrameRecords>, bytes: usize) {
+    pub(super) fn put(&mut self, id: FrameId, records: Arc<FrameRecords>) {
+        let bytes = memory(&records);
         if self.frames.insert(id, (records, bytes)).is_none() {
             self.order.push_back(id);
             self.bytes += bytes;
         }
-        while self.bytes > self.bytes_max {
+        while self.bytes > self.bytes_max && self.order.len() > 1 {
             let Some(oldest) = self.order.pop_front() else { break };
             self.bytes -= self.frames.remove(&oldest).map_or(0, |(_, bytes)| bytes);
         }
     }
+}
+
+/// What the records take in memory, decoded: on disk they are a half or a third of it.
+fn memory(records: &FrameRecords) -> usize {
+    records.values().flatten().map(|r| record_memory(r)).sum()
+}
+
+fn record_memory(record: &Record) -> usize {
+    /// What an allocator adds to each block and rounds it up by.
+    const BLOCK: usize = 16;
+    let headers = record.headers.0.iter();
+    let headers: usize =
+        headers.map(|(n, v)| size_of::<(String, Bytes)>() + n.len() + v.len() + 2 * BLOCK).sum();
+    let bytes = |b: &Option<Bytes>| b.as_ref().map_or(0, |b| b.len() + BLOCK);
+    size_of::<Record>() + 2 * BLOCK + headers + bytes(&record.key) + bytes(&record.value)
 }
 
 /// Sorts a frame's records by partition; within one they are in order already.
@@ -55,15 +72,33 @@ pub(super) fn by_partition<'a>(records: impl IntoIterator<Item = &'a (u32, Arc<R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{Headers, Partition, Position, Timestamp, Topic};
+
+    fn frame(value: usize) -> Arc<FrameRecords> {
+        let at = Partition { topic: Topic::new("t"), index: 0 };
+        let record = Record {
+            position: Position { at, offset: 0 },
+            stamp: Timestamp(0),
+            key: None,
+            value: Some(Bytes::from(vec![0; value])),
+            headers: Headers::default(),
+            not_before: None,
+        };
+        Arc::new(by_partition(&[(1, Arc::new(record))]))
+    }
 
     #[test]
-    fn the_oldest_frames_go_when_the_bytes_are_used_up() {
-        let mut cache = Cache::new(25);
+    fn the_oldest_frames_go_when_the_memory_is_used_up_and_the_newest_stays_whatever_its_size() {
+        let mut cache = Cache::new(25_000);
         for at in 0..3 {
-            cache.put((1, at), Arc::default(), 10);
+            cache.put((1, at), frame(10_000));
         }
         assert_eq!([0, 1, 2].map(|at| cache.get((1, at)).is_some()), [false, true, true]);
-        cache.put((1, 9), Arc::default(), 1000);
-        assert_eq!((cache.bytes, cache.frames.len(), cache.order.len()), (0, 0, 0));
+        cache.put((1, 9), frame(100_000));
+        assert_eq!([1, 2, 9].map(|at| cache.get((1, at)).is_some()), [false, false, true]);
+        assert_eq!((cache.frames.len(), cache.order.len()), (1, 1));
+        cache.put((1, 10), frame(10));
+        assert_eq!([9, 10].map(|at| cache.get((1, at)).is_some()), [false, true]);
+        assert_eq!(cache.bytes, memory(&frame(10)));
     }
 }

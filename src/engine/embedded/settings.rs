@@ -16,7 +16,7 @@ pub struct EmbeddedSettings {
     pub reserve_bytes: u64,
     /// A segment is sealed once it has this many bytes; the state is folded away as often.
     pub segment_bytes: u64,
-    /// How long recently written or read frames may stay in memory, bytes.
+    /// Memory for frames that were just written or read, bytes. Who lags further behind reads from disk.
     pub cache_bytes: usize,
     /// How often retention looks for segments that can go.
     pub retention_every: Duration,
@@ -34,7 +34,8 @@ impl EmbeddedSettings {
             // Default work in flight is 256 tasks; 32 MiB hold an outcome of 128 KiB for each.
             reserve_bytes: 32 << 20,
             segment_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            // A quarter of a second at full speed; deliveries and tails lag by milliseconds.
+            cache_bytes: 16 << 20,
             retention_every: Duration::from_secs(10),
             weak: None,
         }

@@ -147,7 +147,7 @@ impl Shared {
     pub(super) fn keep(&self, frame: FrameRef, changes: &Changes) {
         if !changes.records.is_empty() {
             let records = Arc::new(by_partition(&changes.records));
-            lock(&self.cache).put((frame.segment, frame.at), records, frame.len as usize);
+            lock(&self.cache).put((frame.segment, frame.at), records);
         }
     }
 
@@ -173,7 +173,7 @@ impl Shared {
         let read = Changes::decode(body, header.stamp, &self.names);
         let read = read.map_err(|_| unreadable(&"its body cannot be read"))?;
         let records = Arc::new(by_partition(&read.changes.records));
-        lock(&self.cache).put((frame.segment, frame.at), records.clone(), bytes.len());
+        lock(&self.cache).put((frame.segment, frame.at), records.clone());
         Ok(records)
     }
 
