@@ -32,7 +32,11 @@ enum Command {
         #[arg(long)]
         raw: bool,
     },
-    /// Send them again: each becomes a task of its key once more
+    /// Send them again: each becomes a task of its key once more, without its deadline
+    ///
+    /// A redriven task does not keep the `deadline` it was sent with: that is mostly over by then, and
+    /// the task would be buried for it at once. The `deadline` of its kind, where the configuration sets
+    /// one, counts from the redrive.
     Redrive {
         /// One, as `ls` prints it
         #[arg(conflicts_with_all = ["key", "reason", "kind"], required_unless_present_any = ["key", "reason", "kind"])]

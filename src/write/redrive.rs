@@ -1,5 +1,13 @@
 //! Sends a dead letter again: an outcome as the next generation of its key, a record that never
 //! owned its key at the generation, and with the proof, that it had.
+//!
+//! ## Why without its deadline
+//!
+//! A redriven task does not keep the `deadline` it was sent with. That is mostly over by then, and the
+//! task would be buried for it at once; whoever redrives it wants it done all the same. Its kind's own
+//! `deadline`, where there is one, counts from the redrive. The header itself travels along for
+//! consumers, and is not read on the `resume` topic. Only a record whose kind or key was never known
+//! goes back to its own topic just as it came, deadline and all.
 
 use super::dead_letter::DeadLetter;
 use crate::engine::Output;

@@ -92,3 +92,13 @@ fn a_reader_that_has_seen_enough_is_no_reason_to_panic() {
         assert_ne!(said.status.code(), Some(101), "{args:?}");
     }
 }
+
+#[test]
+fn the_help_of_a_redrive_says_what_becomes_of_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = text(&tidegate(dir.path(), &["dead-letters", "redrive", "--help"]).stdout);
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("does not keep the `deadline` it was sent with"), "{said}");
+    let said = text(&tidegate(dir.path(), &["dead-letters", "--help"]).stdout);
+    assert!(said.contains("without its deadline"), "{said}");
+}

@@ -102,3 +102,16 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_redriven_task_does_not_die_again_of_the_deadline_it_was_sent_with() {
+    let stage = Stage::open(|_| Reply::json(good())).await;
+    let late = json!({ "deadline": "2001-01-01T00:00:00Z" });
+    stage.api.offer("ticket", "t1", ticket(), late).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(task["dead_letter"]["reason"], "TG-deadline-passed", "{task}");
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let task = generation(&stage, 1).await;
+    assert_eq!((&task["outcome"], &task["result"]["late"]), (&json!("result"), &json!(false)), "{task}");
+}
