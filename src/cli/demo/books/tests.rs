@@ -138,6 +138,8 @@ fn a_review_that_is_decided_before_its_answer_is_read_waits_for_nobody() {
     books.review_decided("item-d");
     books.sent(&id("d"), Meant::Task, &taken("tasks.ticket/0/10"));
     assert_eq!(books.missing(), ["ticket/d"], "decided, and its result is still to come");
+    books.result(&id("d"), 0);
+    assert!(books.sums().hold(), "{:?}", books.sums());
 }
 
 #[test]
