@@ -6,6 +6,7 @@
 use super::queue::{Item, read_item};
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
+use crate::engine::crash::crash_point;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Mark, Output, Unavailable};
 use crate::outcome::{OutcomeKind, Reason};
 use crate::settings::Settings;
@@ -123,6 +124,7 @@ impl Arbiter {
         let closes = write::item_decided(&self.settings.topics, &item.body.id);
         Ok(match admission {
             Admission::Fresh(claim) | Admission::Resumed(claim, _) => {
+                crash_point("arbiter.claimed");
                 self.decide(delivery, decision, item, &claim, &carry)
             }
             Admission::Silent(why) => {

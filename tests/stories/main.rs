@@ -4,13 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod asking;
+mod bounds;
+mod by_hand;
+mod commands;
 mod copies;
 mod marks;
 mod outage;
 mod poison;
+mod quick_start;
 mod redrive;
 mod review;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
+mod shapes;
 mod stage;
