@@ -71,7 +71,8 @@ impl Pipeline {
     /// Every answer is weighed before the next step, so before any step that writes.
     async fn follow(&self, task: &Task, claim: &Claim, slots: &Slots, void: &CancellationToken) -> Ending {
         let mut known = Known::start(task);
-        if known.late(Timestamp::now()) {
+        // The deadline ends calls: an answer that is here already is published, and says that it is late.
+        if slots.is_empty() && known.late(Timestamp::now()) {
             return self
                 .end_past_effects(task, claim, Ending::Dead(Reason::DeadlinePassed, String::new(), known))
                 .await;

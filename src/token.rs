@@ -30,14 +30,34 @@ pub struct Carry {
     pub accepted_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// Time spent on calls in earlier hops, ms.
+    /// Time charged in earlier hops, ms; as all that follows, only for tries whose slot holds no answer:
+    /// what a slot holds is counted from there, at every hop anew.
     #[serde(default)]
     pub spent_ms: u64,
-    /// Money spent in earlier hops, where prices are known.
+    /// Money, where prices are known.
     #[serde(default)]
     pub spent_cost: f64,
+    /// Money was spent whose amount is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpriced: bool,
+    /// Input and output tokens.
+    #[serde(default)]
+    pub spent_tokens: (u64, u64),
+    #[serde(default)]
+    pub tries: u32,
+    /// Answers that broke off in the middle.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub broken_off: u32,
+    /// Answers received up to here are in the trail.
+    #[serde(default)]
+    pub told_until: Timestamp,
     #[serde(default)]
     pub trail: Trail,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Writes the token over whatever `headers` (the producer's own) already hold.

@@ -1,11 +1,15 @@
 //! What a model said, as it is kept in its slot: stored once, read back by whoever resumes the task.
 
+use super::failure::Class;
+use crate::outcome::Reason;
 use crate::task::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Version of the stored structure.
 const VERSION: u32 = 1;
+/// Of one that is no answer: a program that knows only version 1 must not take it for one.
+const VERSION_ENDED: u32 = 2;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Answer {
@@ -30,9 +34,20 @@ pub struct Answer {
     /// every delivery so far.
     #[serde(default)]
     pub repeats: u32,
+    /// No whole answer, and none will come: a person must look. `text` is what was said until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
     /// The ledger was away when it arrived: not stored yet, as far as its holder knows.
     #[serde(skip)]
     pub held: bool,
+}
+
+/// Why asking ended without an answer. Kept in the slot like one: it was paid for, and whoever resumes
+/// the task must not ask again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    pub reason: Reason,
+    pub detail: String,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -60,6 +75,58 @@ pub struct TryNote {
     /// Waited before it, ms.
     #[serde(default)]
     pub wait_ms: u64,
+    /// As far as the provider reported them, also for a try that failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub input_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_tokens: u64,
+    /// Absent where the price is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    /// It failed, and not by the task's doing: the task's time is not charged for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl TryNote {
+    /// The answer broke off in the middle: what there was of it was bought.
+    pub fn broke_off(&self) -> bool {
+        self.class == Class::Malformed.as_str() && self.first_token_ms.is_some()
+    }
+
+    /// What the task's time is charged, ms.
+    pub fn charged_ms(&self) -> u64 {
+        if self.lost { 0 } else { self.ms }
+    }
+}
+
+impl Usage {
+    /// Of tries together. One unknown price makes the sum unknown, never smaller.
+    pub fn of<'n>(tries: impl IntoIterator<Item = &'n TryNote>) -> Usage {
+        let mut sum = Usage { cost: Some(0.0), ..Usage::default() };
+        for note in tries {
+            sum.input_tokens += note.input_tokens;
+            sum.output_tokens += note.output_tokens;
+            if note.class == "ok" || note.input_tokens + note.output_tokens > 0 {
+                sum.cost = sum.cost.zip(note.cost).map(|(before, now)| before + now);
+            }
+        }
+        sum
+    }
+
+    #[must_use]
+    pub fn and(self, more: &Usage) -> Usage {
+        Usage {
+            input_tokens: self.input_tokens + more.input_tokens,
+            output_tokens: self.output_tokens + more.output_tokens,
+            cost: self.cost.zip(more.cost).map(|(a, b)| a + b),
+        }
+    }
 }
 
 impl Answer {
@@ -77,8 +144,14 @@ impl Answer {
             tries,
             received_at,
             repeats: 0,
+            ended: None,
             held: false,
         }
+    }
+
+    #[must_use]
+    pub(super) fn without_answer(self, ended: Ended) -> Self {
+        Answer { v: VERSION_ENDED, ended: Some(ended), ..self }
     }
 
     pub fn encode(&self) -> Bytes {
@@ -88,7 +161,8 @@ impl Answer {
 
     /// `None`: of a version that this program does not know, or damaged.
     pub fn decode(bytes: &[u8]) -> Option<Answer> {
-        serde_json::from_slice::<Answer>(bytes).ok().filter(|a| a.v == VERSION)
+        let known = |a: &Answer| [VERSION, VERSION_ENDED].contains(&a.v);
+        serde_json::from_slice::<Answer>(bytes).ok().filter(known)
     }
 }
 
@@ -102,6 +176,20 @@ mod tests {
         let answer = Answer::decode(stored).expect("version 1");
         assert_eq!((answer.position, answer.repeats, answer.tries.len()), (1, 1, 1));
         assert_eq!(Answer::decode(&answer.encode()), Some(answer));
-        assert_eq!(Answer::decode(br#"{"v":2}"#), None, "a newer version is not guessed at");
+        assert_eq!(Answer::decode(br#"{"v":3}"#), None, "a newer version is not guessed at");
+        let newer = String::from_utf8(stored.to_vec()).unwrap().replace(r#""v":1"#, r#""v":3"#);
+        assert_eq!(Answer::decode(newer.as_bytes()), None);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_stored_under_a_version_that_older_programs_do_not_take_for_one() {
+        let ended = Ended { reason: Reason::ModelRefused, detail: "no".to_owned() };
+        let refused = Answer::new("I can".to_owned(), vec![], Timestamp(1)).without_answer(ended.clone());
+        let stored: serde_json::Value = serde_json::from_slice(&refused.encode()).unwrap();
+        assert_eq!((&stored["v"], &stored["ended"]["reason"]), (&2.into(), &"TG-model-refused".into()));
+        assert_eq!(Answer::decode(&refused.encode()).and_then(|a| a.ended), Some(ended));
+        let whole: serde_json::Value =
+            serde_json::from_slice(&Answer::new("{}".to_owned(), vec![], Timestamp(1)).encode()).unwrap();
+        assert_eq!((&whole["v"], whole.get("ended")), (&1.into(), None), "and an answer as before");
     }
 }

@@ -52,7 +52,10 @@ pub(super) fn take(event: &Event, so_far: &mut Stream) -> Result<bool, Failure> 
             so_far.input_tokens = tokens(&message["usage"], "input_tokens").unwrap_or(0);
         }
         "content_block_delta" => {
-            so_far.text.push_str(chunk["delta"]["text"].as_str().unwrap_or_default());
+            // The answer ends with its finish signal.
+            if so_far.finish.is_none() {
+                so_far.text.push_str(chunk["delta"]["text"].as_str().unwrap_or_default());
+            }
             so_far.thought |= chunk["delta"]["type"] == "thinking_delta";
         }
         "message_delta" => {

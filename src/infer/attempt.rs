@@ -113,7 +113,11 @@ async fn exchange(
             }
             Ok(Some(Ok(piece))) => piece,
         };
-        let events = decoder.push(&piece).map_err(|e| Failure::new(Class::Malformed, e.to_string()))?;
+        let events = match decoder.push(&piece) {
+            Ok(events) => events,
+            Err(_) if so_far.finish.is_some() => return Ok(()),
+            Err(e) => return Err(Failure::new(Class::Malformed, e.to_string())),
+        };
         for event in &events {
             if take(model.api, event, so_far, answer_max, began)? {
                 return Ok(());
@@ -130,21 +134,35 @@ fn take(
     answer_max: usize,
     began: Instant,
 ) -> Result<bool, Failure> {
-    let ended = match api {
-        Api::OpenAi => openai::take(event, so_far)?,
-        Api::Anthropic => anthropic::take(event, so_far)?,
+    let whole = so_far.finish.is_some();
+    let taken = match api {
+        Api::OpenAi => openai::take(event, so_far),
+        Api::Anthropic => anthropic::take(event, so_far),
+    };
+    let ended = match taken {
+        Ok(ended) => ended,
+        // Only the usage was missing.
+        Err(_) if whole => true,
+        Err(failure) => return Err(failure),
     };
     let spoke = so_far.thought || !so_far.text.is_empty() || !so_far.refusal.is_empty();
     if so_far.first_token_ms.is_none() && spoke {
         so_far.first_token_ms = Some(millis(began.elapsed()));
     }
     if so_far.text.len() + so_far.refusal.len() > answer_max {
-        return Err(Failure::new(Class::Malformed, format!("longer than {answer_max} bytes")));
+        // To ask again would be to buy the same: it counts as cut off.
+        return Err(Failure::new(Class::Cut, format!("longer than {answer_max} bytes")));
     }
     Ok(ended)
 }
 
+/// Finish words of an answer that is not whole; words nobody has heard of are good ends.
+const NO_END: [&str; 3] = ["abort", "error", "pause_turn"];
+
 fn judge(api: Api, stream: &Stream) -> Result<(), Failure> {
+    if let Some(word) = stream.finish.as_deref().filter(|word| NO_END.contains(word)) {
+        return Err(Failure::new(Class::Malformed, format!("the stream ended with `{word}`")));
+    }
     match api {
         Api::OpenAi => openai::judge(stream),
         Api::Anthropic => anthropic::judge(stream),
@@ -278,7 +296,8 @@ mod tests {
     async fn an_endless_answer_and_bytes_that_are_no_text_are_bounded() {
         let long =
             vec![data(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(9_000))); 3];
-        assert_eq!(ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
+        let cut = ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err();
+        assert_eq!((cut.class, cut.detail.as_str()), (Class::Cut, "longer than 10000 bytes"));
         let broken = vec![b"data: \xff\xfe\n\n".to_vec()];
         assert_eq!(ask(Reply::Pieces(broken), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
         let not_json = vec![data("{oops")];
@@ -334,6 +353,49 @@ mod tests {
         let finish = data(r#"{"choices":[{"delta":{"content":"1}"},"finish_reason":"stop"}]}"#);
         let hangs = ask(Reply::ThenSilence(vec![data(BEGINS), finish]), Api::OpenAi).await.unwrap();
         assert_eq!(hangs.text, r#"{"a":1}"#);
+    }
+
+    #[tokio::test]
+    async fn p3_what_goes_wrong_after_the_finish_signal_costs_the_usage_and_not_the_answer() {
+        let finish = data(r#"{"choices":[{"delta":{"content":"1}"},"finish_reason":"stop"}]}"#);
+        let error = r#"{"error":{"message":"oops","type":"server_error"}}"#;
+        for trouble in [data("{oops"), data(error), b"data: \xff\xfe\n\n".to_vec()] {
+            let pieces = vec![data(BEGINS), finish.clone(), trouble];
+            assert_eq!(ask(Reply::Pieces(pieces), Api::OpenAi).await.unwrap().text, r#"{"a":1}"#);
+        }
+        let long = data(&format!(
+            r#"{{"choices":[{{"delta":{{"content":"{}"}},"finish_reason":"stop"}}]}}"#,
+            "x".repeat(10_001)
+        ));
+        let f = ask(Reply::Pieces(vec![long]), Api::OpenAi).await.unwrap_err();
+        assert_eq!(f.class, Class::Cut, "what is too long is so with its finish signal, too");
+        let late = concat!(
+            "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"{}\"}}\n\n",
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
+            "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\" and more\"}}\n\n",
+            "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"\"}}\n\n",
+        );
+        let whole = ask(Reply::Pieces(vec![late.as_bytes().to_vec()]), Api::Anthropic).await.unwrap();
+        assert_eq!(whole.text, "{}", "the answer ends with its finish signal");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_says_it_was_aborted_is_no_answer() {
+        for word in ["abort", "error", "pause_turn"] {
+            let end =
+                data(&format!(r#"{{"choices":[{{"delta":{{"content":"[1]"}},"finish_reason":"{word}"}}]}}"#));
+            let f = ask(Reply::Pieces(vec![end, data("[DONE]")]), Api::OpenAi).await.unwrap_err();
+            assert_eq!(f.class, Class::Malformed, "{word}");
+            let end = data(&format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{word}"}}}}"#));
+            let f = ask(Reply::Pieces(vec![end]), Api::Anthropic).await.unwrap_err();
+            assert_eq!(f.class, Class::Malformed, "{word}");
+        }
+        let end = data(r#"{"choices":[{"delta":{"content":"{}"},"finish_reason":"eos"}]}"#);
+        assert_eq!(
+            ask(Reply::Pieces(vec![end]), Api::OpenAi).await.unwrap().text,
+            "{}",
+            "others are good ends"
+        );
     }
 
     #[tokio::test]

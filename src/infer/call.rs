@@ -4,8 +4,8 @@
 //! request that could not be sent before its deadline is not sent. What was sent is waited for, also
 //! when the caller leaves meanwhile: an answer that was bought is stored, for whoever comes next.
 
-use super::allowance::{Allowance, RESERVE};
-use super::answer::{Answer, TryNote, Usage};
+use super::allowance::{Allowance, RESERVE, Spent};
+use super::answer::{Answer, Ended, TryNote, Usage};
 use super::attempt::{Limits, Stream, attempt, millis};
 use super::decide::{self, Next, Nobody, Progress};
 use super::failure::{Class, Failure};
@@ -67,11 +67,10 @@ pub enum Called {
         detail: String,
         tries: Vec<TryNote>,
     },
+    /// There is no whole answer and none will come; what there is lies in the slot like one.
     Person {
-        reason: Reason,
-        detail: String,
-        partial: Option<String>,
-        tries: Vec<TryNote>,
+        ended: Ended,
+        said: Box<Answer>,
     },
     Cancelled,
 }
@@ -79,8 +78,14 @@ pub enum Called {
 /// How one round of the loop went.
 enum Step {
     Ended(Called),
+    /// A person is asked, once the slot holds what this model of the line-up said until then.
+    Keep {
+        model: usize,
+        ended: Ended,
+        partial: Option<String>,
+    },
     Again,
-    /// Nothing is held meanwhile.
+    /// Whoever runs among others holds up nobody meanwhile.
     Pause(Duration),
     /// Two processes have died of it: it goes on once nothing else runs here.
     GoAlone,
@@ -103,14 +108,14 @@ struct Turn {
 impl Models {
     /// Asks the line-up until there is an answer, or until it is clear that there is none now.
     ///
-    /// Waits out a ledger that is away. Every ending but an answer has given back what was started.
+    /// Waits out a ledger that is away. Every ending that stores nothing has given back what was started.
     pub async fn call(&self, mut call: Call<'_>) -> Called {
         let mut at = Progress::new(call.lineup.len());
         if let Some(value) = call.stored {
             return stored(value, &mut at);
         }
         let ended = self.rounds(&mut call, &mut at).await;
-        if at.granted && !matches!(ended, Called::Answer(_)) {
+        if at.granted && !matches!(ended, Called::Answer(_) | Called::Person { .. }) {
             give_back(&call).await;
         }
         ended
@@ -122,11 +127,27 @@ impl Models {
             if call.cancel.is_cancelled() {
                 return Called::Cancelled;
             }
+            // Held until the answer is stored: who runs alone waits for it, and keeps others out.
+            let together = match alone {
+                Some(_) => None,
+                None => tokio::select! {
+                    guard = self.alone.read() => Some(guard),
+                    () = call.cancel.cancelled() => return Called::Cancelled,
+                },
+            };
             match self.round(call, at, alone.is_some()).await {
                 Step::Ended(called) => return called,
+                Step::Keep { model, ended, partial } => {
+                    let half = answer(&call.lineup[model], model, partial.unwrap_or_default(), at);
+                    return self.store(call, half.without_answer(ended), at).await;
+                }
                 Step::Again => {}
-                Step::Pause(wait) => pause(wait, call.cancel).await,
+                Step::Pause(wait) => {
+                    drop(together);
+                    pause(wait, call.cancel).await;
+                }
                 Step::GoAlone => {
+                    drop(together);
                     // Whoever waits has killed nobody: no death is counted for it meanwhile.
                     give_back(call).await;
                     alone = tokio::select! {
@@ -139,14 +160,6 @@ impl Models {
     }
 
     async fn round(&self, call: &mut Call<'_>, at: &mut Progress, alone: bool) -> Step {
-        // Held until the answer is stored: who runs alone waits for it, and keeps others out.
-        let _together = match alone {
-            true => None,
-            false => tokio::select! {
-                guard = self.alone.read() => Some(guard),
-                () = call.cancel.cancelled() => return Step::Ended(Called::Cancelled),
-            },
-        };
         let left = time_left(call);
         if left.is_zero() {
             return Step::Ended(dead(at, Reason::DeadlinePassed, "no answer before the deadline".to_owned()));
@@ -155,8 +168,10 @@ impl Models {
             Pick::Ask(turn) => turn,
             Pick::Nobody(soonest) => return nobody_serves(call, at, left, soonest),
         };
-        let total = match call.allowance.next_try(left.min(turn.running.model.timeouts.total)) {
+        let total = match call.allowance.next_try(left.min(turn.running.model.timeouts.total), at.lost) {
             Ok(total) => total,
+            // Not spent by the task: it goes on with what it has in its next hop.
+            Err(Spent::Lost) => return nobody_serves(call, at, left, None),
             Err(spent) => return Step::Ended(dead(at, Reason::AllowanceSpent, spent.as_str().to_owned())),
         };
         // The ledger counts from when it hears of it, so we count from before we said it.
@@ -212,13 +227,19 @@ impl Models {
                 guard.answered(stream.first_token_ms);
                 let cost = running.model.cost(stream.input_tokens, stream.output_tokens);
                 call.allowance.spend(took, cost);
-                let answer = whole(&running, i, probe, stream, at);
+                let mut answer = answer(&running.model, i, stream.text, at);
+                answer.probe = probe;
+                if !stream.model.is_empty() {
+                    answer.model = stream.model;
+                }
                 Step::Ended(self.store(call, answer, at).await)
             }
             Err(failure) => {
                 let cost = running.model.cost(failure.tokens.0, failure.tokens.1);
-                call.allowance.spend(took, cost);
-                at.spent(failure.tokens, cost);
+                let (charged, lost) =
+                    if failure.lost() { (Duration::ZERO, took) } else { (took, Duration::ZERO) };
+                call.allowance.spend(charged, cost);
+                at.lost += lost;
                 guard.failed(&failure);
                 after(call, at, i, &running, failure)
             }
@@ -235,7 +256,7 @@ impl Models {
             // The engine holds it, and stores it first thing on return.
             Err(_) => {
                 answer.held = true;
-                Called::Answer(Box::new(answer))
+                called(answer)
             }
         }
     }
@@ -264,7 +285,7 @@ impl Models {
 /// Acts on what is decided about a failed try.
 fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failure: Failure) -> Step {
     at.failed[i] += 1;
-    let left = time_left(call).min(call.allowance.time.saturating_sub(RESERVE));
+    let left = time_left(call).min(call.allowance.time.saturating_sub(RESERVE + at.lost));
     let next = decide::after(&failure, at.failed[i], left, rand::random());
     let model = &running.model.name;
     tracing::debug!(%model, class = failure.class.as_str(), ?next, "try failed");
@@ -282,8 +303,8 @@ fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failur
             Step::Again
         }
         Next::Person(reason) => {
-            let (tries, detail, partial) = (std::mem::take(&mut at.tries), failure.detail, failure.partial);
-            Step::Ended(Called::Person { reason, detail, partial, tries })
+            let ended = Ended { reason, detail: failure.detail };
+            Step::Keep { model: i, ended, partial: failure.partial }
         }
         Next::Dead(reason) => Step::Ended(dead(at, reason, failure.detail)),
     }
@@ -291,21 +312,21 @@ fn after(call: &Call<'_>, at: &mut Progress, i: usize, running: &Running, failur
 
 /// Acts on what it means that nobody can be asked now.
 fn nobody_serves(call: &Call<'_>, at: &mut Progress, left: Duration, soonest: Option<Duration>) -> Step {
-    let decided = decide::nobody(at, soonest, left, call.claim.token.hop);
-    let tries = match decided {
-        Nobody::Wait(_) => vec![],
-        _ => std::mem::take(&mut at.tries),
-    };
-    Step::Ended(match decided {
+    let decided = decide::nobody(at, soonest, left, call.allowance.halves, call.claim.token.hop);
+    match decided {
         Nobody::Wait(wait) => {
             at.stood += wait;
             at.waited += wait;
-            return Step::Pause(wait);
+            Step::Pause(wait)
         }
-        Nobody::Park { wait, why } => Called::Park { wait, why, tries },
-        Nobody::Dead { reason, detail } => Called::Dead { reason, detail, tries },
-        Nobody::Person { reason, detail, partial } => Called::Person { reason, detail, partial, tries },
-    })
+        Nobody::Park { wait, why } => {
+            Step::Ended(Called::Park { wait, why, tries: std::mem::take(&mut at.tries) })
+        }
+        Nobody::Dead { reason, detail } => Step::Ended(dead(at, reason, detail)),
+        Nobody::Person { model, reason, detail, partial } => {
+            Step::Keep { model, ended: Ended { reason, detail }, partial }
+        }
+    }
 }
 
 /// Nothing is under way any more: what was started is free for whoever comes next.
@@ -324,7 +345,7 @@ async fn give_back(call: &Call<'_>) {
 /// Reads what the slot holds.
 fn stored(value: &[u8], at: &mut Progress) -> Called {
     match Answer::decode(value) {
-        Some(answer) => Called::Answer(Box::new(answer)),
+        Some(answer) => called(answer),
         None => {
             tracing::error!(
                 "a stored answer is of another version; the task waits for a program that can read it"
@@ -332,6 +353,13 @@ fn stored(value: &[u8], at: &mut Progress) -> Called {
             let why = "its answer was stored by a version that this one cannot read".to_owned();
             Called::Park { wait: UNREADABLE, why, tries: std::mem::take(&mut at.tries) }
         }
+    }
+}
+
+fn called(answer: Answer) -> Called {
+    match answer.ended.clone() {
+        Some(ended) => Called::Person { ended, said: Box::new(answer) },
+        None => Called::Answer(Box::new(answer)),
     }
 }
 
@@ -347,6 +375,8 @@ fn note(
     waited: Duration,
 ) -> TryNote {
     let failure = ended.as_ref().err();
+    let (input_tokens, output_tokens) =
+        ended.as_ref().map_or_else(|f| f.tokens, |s| (s.input_tokens, s.output_tokens));
     TryNote {
         model: model.name.to_string(),
         at,
@@ -356,28 +386,26 @@ fn note(
         status: failure.and_then(|f| f.status),
         detail: failure.map(|f| f.detail.clone()).unwrap_or_default(),
         wait_ms: millis(waited),
+        input_tokens,
+        output_tokens,
+        cost: model
+            .cost(input_tokens, output_tokens)
+            .filter(|_| failure.is_none() || input_tokens + output_tokens > 0),
+        lost: failure.is_some_and(Failure::lost),
     }
 }
 
-fn whole(running: &Running, position: usize, probe: bool, stream: Stream, at: &mut Progress) -> Answer {
-    let model = &running.model;
-    let cost = model.cost(stream.input_tokens, stream.output_tokens);
-    let usage = Usage {
-        input_tokens: stream.input_tokens + at.tokens.0,
-        output_tokens: stream.output_tokens + at.tokens.1,
-        // One unknown price makes the sum unknown, never smaller.
-        cost: at.cost.zip(cost).map(|(before, now)| before + now),
-    };
+/// What this model of the line-up said, with all the tries that led to it.
+fn answer(model: &Model, position: usize, text: String, at: &mut Progress) -> Answer {
     Answer {
-        model: if stream.model.is_empty() { model.model.clone() } else { stream.model },
+        model: model.model.clone(),
         model_name: model.name.to_string(),
         provider: model.provider.to_string(),
         endpoint: model.url.clone(),
         position,
-        probe,
-        usage,
+        usage: Usage::of(&at.tries),
         repeats: at.repeats,
-        ..Answer::new(stream.text, std::mem::take(&mut at.tries), Timestamp::now())
+        ..Answer::new(text, std::mem::take(&mut at.tries), Timestamp::now())
     }
 }
 

@@ -46,9 +46,8 @@ pub(super) struct Progress {
     pub(super) out: Vec<Option<Failure>>,
     /// The soonest that a model which was told to wait may be asked.
     pub(super) hinted: Option<Duration>,
-    /// Tokens of tries that failed, and what they cost; `None` once a price is unknown.
-    pub(super) tokens: (u64, u64),
-    pub(super) cost: Option<f64>,
+    /// Time of tries that failed, and not by the task's doing.
+    pub(super) lost: Duration,
     /// How often the slot was granted again, by this delivery and all before it.
     pub(super) repeats: u32,
     /// Waited since the last try.
@@ -66,20 +65,11 @@ impl Progress {
             failed: vec![0; models],
             out: vec![None; models],
             hinted: None,
-            tokens: (0, 0),
-            cost: Some(0.0),
+            lost: Duration::ZERO,
             repeats: 0,
             waited: Duration::ZERO,
             stood: Duration::ZERO,
             granted: false,
-        }
-    }
-
-    /// A try that failed was charged all the same.
-    pub(super) fn spent(&mut self, tokens: (u64, u64), cost: Option<f64>) {
-        if tokens != (0, 0) {
-            self.tokens = (self.tokens.0 + tokens.0, self.tokens.1 + tokens.1);
-            self.cost = self.cost.zip(cost).map(|(before, now)| before + now);
         }
     }
 
@@ -109,7 +99,9 @@ pub(super) enum Nobody {
         reason: Reason,
         detail: String,
     },
+    /// With what this model of the line-up said until it was cut off.
     Person {
+        model: usize,
         reason: Reason,
         detail: String,
         partial: Option<String>,
@@ -117,27 +109,40 @@ pub(super) enum Nobody {
 }
 
 /// `soonest`: until a model that is not left yet may be asked; `None` if there is none. `left`: of the
-/// task's time. `hop`: how often the task has moved on already.
-pub(super) fn nobody(at: &Progress, soonest: Option<Duration>, left: Duration, hop: u32) -> Nobody {
+/// task's time. `halves`: answers that may still break off. `hop`: how often the task has moved on already.
+pub(super) fn nobody(
+    at: &Progress,
+    soonest: Option<Duration>,
+    left: Duration,
+    halves: u32,
+    hop: u32,
+) -> Nobody {
     if at.all_left_for(Class::ContextTooLong) {
         let detail = "no model of the line-up has a window that fits".to_owned();
         return Nobody::Dead { reason: Reason::ContextTooLong, detail };
-    }
-    let everybody_was_asked = at.out.iter().all(Option::is_some);
-    let cut = at.out.iter().flatten().find(|f| f.class == Class::Cut);
-    if let Some(f) = cut.filter(|_| everybody_was_asked) {
-        // Asking again in a later hop would buy the same half answer again.
-        return Nobody::Person {
-            reason: Reason::AnswerCut,
-            detail: f.detail.clone(),
-            partial: f.partial.clone(),
-        };
     }
     if let Some(wait) = soonest
         && at.stood + wait <= retry::WAIT_IN_PLACE_MAX
         && wait < left
     {
         return Nobody::Wait(wait);
+    }
+    // A later hop would begin anew and buy the same half answer again, for as long as the others are away.
+    // What breaks off may be an outage, so it is bought a few times more.
+    let broken = at.tries.iter().filter(|t| t.broke_off()).count();
+    let ends_it = |f: &Failure| match f.class {
+        Class::Cut => true,
+        Class::Malformed => f.partial.is_some() && broken >= halves as usize,
+        _ => false,
+    };
+    let mut left_for = at.out.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?)));
+    if let Some((model, f)) = left_for.find(|(_, f)| ends_it(f)) {
+        return Nobody::Person {
+            model,
+            reason: Reason::AnswerCut,
+            detail: f.detail.clone(),
+            partial: f.partial.clone(),
+        };
     }
     let why = match at.out.iter().flatten().last() {
         Some(f) => format!("no model can serve; last: {}: {}", f.class.as_str(), f.detail),
@@ -183,7 +188,7 @@ mod tests {
                 assert!(matches!(next, Next::Wait(_) | Next::FallBack), "{class:?}: {next:?}");
             }
             let at = left_for(&[Some(class), Some(class)]);
-            assert!(matches!(nobody(&at, None, LEFT, 0), Nobody::Park { .. }), "{class:?}");
+            assert!(matches!(nobody(&at, None, LEFT, 6, 0), Nobody::Park { .. }), "{class:?}");
         }
         assert_eq!(
             after(&failure(Class::BadRequest, None), 1, LEFT, 0.5),
@@ -216,13 +221,13 @@ mod tests {
     fn a_task_is_too_long_only_if_it_is_for_every_model() {
         let long = Some(Class::ContextTooLong);
         assert!(matches!(
-            nobody(&left_for(&[long, long]), None, LEFT, 0),
+            nobody(&left_for(&[long, long]), None, LEFT, 6, 0),
             Nobody::Dead { reason: Reason::ContextTooLong, .. }
         ));
         let soonest = Some(Duration::from_secs(40));
-        assert!(matches!(nobody(&left_for(&[long, None]), soonest, LEFT, 0), Nobody::Park { .. }));
+        assert!(matches!(nobody(&left_for(&[long, None]), soonest, LEFT, 6, 0), Nobody::Park { .. }));
         assert!(
-            matches!(nobody(&left_for(&[]), None, LEFT, 0), Nobody::Park { .. }),
+            matches!(nobody(&left_for(&[]), None, LEFT, 6, 0), Nobody::Park { .. }),
             "an empty line-up is nobody's fault"
         );
     }
@@ -231,24 +236,48 @@ mod tests {
     fn p5_a_half_answer_goes_to_a_person_once_everybody_was_asked() {
         let (cut, down) = (Some(Class::Cut), Some(Class::Overloaded));
         assert!(matches!(
-            nobody(&left_for(&[cut, down]), None, LEFT, 0),
+            nobody(&left_for(&[cut, down]), None, LEFT, 6, 0),
             Nobody::Person { reason: Reason::AnswerCut, .. }
         ));
-        let soonest = Some(Duration::from_secs(40));
-        assert!(matches!(nobody(&left_for(&[cut, None]), soonest, LEFT, 0), Nobody::Park { .. }));
+    }
+
+    #[test]
+    fn p5_a_half_answer_goes_to_a_person_when_nobody_else_may_be_asked_for_long() {
+        let at = left_for(&[Some(Class::Cut), None]);
+        let s = Duration::from_secs;
+        let Nobody::Person { model, reason, .. } = nobody(&at, Some(s(40)), LEFT, 6, 0) else {
+            panic!("in the next hop it would be bought again")
+        };
+        assert_eq!((model, reason), (0, Reason::AnswerCut));
+        assert_eq!(nobody(&at, Some(s(4)), LEFT, 6, 0), Nobody::Wait(s(4)), "but a short gap is waited out");
+    }
+
+    #[test]
+    fn what_breaks_off_again_and_again_is_not_bought_for_ever() {
+        let mut at = left_for(&[None]);
+        at.leave(0, Failure { partial: Some("{".to_owned()), ..failure(Class::Malformed, None) });
+        let tried: TryNote =
+            serde_json::from_str(r#"{"model":"m","at":1,"ms":2,"first_token_ms":1,"class":"malformed"}"#)
+                .unwrap();
+        at.tries = vec![tried.clone(), tried];
+        assert!(matches!(nobody(&at, None, LEFT, 3, 0), Nobody::Park { .. }), "it may be an outage");
+        assert!(matches!(
+            nobody(&at, None, LEFT, 2, 0),
+            Nobody::Person { reason: Reason::AnswerCut, partial: Some(_), .. }
+        ));
     }
 
     #[test]
     fn short_gaps_are_ridden_out_in_place_and_long_ones_in_the_log() {
         let s = Duration::from_secs;
         let mut at = left_for(&[None]);
-        assert_eq!(nobody(&at, Some(s(4)), LEFT, 0), Nobody::Wait(s(4)));
+        assert_eq!(nobody(&at, Some(s(4)), LEFT, 6, 0), Nobody::Wait(s(4)));
         at.stood = s(4);
-        assert!(matches!(nobody(&at, Some(s(4)), LEFT, 0), Nobody::Park { wait, .. } if wait == s(5)));
+        assert!(matches!(nobody(&at, Some(s(4)), LEFT, 6, 0), Nobody::Park { wait, .. } if wait == s(5)));
         at.stood = Duration::ZERO;
-        assert!(matches!(nobody(&at, Some(s(60)), LEFT, 0), Nobody::Park { wait, .. } if wait == s(60)));
+        assert!(matches!(nobody(&at, Some(s(60)), LEFT, 6, 0), Nobody::Park { wait, .. } if wait == s(60)));
         assert!(
-            matches!(nobody(&at, Some(s(4)), s(3), 0), Nobody::Park { .. }),
+            matches!(nobody(&at, Some(s(4)), s(3), 6, 0), Nobody::Park { .. }),
             "it would outlast the task's time"
         );
     }
@@ -258,7 +287,7 @@ mod tests {
         let mut at = Progress::new(2);
         at.leave(0, failure(Class::RateLimited, Some(90)));
         at.leave(1, failure(Class::RateLimited, Some(30)));
-        let Nobody::Park { wait, why } = nobody(&at, None, LEFT, 0) else { panic!("parks") };
+        let Nobody::Park { wait, why } = nobody(&at, None, LEFT, 6, 0) else { panic!("parks") };
         assert_eq!(wait, Duration::from_secs(30));
         assert!(why.contains("rate-limited"), "{why}");
     }

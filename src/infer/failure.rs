@@ -11,6 +11,7 @@ pub enum Class {
     BadRequest,
     /// Model retired, deployment missing, parameter not supported: a configuration fault.
     Misconfigured,
+    /// By the token limit, or longer than any answer is read.
     Cut,
     ContextTooLong,
     Refusal,
@@ -24,7 +25,7 @@ pub enum Class {
     Transient,
     /// First token, idle or total.
     Timeout,
-    /// Ended without a finish signal, broken frames, an error inside the stream, too long.
+    /// Ended without a finish signal, broken frames, an error inside the stream.
     Malformed,
 }
 
@@ -156,6 +157,11 @@ impl Failure {
             first_token_ms: None,
             tokens: (0, 0),
         }
+    }
+
+    /// Not the task's doing. A limit of the task that ends an answer under way is.
+    pub(super) fn lost(&self) -> bool {
+        !self.class.of_the_task() && !(self.ours && self.first_token_ms.is_some())
     }
 
     /// What the model's breaker makes of it.

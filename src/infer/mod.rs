@@ -36,7 +36,7 @@ mod structured;
 mod tests;
 
 pub use allowance::Allowance;
-pub use answer::{Answer, TryNote, Usage};
+pub use answer::{Answer, Ended, TryNote, Usage};
 pub use call::{Call, Called};
 pub use failure::Class;
 pub use model::{Api, Model, Price, Timeouts};

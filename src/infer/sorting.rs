@@ -67,8 +67,14 @@ const PARAMETERS: [&str; 14] = [
 ];
 const TOO_LONG: [&str; 5] =
     ["context length", "context window", "prompt is too long", "maximum context", "too many tokens"];
-const FILTERED: [&str; 4] =
-    ["content_filter", "content_policy_violation", "content_policy", "responsibleaipolicyviolation"];
+const FILTERED: [&str; 6] = [
+    "content_filter",
+    "content_policy_violation",
+    "content_policy",
+    "responsibleaipolicyviolation",
+    "invalid_prompt",
+    "moderation_blocked",
+];
 
 /// What an error reply says of itself, lower case but for `message`.
 struct Said {
@@ -77,6 +83,8 @@ struct Said {
     /// The first part of the parameter's path.
     param: String,
     message: String,
+    /// The reply names what in the input was objected to.
+    flagged: bool,
 }
 
 impl Said {
@@ -97,6 +105,7 @@ impl Said {
             kind: word("type"),
             param: root(param).to_ascii_lowercase(),
             message: message.chars().take(2_000).collect(),
+            flagged: !error["metadata"]["flagged_input"].is_null() || !error["metadata"]["reasons"].is_null(),
         }
     }
 
@@ -112,6 +121,11 @@ impl Said {
     fn mentions(&self, words: &[&str]) -> bool {
         let lower = self.message.to_ascii_lowercase();
         words.iter().any(|w| lower.contains(w))
+    }
+
+    /// The provider's filter objects to what the task contains.
+    fn filtered(&self) -> bool {
+        self.flagged || self.is(&FILTERED)
     }
 
     fn of_spending(&self, status: u16) -> bool {
@@ -148,17 +162,19 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
     let class = match status {
         402 => Class::SpendCap,
         400 | 403 | 429 if said.of_spending(status) => Class::SpendCap,
+        403 if said.filtered() => Class::Refusal,
         401 | 403 => Class::Unauthorized,
         429 if api == Api::Anthropic && hint.is_none() => Class::SpendCap,
         429 => Class::RateLimited,
         400 | 413 | 422 => refused(&said),
-        // No server of this dialect there, or one that does not know the model.
-        300..=399 | 404 | 405 | 406 | 410 | 415 | 501 => Class::Misconfigured,
-        408 | 409 | 425 => Class::Transient,
+        // No server of this dialect there, one that does not know the model, or a proxy on the way to it.
+        300..=399 | 404 | 405 | 406 | 407 | 410 | 415 | 421 | 426 | 431 | 451 | 501 => Class::Misconfigured,
         503 | 529 => Class::Overloaded,
-        other if (400..500).contains(&other) => Class::BadRequest,
+        // Whatever else is said is not said of the task: a call that was cancelled (499), a lock, a timeout.
         _ => Class::Transient,
     };
+    // "At once" is no time to wait for: as without a hint, each wait is longer than the one before.
+    let hint = hint.filter(|hint| !hint.is_zero());
     Failure { status: Some(status), hint, ..Failure::new(class, &said.message) }
 }
 
@@ -166,7 +182,7 @@ pub(super) fn reply(api: Api, status: u16, body: &str, hint: Option<Duration>) -
 fn refused(said: &Said) -> Class {
     if said.too_long() {
         Class::ContextTooLong
-    } else if said.is(&FILTERED) {
+    } else if said.filtered() {
         Class::Refusal
     } else if said.of_configuration() {
         Class::Misconfigured
@@ -180,7 +196,8 @@ pub(super) fn in_stream(error: &Value) -> Failure {
     let said = Said::of(error, "an error inside the stream");
     let class = if said.is(&["overloaded_error", "overloaded", "engine_overloaded"]) {
         Class::Overloaded
-    } else if said.of_spending(429) {
+    } else if said.of_spending(200) {
+        // The status of the stream: unlike a 429, an error inside may quote the task.
         Class::SpendCap
     } else if said.is(&["rate_limit_error", "rate_limit_exceeded", "rate_limit"]) {
         Class::RateLimited
@@ -271,6 +288,21 @@ mod tests {
         );
         assert_eq!(class(400, &openai), Class::BadRequest);
         assert_eq!(other(400, &anthropic, None), Class::BadRequest);
+        let inside = serde_json::json!({ "type": "api_error", "message": "cannot parse 'my spend limit'" });
+        assert_eq!(in_stream(&inside).class, Class::Malformed);
+    }
+
+    #[test]
+    fn a_task_that_a_filter_objects_to_is_refused_and_blocks_no_model() {
+        let flagged = r#"{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"],"flagged_input":"..."}}}"#;
+        let prompt = r#"{"error":{"code":"invalid_prompt","message":"Invalid prompt: flagged"}}"#;
+        assert_eq!(class(403, flagged), Class::Refusal);
+        assert_eq!(class(403, r#"{"error":{"code":"content_filter","message":"no"}}"#), Class::Refusal);
+        assert_eq!(class(400, prompt), Class::Refusal);
+        assert_eq!(
+            class(403, r#"{"error":{"code":403,"message":"no access to this model"}}"#),
+            Class::Unauthorized
+        );
     }
 
     #[test]
@@ -291,7 +323,27 @@ mod tests {
         );
         assert_eq!(class(503, ""), Class::Overloaded);
         assert_eq!(class(408, ""), Class::Transient);
-        assert_eq!(class(418, ""), Class::BadRequest);
+    }
+
+    #[test]
+    fn p7_three_statuses_may_be_the_tasks_fault_and_no_other() {
+        for status in (100..=999).filter(|s| ![400, 413, 422].contains(s)) {
+            for api in [Api::OpenAi, Api::Anthropic] {
+                let class = reply(api, status, r#"{"error":{"message":"no"}}"#, None).class;
+                assert_ne!(class, Class::BadRequest, "{status}");
+            }
+        }
+        assert_eq!(class(499, "client closed request"), Class::Transient, "cancelled on the provider's side");
+        assert_eq!(class(407, ""), Class::Misconfigured, "a proxy that wants a password");
+    }
+
+    #[test]
+    fn a_hint_of_no_time_at_all_is_none() {
+        for seconds in [0, 1] {
+            let limited = reply(Api::Anthropic, 429, "{}", Some(Duration::from_secs(seconds)));
+            let kept = (seconds > 0).then(|| Duration::from_secs(seconds));
+            assert_eq!((limited.class, limited.hint), (Class::RateLimited, kept));
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! Rounds: the first question, at most two more that quote what was wrong, then the sanitizer once,
 //! then a person. Each round is one slot, so a resumed task repeats none that was answered. A rule
 //! that fails is not asked again: a model told which number would pass will give that number.
+//!
+//! What keeps the first question from being answered may end the task. What keeps it from being asked
+//! again does not: there is an answer, and a person gets it.
 
 mod known;
 mod question;
@@ -54,7 +57,10 @@ impl Pipeline {
     pub(super) async fn ask(&self, asking: &Asking<'_>, known: &mut Known) -> Asked {
         let value = match self.rounds(asking, known).await {
             Ok(Ok(value)) => value,
-            Ok(Err(reading)) => return Asked::Person(Question::no_valid_answer(&reading, known.last_text())),
+            Ok(Err(reading)) => {
+                let question = Question::no_valid_answer(&reading, known.last_text());
+                return Asked::Person(question.besides(known.given_up()));
+            }
             Err(ended) => return ended,
         };
         let Asking { task, step, ask, claim, .. } = asking;
@@ -81,12 +87,18 @@ impl Pipeline {
         let mut request = Request::new(prompt, Some(ask.answer.json().clone()));
         let mut last = self.round(asking, 0, &ask.models, &request, known).await?;
         for round in 1..=ASK_AGAIN_MAX {
-            if let Some(value) = last.value {
-                return Ok(Ok(value));
+            if last.value.is_some() {
+                break;
             }
-            request.turns.push(Turn::Assistant(known.last_text().to_owned()));
+            // A blank turn is refused by providers; that the answer was empty, the findings say.
+            if !known.last_text().trim().is_empty() {
+                request.turns.push(Turn::Assistant(known.last_text().to_owned()));
+            }
             request.turns.push(Turn::User(validate::ask_again(&last.findings)));
-            last = self.round(asking, round, &ask.models, &request, known).await?;
+            match self.again(asking, round, &ask.models, &request, &last, known).await? {
+                Some(reading) => last = reading,
+                None => break,
+            }
         }
         match (last.value.take(), &ask.sanitizer) {
             (Some(value), _) => Ok(Ok(value)),
@@ -95,7 +107,7 @@ impl Pipeline {
         }
     }
 
-    /// Another model, once, mends what asking again did not.
+    /// Another model, once, mends what asking again did not; where it is away, one of the line-up.
     async fn sanitize(
         &self,
         asking: &Asking<'_>,
@@ -104,16 +116,45 @@ impl Pipeline {
         known: &mut Known,
     ) -> Result<Result<Value, Reading>, Asked> {
         let schema = &asking.ask.answer;
+        if known.last_text().trim().is_empty() {
+            return Ok(Err(bad));
+        }
         let words = validate::sanitizer_request(known.last_text(), &bad.findings, schema);
         let request = Request::new(words, Some(schema.json().clone()));
-        let lineup = [sanitizer.clone()];
-        let mut mended = self.round(asking, SANITIZER_ROUND, &lineup, &request, known).await?;
+        // A sanitizer that is away does not hold up a task whose own models serve.
+        let others = asking.ask.models.iter().filter(|m| m.name != sanitizer.name);
+        let lineup: Vec<Arc<Model>> = std::iter::once(sanitizer).chain(others).cloned().collect();
+        let asked = self.again(asking, SANITIZER_ROUND, &lineup, &request, &bad, known).await?;
+        let Some(mut mended) = asked else { return Ok(Err(bad)) };
         match mended.value.take() {
             Some(value) => {
                 known.sanitized(validate::edits(bad.nearest.as_ref(), &value, &bad.findings));
                 Ok(Ok(value))
             }
             None => Ok(Err(mended)),
+        }
+    }
+
+    /// A round after the first. `None`: the answer there is, `last`, is all there will be.
+    async fn again(
+        &self,
+        asking: &Asking<'_>,
+        round: u32,
+        lineup: &[Arc<Model>],
+        request: &Request,
+        last: &Reading,
+        known: &mut Known,
+    ) -> Result<Option<Reading>, Asked> {
+        match self.round(asking, round, lineup, request, known).await {
+            Err(Asked::Dead(
+                reason @ (Reason::ContextTooLong | Reason::PayloadRefused | Reason::AllowanceSpent),
+                detail,
+            )) => {
+                known.give_up(reason, detail);
+                Ok(None)
+            }
+            Err(Asked::Person(question)) => Err(Asked::Person(question.after(last))),
+            asked => asked.map(Some),
         }
     }
 
@@ -147,15 +188,18 @@ impl Pipeline {
             Called::Barred => Err(Asked::Stale),
             Called::Park { wait, why, tries } => {
                 known.tried(tries);
-                Err(Asked::Park { until: Timestamp::now().plus(wait), why })
+                let until = Timestamp::now().plus(wait);
+                // What the deadline ends is not left lying beyond it.
+                Err(Asked::Park { until: known.deadline().map_or(until, |d| until.min(d)), why })
             }
             Called::Dead { reason, detail, tries } => {
                 known.tried(tries);
                 Err(Asked::Dead(reason, detail))
             }
-            Called::Person { reason, detail, partial, tries } => {
-                known.tried(tries);
-                Err(Asked::Person(Question::told(reason, detail, partial)))
+            Called::Person { ended, said } => {
+                let text = said.text.clone();
+                known.hear(slot, *said, round == SANITIZER_ROUND, Reading::default());
+                Err(Asked::Person(Question::told(ended.reason, ended.detail, text)))
             }
         }
     }
@@ -163,12 +207,13 @@ impl Pipeline {
     /// What is left of the task's allowance, over all its hops.
     fn allowance(&self, task: &Task, known: &Known) -> Allowance {
         let limits = &task.kind.allowance;
-        let spent = std::time::Duration::from_millis(task.carry.spent_ms + known.spent_ms());
-        let money = task.carry.spent_cost + known.spent_cost();
+        let spent = std::time::Duration::from_millis(task.carry.spent_ms + known.charged_ms());
+        let money = task.carry.spent_cost + known.charged_cost();
         Allowance {
             time: limits.time.saturating_sub(spent),
             money: limits.money.map(|most| most - money),
             tries: limits.tries,
+            halves: limits.tries.saturating_sub(task.carry.broken_off.saturating_add(known.broken_off())),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::{Completion, Delivery, Mark, Output};
 use crate::outcome::{OutcomeKind, Reason, Status};
 use crate::settings::Kind;
 use crate::task::{Timestamp, Token};
-use crate::token::{self, Carry};
+use crate::token;
 use crate::write::record::{Burial, Envelope, ReviewItem, VERSION, identity, item_id};
 use crate::write::{self};
 use serde_json::Value;
@@ -88,7 +88,7 @@ impl Pipeline {
         now: Timestamp,
     ) -> Done {
         let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
-        let mut carry = self.carry(task, &known);
+        let mut carry = known.carry(&task.carry, now);
         carry.trail.note(now, "sent to a person", question.summary());
         let proposed = Envelope {
             answer: question.answer.clone().unwrap_or(Value::Null),
@@ -126,7 +126,7 @@ impl Pipeline {
         now: Timestamp,
     ) -> Done {
         let next = Token { hop: claim.token.hop + 1, ..claim.token.clone() };
-        let mut carry = self.carry(&task, known);
+        let mut carry = known.carry(&task.carry, now);
         carry.trail.note(now, "parked", format!("until {}: {why}", until.rfc3339()));
         let output = write::parked(&self.settings.topics, &delivery.record, &next, &carry, now, until);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Open };
@@ -240,15 +240,6 @@ impl Pipeline {
             mark: token.map(|t| close(t, OutcomeKind::DeadLetter)),
         };
         Done { completion: completion(delivery, outputs, mark, urgent), smaller }
-    }
-
-    /// What the task takes along to its next hop.
-    fn carry(&self, task: &Task, known: &Known) -> Carry {
-        let mut carry = task.carry.clone();
-        known.notes(&mut carry.trail);
-        carry.spent_ms += known.spent_ms();
-        carry.spent_cost += known.spent_cost();
-        carry
     }
 
     fn envelope(

@@ -135,7 +135,7 @@ pub struct Ask {
 /// What may be spent on one task, over all its tries, hops and restarts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AllowanceSettings {
-    /// Time in calls; parked or waiting for a person does not count.
+    /// Time in calls that are the task's own doing; see `infer::Allowance`.
     pub time: Duration,
     /// In the currency of the models' prices. `None`: no limit.
     pub money: Option<f64>,

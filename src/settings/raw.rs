@@ -70,8 +70,8 @@ written! {
         /// Checked against every answer. Default: none.
         rules: Vec<Spanned<RawRule>>,
         review: RawReview,
-        /// The model that is asked once to mend an answer, when asking again did not help.
-        /// Default: the first of `models`. `"none"`: such answers go to a person at once.
+        /// The model that is asked once to mend an answer, when asking again did not help; where it is away,
+        /// one of `models` is. Default: the first of `models`. `"none"`: such answers go to a person at once.
         sanitizer: String,
         allowance: RawAllowance,
         /// How long after acceptance model calls stop, where the record has no `deadline` of its own.
@@ -152,12 +152,15 @@ written! {
 written! {
     /// A kind's `allowance`: what may be spent on one task, over all tries, hops and restarts.
     RawAllowance {
-        /// Time in calls; parked or waiting for a person does not count. Default 10m, 1s to 1d.
+        /// Time in calls. Parked or waiting for a person does not count, nor does what a provider that is
+        /// down, silent, overloaded or breaks off takes: a task that loses so much in one go waits in the log,
+        /// and goes on with what it had. Default 10m, 1s to 1d.
         time: Duration,
-        /// Money, in the currency of the models' prices. Default: no limit. Needs a known price of every
+        /// Money, in the currency of the models' prices, for every try that is charged. Default: no limit. Needs a known price of every
         /// model that the kind can reach.
         money: f64,
-        /// Tries per slot, over all models. Default 6, 1 to 100.
+        /// Tries per slot, over all models; also how many answers may break off in the middle, over all hops,
+        /// before a person gets what there is. Default 6, 1 to 100.
         tries: u64,
     } later {}
 }

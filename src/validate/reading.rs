@@ -25,8 +25,8 @@ const PROSE_MAX: usize = 16;
 /// Tags models put their reasoning in.
 const REASONING: &[&str] = &["think", "thinking", "reasoning"];
 
-/// What was found in a model's text.
-#[derive(Clone, Debug, PartialEq)]
+/// What was found in a model's text. The default is that of no text at all.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// The answer; it satisfies the schema. `None` exactly when there are findings.
     pub value: Option<Value>,

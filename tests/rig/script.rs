@@ -41,7 +41,7 @@ impl Asked {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Says(String),
-    /// Ends without a finish signal.
+    /// Ends without a finish signal. What it cost is told all the same.
     Cut(String),
     Refuses(String),
     Fails(u16, &'static [(&'static str, &'static str)], Value),
@@ -228,9 +228,10 @@ fn stream(asked: &Asked, pieces: Vec<Value>, done: bool) -> Response {
         let piece = json!({ "id": "1", "object": "chat.completion.chunk", "model": asked.model, "choices": [choice] });
         text.push_str(&format!("data: {piece}\n\n"));
     }
+    let last = json!({ "id": "1", "object": "chat.completion.chunk", "model": asked.model, "choices": [], "usage": usage() });
+    text.push_str(&format!("data: {last}\n\n"));
     if done {
-        let last = json!({ "id": "1", "object": "chat.completion.chunk", "model": asked.model, "choices": [], "usage": usage() });
-        text.push_str(&format!("data: {last}\n\ndata: [DONE]\n\n"));
+        text.push_str("data: [DONE]\n\n");
     }
     ([("content-type", "text/event-stream")], Body::from(text)).into_response()
 }

@@ -155,3 +155,103 @@ async fn an_answer_without_a_finish_signal_is_not_an_answer() {
     assert_eq!(stage.provider.asked().len(), 2);
     assert_eq!(task["result"]["answer"], good());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_what_keeps_an_answer_from_being_asked_for_again_leaves_it_to_a_person() {
+    let refused = || {
+        let message = "messages: text content blocks must be non-empty";
+        Reply::Fails(400, &[], json!({ "error": { "message": message, "type": "invalid_request_error" } }))
+    };
+    // An answer that cannot be used, and one of nothing but blanks; the provider takes neither back.
+    for first in ["It is a bug.", " \n"] {
+        let mut stage = Stage::open(move |asked| match asked.slot_name().split('#').next() {
+            Some("answer.r0") => Reply::Says(first.into()),
+            Some("answer.r1") => refused(),
+            _ => Reply::Says("I cannot mend it.".into()),
+        })
+        .await;
+        stage.api.submit("ticket", "t1", ticket()).await;
+        let item = stage.api.item("ticket", "t1").await.to_string();
+        assert!(item.contains("TG-answer-invalid"), "{item}");
+        assert!(item.contains("TG-payload-refused") && item.contains("could not be asked again"), "{item}");
+        let asked = stage.provider.asked();
+        let turns: Vec<&str> = asked
+            .iter()
+            .filter(|a| a.slot_name().starts_with("answer.r1"))
+            .flat_map(|a| a.body["messages"].as_array().unwrap())
+            .filter(|m| m["role"] == "assistant")
+            .map(|m| m["content"].as_str().unwrap())
+            .collect();
+        let blank = first.trim().is_empty();
+        assert_eq!(turns, if blank { vec![] } else { vec![first] }, "no blank turn");
+        assert_eq!(asked.iter().any(|a| a.model == "mender"), !blank, "there is nothing to mend in nothing");
+        let rest = stage.rest();
+        assert_eq!(rest.all("dead-letters").await.len(), 0);
+        all_valid(&rest).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p5_a_refusal_while_asking_again_shows_the_answer_before_it() {
+    let stage = Stage::open(|asked| match asked.slot_name().starts_with("answer.r0") {
+        true => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.9 })),
+        false => Reply::Refuses("I cannot help with that.".into()),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    let text = item.to_string();
+    assert!(text.contains("TG-model-refused") && text.contains("\"category\":\"complaint\""), "{text}");
+    assert_eq!(stage.provider.asked().len(), 2, "and it is not routed round");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sanitizer_that_is_away_holds_up_no_task_whose_models_serve() {
+    let gone = json!({ "error": { "message": "no such model", "code": "model_not_found" } });
+    let stage =
+        Stage::open(move |asked| match (asked.model.as_str(), asked.slot_name().starts_with("answer.r3")) {
+            ("mender", _) => Reply::Fails(404, &[], gone.clone()),
+            (_, true) => Reply::json(json!({ "category": "billing", "order_id": null, "confidence": 0.99 })),
+            _ => Reply::json(json!({ "category": "complaint", "order_id": null, "confidence": 0.99 })),
+        })
+        .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let item = stage.api.item("ticket", "t1").await;
+    assert!(item.to_string().contains("\"category\":\"billing\""), "{item}");
+    let menders = stage.provider.asked();
+    let menders: Vec<&str> =
+        menders.iter().filter(|a| a.slot_name().starts_with("answer.r3")).map(|a| a.model.as_str()).collect();
+    assert_eq!(menders, ["mender", "main"]);
+}
+
+/// Ends the moment the ledger has what was said, before anything is committed; then starts anew.
+async fn killed_once_stored(stage: &mut Stage, headers: serde_json::Value) {
+    stage.start_as(|c| drop(c.env("TIDEGATE_CRASH_AT", "infer.stored"))).await;
+    let (status, told) = stage.api.offer("ticket", "t1", ticket(), headers).await;
+    assert_eq!(status, 202, "{told}");
+    let process = stage.process.as_mut().unwrap();
+    assert!(process.wait(Duration::from_secs(20)).is_some_and(|s| !s.success()));
+    assert!(process.words().contains("crash point infer.stored"), "{}", process.words());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_that_was_bought_before_the_deadline_is_published_late_and_not_buried() {
+    let mut stage = Stage::set(|_| Reply::json(good())).await;
+    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(6));
+    killed_once_stored(&mut stage, json!({ "deadline": deadline.0.to_string() })).await;
+    tokio::time::sleep(tidegate::task::Timestamp::now().until(deadline) + Duration::from_millis(50)).await;
+    stage.start().await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!((&task["outcome"], &task["result"]["late"]), (&json!("result"), &json!(true)), "{task}");
+    assert_eq!(stage.provider.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p3_a_refusal_survives_a_kill_before_its_item_is_committed_and_is_not_bought_again() {
+    let mut stage = Stage::set(|_| Reply::Refuses("I cannot help with that.".into())).await;
+    killed_once_stored(&mut stage, json!({})).await;
+    stage.start().await;
+    let item = stage.api.item("ticket", "t1").await.to_string();
+    assert!(item.contains("TG-model-refused") && item.contains("I cannot help with that."), "{item}");
+    assert_eq!(stage.provider.asked().len(), 1, "asked by the process that was killed, and by no other");
+}

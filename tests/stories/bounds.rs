@@ -14,7 +14,7 @@ async fn no_more_tasks_are_at_their_models_at_once_than_the_bound_allows() {
     const AT_ONCE: usize = 7;
     let kinds = format!("{KINDS}[worker]\nin_flight = {AT_ONCE}\n");
     let mut stage =
-        Stage::with(&kinds, |_| Reply::After(Duration::from_millis(150), Box::new(Reply::json(good()))))
+        Stage::set_with(&kinds, |_| Reply::After(Duration::from_millis(150), Box::new(Reply::json(good()))))
             .await;
     stage.start().await;
     let tasks: Vec<Value> = (0..40)

@@ -2,7 +2,7 @@
 
 use crate::rig::eventually;
 use crate::rig::script::Reply;
-use crate::stage::{Stage, good, ticket};
+use crate::stage::{KINDS, Stage, good, ticket};
 use std::time::{Duration, Instant};
 
 /// A run of so many hard failures opens a breaker, and it stays open for so long before one probe.
@@ -114,4 +114,45 @@ async fn p7_a_parked_task_survives_a_kill() {
     }
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (8, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_a_long_outage_while_asking_again_neither_charges_nor_tells_an_answer_twice() {
+    // The first answer takes 1.5 s of 5 s, and cannot be used. Charged at each hop anew, it would be
+    // too much in the third.
+    let kinds = KINDS.replace("[tasks.copy]", "allowance = { time = \"5s\" }\n\n[tasks.copy]");
+    let mut stage =
+        Stage::set_with(&kinds, |asked| match (asked.slot_name().starts_with("answer.r0"), asked.nth) {
+            (true, _) => {
+                Reply::After(Duration::from_millis(1_500), Box::new(Reply::Says("It is a bug.".into())))
+            }
+            (false, 1) => Reply::Cut("{\"category\":".into()),
+            _ => Reply::down(),
+        })
+        .await;
+    stage.start().await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let api = stage.api.clone();
+    let notes = |task: &serde_json::Value, what: &str| {
+        task["trail"].as_array().map_or(0, |all| all.iter().filter(|n| n["what"] == what).count())
+    };
+    eventually("it has parked three times", BACK, || async {
+        api.task("ticket", "t1").await.filter(|t| notes(t, "parked") >= 3)
+    })
+    .await;
+    stage.provider.now(|_| Reply::json(good()));
+    let task = eventually("it is done", BACK, || async {
+        api.task("ticket", "t1").await.filter(|t| t["state"] == "done")
+    })
+    .await;
+    assert_eq!(task["outcome"], "result", "{task}");
+    assert_eq!((notes(&task, "answered"), notes(&task, "answered again")), (1, 1), "{}", task["trail"]);
+    // One bad answer, one that broke off, one good one: 10 and 5 tokens each.
+    let usage = &task["result"]["usage"];
+    assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&30.into(), &15.into()), "{usage}");
+    let of_the_first =
+        stage.provider.asked().iter().filter(|a| a.slot_name().starts_with("answer.r0")).count();
+    assert_eq!(of_the_first, 1);
+    let rest = stage.rest();
+    assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 0));
 }

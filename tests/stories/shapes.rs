@@ -47,7 +47,7 @@ fn keys(records: &[Record]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn plain_json_on_a_topic_that_exists_becomes_results_on_another() {
     let kinds = kind("label", "from = \"tickets.created\"\nkey = \"task.id\"\nto = \"tickets.labelled\"\n");
-    let mut stage = Stage::with(&kinds, |_| Reply::json(good())).await;
+    let mut stage = Stage::set_with(&kinds, |_| Reply::json(good())).await;
     stage.start().await;
     // No header at all, and a record key that has nothing to do with the task's.
     let (one, two) = (json!({ "id": "T-1", "text": "a" }), json!({ "id": 42, "text": "b" }));
@@ -84,7 +84,7 @@ async fn plain_json_on_a_topic_that_exists_becomes_results_on_another() {
 async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id() {
     let shared = |name: &str| kind(name, &format!("from = \"events\"\ntype = \"{name}.created\"\n"));
     let kinds = format!("{}{}", shared("ticket"), shared("order"));
-    let mut stage = Stage::with(&kinds, |_| Reply::json(good())).await;
+    let mut stage = Stage::set_with(&kinds, |_| Reply::json(good())).await;
     stage.start().await;
     let event = |kind: &str, id: &str| json!({ "ce_specversion": "1.0", "ce_type": kind, "ce_source": "/shop", "ce_id": id });
     let records = [
@@ -124,7 +124,8 @@ async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn with_on_conflict_ignore_another_payload_under_a_known_key_leaves_no_trace() {
-    let mut stage = Stage::with(&kind("ticket", "on_conflict = \"ignore\""), |_| Reply::json(good())).await;
+    let mut stage =
+        Stage::set_with(&kind("ticket", "on_conflict = \"ignore\""), |_| Reply::json(good())).await;
     stage.start().await;
     let key = json!({ "idempotency-key": "t1" });
     produce(&stage, "tasks.ticket", &[("p", json!({ "text": "one" }), key.clone())]).await;
@@ -146,7 +147,7 @@ async fn with_on_conflict_ignore_another_payload_under_a_known_key_leaves_no_tra
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn fields_that_name_an_identity_decide_what_is_the_same_task() {
-    let mut stage = Stage::with(&kind("ticket", "identity = [\"text\"]"), |_| Reply::json(good())).await;
+    let mut stage = Stage::set_with(&kind("ticket", "identity = [\"text\"]"), |_| Reply::json(good())).await;
     stage.start().await;
     let key = json!({ "idempotency-key": "t1" });
     let sent = |text: &str, at: u64| ("p", json!({ "text": text, "sent_at": at }), key.clone());
@@ -169,7 +170,7 @@ async fn fields_that_name_an_identity_decide_what_is_the_same_task() {
 async fn a_bare_answer_is_the_records_value_and_look_ups_still_tell_the_rest() {
     let doubtful = json!({ "category": "bug", "order_id": null, "confidence": 0.5 });
     let said = doubtful.clone();
-    let mut stage = Stage::with(&kind("ticket", "shape = \"answer\""), move |asked| {
+    let mut stage = Stage::set_with(&kind("ticket", "shape = \"answer\""), move |asked| {
         Reply::json(if asked.words().contains("doubtful") { said.clone() } else { good() })
     })
     .await;
@@ -202,7 +203,7 @@ async fn a_bare_answer_is_the_records_value_and_look_ups_still_tell_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn two_tenants_with_the_same_key_are_two_tasks() {
-    let mut stage = Stage::with(&kind("ticket", ""), |_| Reply::json(good())).await;
+    let mut stage = Stage::set_with(&kind("ticket", ""), |_| Reply::json(good())).await;
     stage.start().await;
     let of = |tenant: &str| json!({ "idempotency-key": "1", "tenant": tenant });
     let records = [

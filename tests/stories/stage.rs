@@ -43,11 +43,14 @@ pub(crate) fn ticket() -> Value {
 impl Stage {
     /// Nothing runs yet.
     pub(crate) async fn set(rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        Stage::with(KINDS, rule).await
+        Stage::set_with(KINDS, rule).await
     }
 
-    /// The same with other kinds; the models are `main`, `spare` and `mender`.
-    pub(crate) async fn with(kinds: &str, rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    /// With kinds of its own, that may use the same three models.
+    pub(crate) async fn set_with(
+        kinds: &str,
+        rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let provider = Provider::start(rule).await;
         let models: String = ["main", "spare", "mender"].iter().map(|name| provider.model(name)).collect();
         let place = Place::new(&format!("{kinds}{models}"));

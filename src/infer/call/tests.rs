@@ -121,11 +121,15 @@ impl World {
         cancel: &CancellationToken,
         deadline: Option<Timestamp>,
     ) -> Called {
-        self.ask(claim, cancel, deadline, None).await
+        self.ask(claim, cancel, deadline, None, &mut plenty()).await
     }
 
     async fn call_with(&self, claim: &Claim, stored: Option<&Bytes>) -> Called {
-        self.ask(claim, &CancellationToken::new(), None, stored).await
+        self.ask(claim, &CancellationToken::new(), None, stored, &mut plenty()).await
+    }
+
+    async fn call_within(&self, claim: &Claim, allowance: &mut Allowance) -> Called {
+        self.ask(claim, &CancellationToken::new(), None, None, allowance).await
     }
 
     async fn ask(
@@ -134,6 +138,7 @@ impl World {
         cancel: &CancellationToken,
         deadline: Option<Timestamp>,
         stored: Option<&Bytes>,
+        allowance: &mut Allowance,
     ) -> Called {
         let journal: Arc<dyn Journal> = self.memory.clone();
         let slot = Slot { name: SlotName("answer.r0#1".into()), kind: SlotKind::Call };
@@ -144,7 +149,7 @@ impl World {
             stored,
             lineup: &self.lineup,
             request: &Request::new("hello".to_owned(), None),
-            allowance: &mut Allowance { time: Duration::from_secs(60), money: None, tries: 6 },
+            allowance,
             deadline,
             cancel,
         };
@@ -154,6 +159,10 @@ impl World {
     fn asked(&self, server: usize) -> usize {
         self.servers[server].slots.lock().unwrap().len()
     }
+}
+
+fn plenty() -> Allowance {
+    Allowance { time: Duration::from_secs(60), money: None, tries: 6, halves: 6 }
 }
 
 fn answer(called: Called) -> Answer {
@@ -213,8 +222,34 @@ async fn a_refusal_is_not_routed_round() {
         b"data: {\"choices\":[{\"delta\":{\"refusal\":\"no\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec(),
     ]);
     let w = world(vec![vec![refusal], vec![says("spare")]], Memory::default()).await;
-    let Called::Person { reason, .. } = w.call(&admitted(&w.memory, 1)).await else { panic!("a person") };
-    assert_eq!((reason, w.asked(1)), (Reason::ModelRefused, 0));
+    let Called::Person { ended, .. } = w.call(&admitted(&w.memory, 1)).await else { panic!("a person") };
+    assert_eq!((ended.reason, w.asked(1)), (Reason::ModelRefused, 0));
+}
+
+#[tokio::test]
+async fn p3_a_refusal_and_a_half_answer_are_stored_and_not_bought_again_by_the_next_delivery() {
+    let refuses = r#"{"choices":[{"delta":{"refusal":"no"},"finish_reason":"stop"}]}"#;
+    let cuts = r#"{"choices":[{"delta":{"content":"{\"a"},"finish_reason":"length"}]}"#;
+    for (says, reason, text) in [(refuses, Reason::ModelRefused, ""), (cuts, Reason::AnswerCut, "{\"a")] {
+        let w = world(
+            vec![vec![Reply::Pieces(vec![format!("data: {says}\n\n").into_bytes()])]],
+            Memory::default(),
+        )
+        .await;
+        for nonce in 1..=2 {
+            let Called::Person { ended, said } = w.call(&admitted(&w.memory, nonce)).await else {
+                panic!("a person")
+            };
+            assert_eq!((ended.reason, said.text.as_str(), said.tries.len()), (reason, text, 1));
+        }
+        assert_eq!(w.asked(0), 1, "{reason}: asked by the first delivery alone");
+        let Some(dedupe::SlotState::Stored { value }) = state(&w.memory).map(|s| s.state) else {
+            panic!("stored")
+        };
+        let nobody = world_of(w.memory.clone(), vec![]).await;
+        let found = nobody.call_with(&admitted(&w.memory, 3), Some(&value)).await;
+        assert!(matches!(found, Called::Person { .. }), "found at admission as well: {found:?}");
+    }
 }
 
 #[tokio::test]
@@ -420,4 +455,47 @@ async fn a_permit_of_a_call_that_was_dropped_is_given_back() {
     assert!(dropped.is_err());
     let view = &w.models.view()[0];
     assert_eq!((view.calls, view.failed, view.state), (0, 0, "closed"), "neither a success nor a failure");
+}
+
+#[tokio::test]
+async fn p7_time_lost_to_silent_models_ends_the_hop_and_is_not_charged_to_the_task() {
+    let silent = || vec![Reply::ThenSilence(vec![])];
+    let w = world(vec![silent(), silent(), vec![says("never asked")]], Memory::default()).await;
+    // Each says nothing for 300 ms; after the second there is no time left in this hop.
+    let time = RESERVE + Duration::from_millis(450);
+    let mut allowance = Allowance { time, ..plenty() };
+    let Called::Park { tries, .. } = w.call_within(&admitted(&w.memory, 1), &mut allowance).await else {
+        panic!("parks: nothing of this is the task's doing")
+    };
+    assert_eq!(tries.iter().map(|t| (t.lost, t.charged_ms())).collect::<Vec<_>>(), [(true, 0), (true, 0)]);
+    assert_eq!((allowance.time, w.asked(2)), (time, 0));
+}
+
+#[tokio::test]
+async fn time_of_an_answer_that_the_tasks_own_limit_ends_is_charged_to_the_task() {
+    let drip = br#"data: {"choices":[{"delta":{"content":"x"}}]}"#;
+    let drops = Reply::Drip(vec![], Duration::from_millis(50), [&drip[..], b"\n\n"].concat());
+    let w = world(vec![vec![drops], vec![says("never asked")]], Memory::default()).await;
+    let mut allowance = Allowance { time: RESERVE + Duration::from_millis(300), ..plenty() };
+    let Called::Dead { reason, tries, .. } = w.call_within(&admitted(&w.memory, 1), &mut allowance).await
+    else {
+        panic!("dead")
+    };
+    assert_eq!((reason, tries.len(), tries[0].lost), (Reason::AllowanceSpent, 1, false));
+}
+
+#[test]
+fn tries_are_summed_with_what_failed_ones_cost_and_one_unknown_price_makes_the_sum_unknown() {
+    let model = crate::infer::tests::plain("m", "http://x/v1", Api::OpenAi);
+    let priced = Model { price: Some(crate::infer::Price { input: 1e6, output: 2e6 }), ..model };
+    let broke = Err(Failure { tokens: (7, 1), ..Failure::new(Class::Malformed, "") });
+    let down = Err(Failure::new(Class::Overloaded, ""));
+    let whole = Ok(Stream { input_tokens: 7, output_tokens: 3, ..Stream::default() });
+    let mut tries: Vec<TryNote> = [&broke, &down, &whole]
+        .into_iter()
+        .map(|ended| note(&priced, ended, Timestamp(1), Duration::ZERO, Duration::ZERO))
+        .collect();
+    assert_eq!(Usage::of(&tries), Usage { input_tokens: 14, output_tokens: 4, cost: Some(22.0) });
+    tries[0].cost = None;
+    assert_eq!(Usage::of(&tries).cost, None);
 }

@@ -5,13 +5,15 @@
 
 use crate::consume::Task;
 use crate::dedupe::Slot;
-use crate::infer::{Answer, TryNote};
+use crate::infer::{Answer, TryNote, Usage};
+use crate::outcome::Reason;
 use crate::settings::{Ask, Step};
 use crate::task::Timestamp;
+use crate::token::Carry;
 use crate::trail::Trail;
 use crate::validate::{Edits, Finding, Reading, Schema};
 use crate::weigh::{Confidence, Evidence};
-use crate::write::record::{MadeBy, Usage};
+use crate::write::record::{self, MadeBy};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -33,7 +35,13 @@ pub(in crate::pipeline) struct Known {
     deadline: Option<Timestamp>,
     /// Tries for slots that got no answer in this hop.
     unanswered: Vec<TryNote>,
+    /// What such tries cost in earlier hops, how many they were, and until when their trail is told.
+    before: Usage,
+    tries_before: u32,
+    told_until: Timestamp,
     sanitized: Option<Edits>,
+    /// Why it was not asked again, where that was needed.
+    given_up: Option<(Reason, String)>,
 }
 
 impl Known {
@@ -41,6 +49,7 @@ impl Known {
         // A kind without steps copies its payload.
         let answer = if task.kind.plan.is_empty() { task.payload.clone() } else { Value::Null };
         let own = task.kind.deadline.map(|d| task.carry.accepted_at.plus(d));
+        let carry = &task.carry;
         Known {
             rounds: vec![],
             answer,
@@ -50,7 +59,15 @@ impl Known {
             trail: Trail::default(),
             deadline: task.carry.deadline.or(own),
             unanswered: vec![],
+            before: Usage {
+                input_tokens: carry.spent_tokens.0,
+                output_tokens: carry.spent_tokens.1,
+                cost: (!carry.unpriced).then_some(carry.spent_cost),
+            },
+            tries_before: carry.tries,
+            told_until: carry.told_until,
             sanitized: None,
+            given_up: None,
         }
     }
 
@@ -64,15 +81,17 @@ impl Known {
 
     /// A round was answered; what it said is read.
     pub(super) fn hear(&mut self, slot: Slot, answer: Answer, sanitizer: bool, reading: Reading) {
-        let what = match (sanitizer, self.rounds.is_empty()) {
-            (true, _) => "sanitizer answered",
-            (_, true) => "answered",
+        let what = match (&answer.ended, sanitizer, self.rounds.is_empty()) {
+            (Some(_), ..) => "gave no answer",
+            (None, true, _) => "sanitizer answered",
+            (None, _, true) => "answered",
             _ => "answered again",
         };
+        let why = answer.ended.as_ref().map(|e| format!(": {}", e.reason)).unwrap_or_default();
         self.trail.note(
             answer.received_at,
             what,
-            format!("by {} in {} tries", answer.model_name, answer.tries.len()),
+            format!("by {} in {} tries{why}", answer.model_name, answer.tries.len()),
         );
         self.rounds.push(Heard { slot, answer, sanitizer, reading });
     }
@@ -96,6 +115,15 @@ impl Known {
             self.trail.note(note.at, "tried", format!("{}: {} after {} ms", note.model, note.class, note.ms));
         }
         self.unanswered.extend(tries);
+    }
+
+    /// The first reason is kept: the next one follows from it.
+    pub(super) fn give_up(&mut self, reason: Reason, detail: String) {
+        self.given_up.get_or_insert((reason, detail));
+    }
+
+    pub(super) fn given_up(&mut self) -> Option<(Reason, String)> {
+        self.given_up.take()
     }
 
     pub(super) fn sanitized(&mut self, edits: Edits) {
@@ -141,13 +169,14 @@ impl Known {
     }
 
     pub(in crate::pipeline) fn notes(&self, trail: &mut Trail) {
-        for note in self.trail.notes() {
+        // A stored answer is heard anew at every hop, and told once.
+        for note in self.trail.notes().iter().filter(|n| n.at > self.told_until) {
             trail.note(note.at, &note.what, note.detail.clone());
         }
     }
 
     pub(in crate::pipeline) fn tries(&self) -> u32 {
-        u32::try_from(self.notes_of_tries().count()).unwrap_or(u32::MAX)
+        u32::try_from(self.notes_of_tries().count()).unwrap_or(u32::MAX).saturating_add(self.tries_before)
     }
 
     fn notes_of_tries(&self) -> impl Iterator<Item = &TryNote> {
@@ -197,26 +226,49 @@ impl Known {
         Value::Array(described.collect())
     }
 
-    pub(in crate::pipeline) fn usage(&self) -> Usage {
-        let mut sum = Usage { cost: Some(0.0), ..Usage::default() };
-        for usage in self.rounds.iter().map(|r| &r.answer.usage) {
-            sum.input_tokens += usage.input_tokens;
-            sum.output_tokens += usage.output_tokens;
-            // One unknown price makes the sum unknown, never smaller.
-            sum.cost = sum.cost.zip(usage.cost).map(|(a, b)| a + b);
+    /// All tries of all hops together.
+    pub(in crate::pipeline) fn usage(&self) -> record::Usage {
+        let mut sum = self.before.clone().and(&Usage::of(&self.unanswered));
+        for round in &self.rounds {
+            sum = sum.and(&round.answer.usage);
         }
-        if self.rounds.is_empty() {
-            sum.cost = None;
-        }
-        sum
+        // Nothing was asked, so nothing has a price.
+        let cost = sum.cost.filter(|_| self.tries() > 0);
+        record::Usage { input_tokens: sum.input_tokens, output_tokens: sum.output_tokens, cost }
     }
 
-    pub(in crate::pipeline) fn spent_ms(&self) -> u64 {
-        self.notes_of_tries().map(|t| t.ms).sum()
+    /// What this hop's tries draw from the task's time, those of stored answers among them.
+    pub(super) fn charged_ms(&self) -> u64 {
+        self.notes_of_tries().map(TryNote::charged_ms).sum()
     }
 
-    pub(in crate::pipeline) fn spent_cost(&self) -> f64 {
-        self.rounds.iter().filter_map(|r| r.answer.usage.cost).sum()
+    /// The same of its money.
+    pub(super) fn charged_cost(&self) -> f64 {
+        let stored = self.rounds.iter().filter_map(|r| r.answer.usage.cost);
+        stored.chain(self.unanswered.iter().filter_map(|t| t.cost)).sum()
+    }
+
+    /// What the task takes along to its next hop: what the slots do not hold, and nothing twice.
+    pub(in crate::pipeline) fn carry(&self, before: &Carry, now: Timestamp) -> Carry {
+        let mut carry = before.clone();
+        self.notes(&mut carry.trail);
+        carry.told_until = now;
+        let spent = Usage::of(&self.unanswered);
+        carry.spent_ms += self.unanswered.iter().map(TryNote::charged_ms).sum::<u64>();
+        carry.spent_cost += self.unanswered.iter().filter_map(|t| t.cost).sum::<f64>();
+        carry.unpriced |= spent.cost.is_none();
+        carry.spent_tokens.0 += spent.input_tokens;
+        carry.spent_tokens.1 += spent.output_tokens;
+        let tries = u32::try_from(self.unanswered.len()).unwrap_or(u32::MAX);
+        carry.tries = carry.tries.saturating_add(tries);
+        carry.broken_off = carry.broken_off.saturating_add(self.broken_off());
+        carry
+    }
+
+    /// Answers that broke off in this hop, in tries for slots that got no other.
+    pub(super) fn broken_off(&self) -> u32 {
+        let broken = self.unanswered.iter().filter(|t| t.broke_off()).count();
+        u32::try_from(broken).unwrap_or(u32::MAX)
     }
 
     pub(in crate::pipeline) fn made_by(&self, configuration: &str) -> MadeBy {

@@ -41,9 +41,25 @@ impl Question {
         }
     }
 
-    pub(super) fn told(reason: Reason, detail: String, text: Option<String>) -> Self {
-        let answer_text = Some(cut(text.unwrap_or_default()));
+    pub(super) fn told(reason: Reason, detail: String, text: String) -> Self {
+        let answer_text = Some(cut(text));
         Question { why: vec![why(reason, None, detail)], answer: None, answer_text, findings: vec![] }
+    }
+
+    /// Says too why it was not asked again.
+    #[must_use]
+    pub(super) fn besides(mut self, given_up: Option<(Reason, String)>) -> Self {
+        let told = given_up.map(|(r, detail)| why(r, None, format!("it could not be asked again: {detail}")));
+        self.why.extend(told);
+        self
+    }
+
+    /// Asked instead of `last`, which was answered and could not be used: it is shown as well.
+    #[must_use]
+    pub(super) fn after(mut self, last: &Reading) -> Self {
+        let before = Question::no_valid_answer(last, "");
+        self.why.extend(before.why);
+        Question { answer: before.answer, findings: before.findings, ..self }
     }
 
     pub(in crate::pipeline) fn reason(&self) -> Reason {

@@ -81,7 +81,7 @@ impl Served {
         let models = Models::new(std::slice::from_ref(&model), 1 << 20).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(Forgetful);
         let slot = Slot { name: SlotName("ask.r0#0".into()), kind: SlotKind::Call };
-        let mut allowance = Allowance { time: ms(60_000), money: None, tries: 1 };
+        let mut allowance = Allowance { time: ms(60_000), money: None, tries: 1, halves: 1 };
         let call = Call {
             journal: &journal,
             claim: &claim(key),
@@ -95,9 +95,8 @@ impl Served {
         };
         match models.call(call).await {
             Called::Answer(answer) => Ok(*answer),
-            Called::Park { mut tries, .. }
-            | Called::Dead { mut tries, .. }
-            | Called::Person { mut tries, .. } => Err(tries.swap_remove(0)),
+            Called::Park { mut tries, .. } | Called::Dead { mut tries, .. } => Err(tries.swap_remove(0)),
+            Called::Person { mut said, .. } => Err(said.tries.swap_remove(0)),
             other => panic!("neither an answer nor a failure: {other:?}"),
         }
     }
