@@ -9,11 +9,14 @@ use super::{next_record, output, quick, quiet, specs};
 use crate::engine::crash::POINTS;
 use crate::task::{Position, Topic};
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What `abort` ends a process with.
+const ABORTED: i32 = 6;
 const CHILD: &str = "engine::embedded::tests::crashes::a_child_works_until_it_dies";
 
 /// Retention runs beside everything where that is what is tried; then old records may be gone.
@@ -43,7 +46,15 @@ fn live(dir: &Path, point: &str, nth: u32) -> (Vec<Position>, Vec<(Position, Pos
         .env("TIDEGATE_CRASH_AT", format!("{point}:{nth}"))
         .output()
         .unwrap();
-    assert!(!child.status.success(), "`{point}` was never reached");
+    // By its own hand, and at that very place: a panic, or a refusal to open, reaches nothing.
+    let words = String::from_utf8_lossy(&child.stderr).into_owned();
+    assert_eq!(
+        child.status.signal(),
+        Some(ABORTED),
+        "`{point}` was never reached: {}\n{words}",
+        child.status
+    );
+    assert!(words.lines().any(|line| line == format!("crash point {point}")), "not at `{point}`:\n{words}");
     let said = String::from_utf8_lossy(&child.stdout).into_owned();
     let place = |text: &str| text.parse::<Position>().unwrap();
     let (mut appended, mut complete) = (Vec::new(), Vec::new());
@@ -55,6 +66,22 @@ fn live(dir: &Path, point: &str, nth: u32) -> (Vec<Position>, Vec<(Position, Pos
         }
     }
     (appended, complete)
+}
+
+/// Every segment's file is one that the log knows: what it had let go of before the crash is removed.
+async fn no_strangers(engine: &Engine, data: &Path) {
+    let mut files = 0;
+    // Retention goes on meanwhile; it ends where nothing new is written.
+    for _ in 0..100 {
+        let names = std::fs::read_dir(data).unwrap().map(|f| f.unwrap().file_name());
+        files = names.filter(|name| name.to_string_lossy().ends_with(".log")).count() as u64;
+        if files == engine.operation.storage().await.segments {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let known = engine.operation.storage().await.segments;
+    panic!("{files} files of segments, and the log knows {known}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +103,9 @@ async fn p1_p2_a_crash_at_any_named_place_keeps_what_was_acknowledged_and_pairs_
             for at in results.chain(tasks) {
                 assert_eq!(engine.log.read(at.clone(), 1).await.unwrap()[0].position, *at, "{point}");
             }
-            if !old_may_go {
+            if old_may_go {
+                no_strangers(&engine, &data).await;
+            } else {
                 atomic(&engine).await;
             }
             engine.operation.close().await;
