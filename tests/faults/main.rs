@@ -7,6 +7,7 @@
 mod books;
 mod books_checked;
 mod calls;
+mod calls_checked;
 mod campaign;
 mod clients;
 mod disk;

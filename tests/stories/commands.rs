@@ -185,7 +185,7 @@ async fn show_tells_one_tasks_story_and_status_says_why_things_are_as_they_are()
     assert_eq!(code, 0);
     let sentence = said.lines().next().unwrap_or_default();
     assert!(sentence.contains("1 review") && sentence.ends_with('.'), "{said}");
-    let waiting = said.lines().find(|line| line.starts_with("  waiting")).unwrap_or_default();
+    let waiting = said.lines().find(|line| line.starts_with("waiting")).unwrap_or_default();
     assert!(waiting.contains("0 to be done, 1 for a person"), "{said}");
     let (code, said, _) = stage.place.tool(&["status", "--json"]);
     let status = &objects(&said)[0];
@@ -220,7 +220,7 @@ async fn what_check_resolves_is_in_force_and_a_reason_that_was_met_can_be_explai
     let (code, said, problem) = stage.place.tool(&["check", "--resolved"]);
     assert_eq!(code, 0, "{problem}");
     let table: toml::Table = toml::from_str(&said).unwrap();
-    assert_eq!(table["tasks"]["ticket"]["models"].to_string(), r#"["main", "spare"]"#);
+    assert_eq!(table["tasks"]["ticket"]["steps"][0]["models"].to_string(), r#"["main", "spare"]"#);
     assert_eq!(table["http"]["listen"].as_str(), Some(&*format!("127.0.0.1:{}", stage.place.port)));
     stage.api.submit("ticket", "bad", json!({ "text": "unacceptable" })).await;
     let task = stage.api.until("ticket", "bad", "done").await;

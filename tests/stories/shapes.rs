@@ -82,8 +82,11 @@ async fn plain_json_on_a_topic_that_exists_becomes_results_on_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id() {
-    let shared = |name: &str| kind(name, &format!("from = \"events\"\ntype = \"{name}.created\"\n"));
-    let kinds = format!("{}{}", shared("ticket"), shared("order"));
+    // A topic that exists needs a key rule; on a kind's own topic source and id are the key by default.
+    let rule = "headers['ce_source'] + '#' + headers['ce_id']";
+    let shared =
+        |name: &str| kind(name, &format!("from = \"events\"\ntype = \"{name}.created\"\nkey = \"{rule}\"\n"));
+    let kinds = format!("{}{}{}", shared("ticket"), shared("order"), kind("own", ""));
     let mut stage = Stage::set_with(&kinds, |_| Reply::json(good())).await;
     stage.start().await;
     let event = |kind: &str, id: &str| json!({ "ce_specversion": "1.0", "ce_type": kind, "ce_source": "/shop", "ce_id": id });
@@ -96,7 +99,9 @@ async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id
         ("p", json!({ "text": "a" }), json!({})),
     ];
     produce(&stage, "events", &records).await;
-    for kind in ["ticket", "order"] {
+    let own = ("p", json!({ "text": "a" }), event("anything", "1"));
+    produce(&stage, "tasks.own", &[own.clone(), own]).await;
+    for kind in ["ticket", "order", "own"] {
         let task = done(&stage, &format!("kind={kind}&key=%2Fshop%231")).await;
         assert_eq!((&task["kind"], &task["outcome"]), (&json!(kind), &json!("result")), "{task}");
     }
@@ -110,8 +115,8 @@ async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id
     let results = rest.all("results").await;
     let mut kinds: Vec<Value> = results.iter().map(|r| value(r)["kind"].clone()).collect();
     kinds.sort_unstable_by_key(Value::to_string);
-    assert_eq!(kinds, ["order", "ticket"]);
-    assert_eq!(keys(&results), ["/shop#1", "/shop#1"]);
+    assert_eq!(kinds, ["order", "own", "ticket"]);
+    assert_eq!(keys(&results), ["/shop#1", "/shop#1", "/shop#1"]);
     let sources: Vec<String> = rest
         .all("dead-letters")
         .await
@@ -119,7 +124,7 @@ async fn cloud_events_share_a_topic_by_their_type_and_are_known_by_source_and_id
         .map(|r| added(r)["tidegate-source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
         .collect();
     assert_eq!(sources, ["3", "4"], "the records that no kind reads");
-    assert_eq!(stage.provider.asked().len(), 2);
+    assert_eq!(stage.provider.asked().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
