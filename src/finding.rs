@@ -88,7 +88,8 @@ pub enum Found {
 
 /// `name` as a field below `path`: `medication[2]` and `dose` give `medication[2].dose`.
 pub fn below(path: &str, name: &str) -> String {
-    let simple = !name.is_empty() && !name.contains(['.', '[', ']', '"']);
+    let simple =
+        !name.is_empty() && !name.contains(|c: char| ['.', '[', ']', '"'].contains(&c) || c.is_control());
     match (path.is_empty(), simple) {
         (true, true) => name.to_owned(),
         (false, true) => format!("{path}.{name}"),
@@ -158,6 +159,7 @@ mod tests {
         assert_eq!(below("medication[2]", "dose"), "medication[2].dose");
         assert_eq!(below("a", "b.c"), r#"a["b.c"]"#);
         assert_eq!(below("", ""), r#"[""]"#);
+        assert_eq!(below("", "x\ny"), r#"["x\ny"]"#, "on one line, whatever an answer calls its fields");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 mod ask;
 mod ending;
 
-pub use ending::{Done, Smaller};
+pub use ending::Done;
 
 use crate::consume::{Kinds, Poison, Task};
 use crate::dedupe::{Admission, Claim, Silence, Slots};
@@ -49,12 +49,12 @@ impl Pipeline {
                 Admission::Fresh(claim) => (claim, Slots::new()),
                 Admission::Resumed(claim, slots) => (claim, slots),
                 Admission::Silent(why) => return Some(self.silent(delivery, &task.token, &why)),
-                Admission::Conflict if task.kind.on_conflict == OnConflict::Ignore => {
+                Admission::Conflict if is_a_copy(&task) => {
                     return Some(self.silent(delivery, &task.token, &Silence::Duplicate));
                 }
-                Admission::Conflict => return Some(self.bury(delivery, Some(&task), conflict())),
-                Admission::Refused => return Some(self.bury(delivery, Some(&task), refused_before())),
-                Admission::Invalid => return Some(self.bury(delivery, Some(&task), token_invalid())),
+                Admission::Conflict => return Some(self.bury(delivery, &task, conflict())),
+                Admission::Refused => return Some(self.bury(delivery, &task, refused_before())),
+                Admission::Invalid => return Some(self.bury(delivery, &task, token_invalid())),
                 // Only decisions are told about deciders; a task's token cannot be.
                 Admission::Told(_) => return Some(self.silent(delivery, &task.token, &Silence::Moved)),
             };
@@ -74,7 +74,12 @@ impl Pipeline {
         // The deadline ends calls: an answer that is here already is published, and says that it is late.
         if slots.is_empty() && known.late(Timestamp::now()) {
             return self
-                .end_past_effects(task, claim, Ending::Dead(Reason::DeadlinePassed, String::new(), known))
+                .end_past_effects(
+                    task,
+                    claim,
+                    Ending::Dead(Reason::DeadlinePassed, String::new(), known),
+                    void,
+                )
                 .await;
         }
         for step in &task.kind.plan {
@@ -89,13 +94,15 @@ impl Pipeline {
                 Asked::Gone => return Ending::Gone,
                 Asked::Park { until, why } => return self.park(claim, known, until, why, void).await,
                 Asked::Dead(reason, detail) => {
-                    return self.end_past_effects(task, claim, Ending::Dead(reason, detail, known)).await;
+                    let dead = Ending::Dead(reason, detail, known);
+                    return self.end_past_effects(task, claim, dead, void).await;
                 }
                 Asked::Person(question) => {
                     if !self.settle(claim, &known, void).await {
                         return if void.is_cancelled() { Ending::Gone } else { Ending::Stale };
                     }
-                    return self.end_past_effects(task, claim, Ending::Review(question, known)).await;
+                    let asks = Ending::Review(question, known);
+                    return self.end_past_effects(task, claim, asks, void).await;
                 }
             }
         }
@@ -104,11 +111,23 @@ impl Pipeline {
 
     /// A task bars every effect still ahead before it ends or asks a person. Steps that change the
     /// world come with the tools; until then no plan has one, and there is nothing to bar.
-    async fn end_past_effects(&self, task: &Task, claim: &Claim, ending: Ending) -> Ending {
+    async fn end_past_effects(
+        &self,
+        task: &Task,
+        claim: &Claim,
+        ending: Ending,
+        void: &CancellationToken,
+    ) -> Ending {
         for slot in task.kind.plan.iter().filter_map(crate::settings::Step::effect) {
-            match self.engine.journal.bar(claim, &slot).await {
-                Ok(crate::dedupe::Bar::Barred) => {}
-                Ok(crate::dedupe::Bar::Busy | crate::dedupe::Bar::Stale) | Err(_) => return Ending::Stale,
+            let mut wait = AWAY_MS.0;
+            loop {
+                match self.engine.journal.bar(claim, &slot).await {
+                    Ok(crate::dedupe::Bar::Barred) => break,
+                    Ok(crate::dedupe::Bar::Stale) => return Ending::Stale,
+                    _ if void.is_cancelled() => return Ending::Gone,
+                    // Somebody has started it, or the ledger is away: asking at once would only spin.
+                    Ok(crate::dedupe::Bar::Busy) | Err(_) => wait = pause(wait, void).await,
+                }
             }
         }
         ending
@@ -193,6 +212,12 @@ fn note_of(claim: &Claim, slots: &Slots) -> String {
     }
 }
 
+/// Whether a conflict counts as a duplicate. A redrive and a token that moved on are no second payload that
+/// somebody sent: to complete one silently would lose it.
+fn is_a_copy(task: &Task) -> bool {
+    task.kind.on_conflict == OnConflict::Ignore && task.token.hop == 0 && task.token.generation == 0
+}
+
 fn conflict() -> (Reason, String) {
     (Reason::KeyConflict, "this key was first used with another payload".to_owned())
 }
@@ -203,4 +228,32 @@ fn refused_before() -> (Reason, String) {
 
 fn token_invalid() -> (Reason, String) {
     (Reason::TokenInvalid, "a generation above 0 must carry the position of the outcome before".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Headers, Partition, Position, Record, Topic};
+
+    #[test]
+    fn p2_only_a_copy_is_ignored_and_never_a_redrive_or_a_token_that_moved_on() {
+        let text = "[tasks.copy]\ninput = { text = \"string\" }\non_conflict = \"ignore\"\n";
+        let settings = Settings::parse(std::path::Path::new("tidegate.toml"), text, &|_| None).unwrap();
+        let at = Partition { topic: Topic::new("tasks.copy"), index: 0 };
+        let record = Record {
+            position: Position { at, offset: 1 },
+            stamp: Timestamp(1),
+            key: None,
+            value: Some(r#"{"text":"one"}"#.into()),
+            headers: Headers::default().with("idempotency-key", "k"),
+            not_before: None,
+        };
+        let copy = Kinds::new(&settings).decode(&Arc::new(record)).unwrap_or_else(|p| panic!("{}", p.detail));
+        assert!(is_a_copy(&copy));
+        let mut redriven = copy.clone();
+        redriven.token.generation = 1;
+        let mut parked = copy;
+        parked.token.hop = 1;
+        assert!(!is_a_copy(&redriven) && !is_a_copy(&parked));
+    }
 }

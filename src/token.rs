@@ -55,7 +55,6 @@ pub struct Carry {
     pub trail: Trail,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }

@@ -3,7 +3,7 @@
 
 use crate::consume::Kinds;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
-use crate::infer::Models;
+use crate::infer::{Availability, Models};
 use crate::pipeline::{Done, Pipeline};
 use crate::settings::Settings;
 use crate::task::Topic;
@@ -98,6 +98,10 @@ impl Worker {
             };
             match event {
                 Event::Record(delivery) => {
+                    let topic = &delivery.record.position.at.topic;
+                    if holds.took(topic) {
+                        group.hold(topic, true);
+                    }
                     let void = leases.void(&delivery, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     running.spawn(async move {
@@ -119,18 +123,25 @@ impl Worker {
         let mut held = Vec::new();
         for topic in self.kinds.topics() {
             let kinds = self.kinds.on(topic);
-            let why = kinds.iter().find_map(|kind| {
-                let lineup = kind.lineup()?;
-                self.models.availability(lineup).unavailable()
-            });
-            let hold = holds.decide(topic, why.is_some(), now);
+            let (mut serving, mut why) = (Serving::Somebody, String::new());
+            for lineup in kinds.iter().filter_map(|kind| kind.lineup()) {
+                let (of_it, because) = match self.models.availability(lineup) {
+                    Availability::Serves { .. } => continue,
+                    Availability::MayBeTried { why } => (Serving::MayBeTried, why),
+                    Availability::None { why, .. } => (Serving::Nobody, why),
+                };
+                if of_it > serving {
+                    (serving, why) = (of_it, because);
+                }
+            }
+            let hold = holds.decide(topic, serving, now);
             if hold.changed {
-                tracing::info!(%topic, held = hold.held, why = why.as_deref().unwrap_or(""), "intake");
+                tracing::info!(%topic, held = hold.held, %why, "intake");
                 group.hold(topic, hold.held);
             }
-            if hold.held {
+            if hold.held || holds.lets_one_through(topic) {
                 let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
-                held.push(Held { topic: topic.to_string(), kinds, why: why.unwrap_or_default() });
+                held.push(Held { topic: topic.to_string(), kinds, why });
             }
         }
         *self.view.held.write().unwrap_or_else(std::sync::PoisonError::into_inner) = held;
@@ -140,7 +151,7 @@ impl Worker {
 /// One record, from delivery to a visible commit.
 async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: CancellationToken) {
     let Some(done) = pipeline.process(&delivery, &void).await else { return };
-    let Done { completion, smaller } = done;
+    let Done { completion, instead } = done;
     let (lease, offset) = (completion.lease.clone(), completion.offset);
     let began = Instant::now();
     let commit = engine.commits.commit(completion).await;
@@ -149,7 +160,8 @@ async fn one(engine: &Engine, pipeline: &Pipeline, delivery: Delivery, void: Can
         Commit::Visible(_) | Commit::Void => {}
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
-            let (outputs, mark) = smaller.into_parts();
+            let Some(burial) = instead else { return };
+            let (outputs, mark) = pipeline.smaller(&delivery, &burial);
             let done = Completion { lease, offset, outputs, urgent: false, mark };
             if let Commit::TooLarge { .. } = engine.commits.commit(done).await {
                 // A record of bounded size on a topic that takes at least four times the input's limit.
@@ -192,11 +204,22 @@ impl Leases {
     }
 }
 
-/// Since when each topic has nobody to serve it, and which are held.
+/// Whether the kinds of a topic are served. Ordered: the worst of them counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Serving {
+    Somebody,
+    /// Whether a model is back is found out by the next call.
+    MayBeTried,
+    Nobody,
+}
+
+/// Since when each topic has nobody to serve it, which are held, and which of them but for one record:
+/// a model that may be tried again is tried with one task, not with the backlog.
 #[derive(Default)]
 struct Holds {
     since: HashMap<Topic, Instant>,
     held: HashSet<Topic>,
+    but_for_one: HashSet<Topic>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,16 +229,33 @@ struct Hold {
 }
 
 impl Holds {
-    fn decide(&mut self, topic: &Topic, unserved: bool, now: Instant) -> Hold {
-        let held = if unserved {
-            let since = *self.since.entry(topic.clone()).or_insert(now);
-            now.duration_since(since) >= HOLD_AFTER
-        } else {
-            self.since.remove(topic);
-            false
+    fn decide(&mut self, topic: &Topic, serving: Serving, now: Instant) -> Hold {
+        self.but_for_one.remove(topic);
+        let long = |since: &Instant| now.duration_since(*since) >= HOLD_AFTER;
+        let held = match serving {
+            Serving::Nobody => long(self.since.entry(topic.clone()).or_insert(now)),
+            Serving::MayBeTried => {
+                if self.since.get(topic).is_some_and(long) {
+                    self.but_for_one.insert(topic.clone());
+                }
+                false
+            }
+            Serving::Somebody => {
+                self.since.remove(topic);
+                false
+            }
         };
         let changed = if held { self.held.insert(topic.clone()) } else { self.held.remove(topic) };
         Hold { held, changed }
+    }
+
+    fn lets_one_through(&self, topic: &Topic) -> bool {
+        self.but_for_one.contains(topic)
+    }
+
+    /// A record of the topic was handed out. True: it was the one, and the topic is held again.
+    fn took(&mut self, topic: &Topic) -> bool {
+        self.but_for_one.remove(topic) && self.held.insert(topic.clone())
     }
 }
 
@@ -227,11 +267,36 @@ mod tests {
     fn a_topic_is_held_only_after_two_seconds_without_a_model_and_let_go_at_once() {
         let (mut holds, topic, began) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
         let at = |ms| began + Duration::from_millis(ms);
-        assert_eq!(holds.decide(&topic, true, at(0)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, at(1_999)), Hold { held: false, changed: false });
-        assert_eq!(holds.decide(&topic, true, at(2_000)), Hold { held: true, changed: true });
-        assert_eq!(holds.decide(&topic, true, at(2_200)), Hold { held: true, changed: false });
-        assert_eq!(holds.decide(&topic, false, at(2_400)), Hold { held: false, changed: true });
-        assert_eq!(holds.decide(&topic, true, at(2_600)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(0)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(1_999)), Hold { held: false, changed: false });
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(2_000)), Hold { held: true, changed: true });
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(2_200)), Hold { held: true, changed: false });
+        assert_eq!(holds.decide(&topic, Serving::Somebody, at(2_400)), Hold { held: false, changed: true });
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(2_600)), Hold { held: false, changed: false });
+    }
+
+    #[test]
+    fn p7_a_model_that_may_be_back_is_tried_with_one_task_and_not_with_the_backlog() {
+        let (mut holds, topic, began) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
+        let at = |ms| began + Duration::from_millis(ms);
+        holds.decide(&topic, Serving::Nobody, at(0));
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(2_000)), Hold { held: true, changed: true });
+        let released = holds.decide(&topic, Serving::MayBeTried, at(10_000));
+        assert_eq!((released, holds.lets_one_through(&topic)), (Hold { held: false, changed: true }, true));
+        assert!(holds.took(&topic), "the first record closes it behind itself");
+        assert!(!holds.took(&topic), "what was handed out already changes nothing");
+        // It failed: two seconds more of full intake would empty the backlog into the retry topics.
+        assert_eq!(holds.decide(&topic, Serving::Nobody, at(10_200)), Hold { held: true, changed: false });
+        // It was answered.
+        assert_eq!(holds.decide(&topic, Serving::Somebody, at(20_000)), Hold { held: false, changed: true });
+        assert!(!holds.took(&topic));
+    }
+
+    #[test]
+    fn a_short_gap_holds_nothing_also_when_a_model_may_be_tried() {
+        let (mut holds, topic, now) = (Holds::default(), Topic::new("tasks.ticket"), Instant::now());
+        holds.decide(&topic, Serving::Nobody, now);
+        holds.decide(&topic, Serving::MayBeTried, now + Duration::from_millis(500));
+        assert!(!holds.lets_one_through(&topic) && !holds.took(&topic));
     }
 }

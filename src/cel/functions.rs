@@ -38,19 +38,16 @@ pub(super) fn is_known(function: &str) -> bool {
     function.starts_with(['_', '@', '!', '-']) || KNOWN.contains(&function)
 }
 
-/// Text our functions may read in one evaluation: sixteen times the largest record. A loop over
-/// ten thousand items that searches a large text would otherwise hold a worker for seconds.
-const READ_MAX: usize = 16 << 20;
+/// Text our functions may read in all evaluations over the same names: thirty-two times the usual
+/// largest record, well below a second. A loop over ten thousand items that searches a large text, or a
+/// rule that does it for each item, would otherwise hold a worker for seconds.
+const READ_MAX: usize = 32 << 20;
 
-/// Text our functions have read in the present evaluation.
+/// Text our functions have read over the present names.
 #[derive(Clone, Default)]
 pub(super) struct Read(Arc<AtomicUsize>);
 
 impl Read {
-    pub(super) fn begin(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
     fn spend(&self, texts: [&str; 2]) -> Result<(), ExecutionError> {
         let bytes = texts[0].len() + texts[1].len();
         match self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= READ_MAX {

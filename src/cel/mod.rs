@@ -18,6 +18,7 @@ pub use functions::{contains_text, contains_words, same_text};
 
 use cel::{Context, Env, ExecutionError, ParseErrors, Program};
 use serde_json::Value;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
@@ -31,6 +32,10 @@ pub const OPERATORS_MAX: usize = 200;
 pub const NESTING_MAX: usize = 2;
 /// Bytes of stack for compiling; see [`SOURCE_MAX`].
 const COMPILE_STACK: usize = 16 << 20;
+/// Turns of loops that evaluations over the same names may take together, by the longest list each sees:
+/// about a second and a half. One alone takes a million at most; a rule that is asked for each item of a
+/// hostile list would otherwise hold a worker for as many times longer.
+const STEPS_MAX: u64 = 3_000_000;
 
 /// A compiled expression. Cheap to clone, and the same for all tasks.
 #[derive(Clone)]
@@ -76,18 +81,21 @@ pub enum EvalError {
     UnknownName(String),
     #[error("a list of {len} items is longer than the {max} an expression may loop over")]
     ListTooLong { len: usize, max: usize },
+    #[error("too many steps together with what was evaluated before; give it shorter lists")]
+    TooManySteps,
     #[error("the value is nested too deep")]
     TooDeep,
     #[error("{0}")]
     Failed(String),
 }
 
-/// The values expressions see, converted once for many evaluations on one thread.
+/// The values expressions see, converted once for many evaluations on one thread, and what is left for
+/// all of them together: steps, and text that is searched.
 pub struct Names {
     context: Context<'static, 'static>,
     /// The longest list or object under each name.
     longest: Vec<(String, usize)>,
-    read: functions::Read,
+    steps: Cell<u64>,
 }
 
 impl Names {
@@ -98,7 +106,14 @@ impl Names {
         let mut context = Context::with_env(environment());
         functions::register(&mut context, &read);
         let longest = add(&mut context, names)?;
-        Ok(Names { context, longest, read })
+        Ok(Names { context, longest, steps: Cell::new(0) })
+    }
+
+    fn spend(&self, longest: usize, nesting: usize) -> Result<(), EvalError> {
+        let turns = u64::try_from(longest.max(1)).unwrap_or(u64::MAX);
+        let turns = (0..nesting).fold(1, |all: u64, _| all.saturating_mul(turns));
+        self.steps.set(self.steps.get().saturating_add(turns));
+        if self.steps.get() > STEPS_MAX { Err(EvalError::TooManySteps) } else { Ok(()) }
     }
 }
 
@@ -152,7 +167,7 @@ impl Expression {
         if longest > max {
             return Err(EvalError::ListTooLong { len: longest, max });
         }
-        names.read.begin();
+        names.spend(longest, self.nesting())?;
         // A panic of the interpreter is an error of this evaluation and nobody else's.
         let value = catch_unwind(AssertUnwindSafe(|| self.inner.program.execute(&context)))
             .map_err(|_| EvalError::Failed("the interpreter crashed on this value".into()))?;
@@ -195,8 +210,8 @@ impl Expression {
         &self.inner.source
     }
 
-    /// A step costs about half a microsecond, so the worst evaluation stays around half a second:
-    /// without a loop the lists cost nothing but their conversion.
+    /// A step costs about half a microsecond, so the worst evaluation stays around half a second, and all
+    /// over the same names within [`STEPS_MAX`]: without a loop the lists cost nothing but their conversion.
     fn list_max(&self) -> usize {
         match self.inner.shape.nesting {
             0 => usize::MAX,

@@ -233,7 +233,7 @@ fn searching_more_text_than_an_evaluation_may_read_is_an_error() {
     let started = std::time::Instant::now();
     let e = eval("task.list.all(x, !contains_text(task.text, x))", &[("task", &task)]).unwrap_err();
     assert!(e.to_string().contains("too much text"), "{e}");
-    assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(6), "{:?}", started.elapsed());
 }
 
 #[test]

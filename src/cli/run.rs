@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 const WEAK_LEDGER: &str = "TIDEGATE_WEAK_LEDGER";
 const SEGMENT_BYTES: &str = "TIDEGATE_SEGMENT_BYTES";
-/// Largest answer that is buffered, bytes: four times the largest record.
-pub(super) const ANSWER_MAX: usize = 4 << 20;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -68,7 +66,7 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     })?;
     let engine = open(&settings).await?;
     let kinds = Arc::new(Kinds::new(&settings));
-    let models = Arc::new(Models::new(&settings.models, ANSWER_MAX)?);
+    let models = Arc::new(Models::new(&settings.models, crate::validate::ANSWER_MAX)?);
     let worker = Worker::new(engine.clone(), settings.clone(), kinds.clone(), models.clone());
     let arbiter = Arbiter::new(engine.clone(), settings.clone(), kinds.clone());
     let queue = Queue::default();

@@ -86,7 +86,7 @@ async fn tell(
     let payload: Value = serde_json::from_slice(output.value.as_deref().unwrap_or_default())?;
     engine.log.append(vec![output]).await?;
     let delivery = first(&engine, kind).await?;
-    let models = Arc::new(Models::new(&settings.models, super::run::ANSWER_MAX)?);
+    let models = Arc::new(Models::new(&settings.models, crate::validate::ANSWER_MAX)?);
     let kinds = Arc::new(kinds);
     let pipeline = Pipeline::new(engine.clone(), settings.clone(), kinds.clone(), models);
     let done = pipeline.process(&delivery, &CancellationToken::new()).await;

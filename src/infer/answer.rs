@@ -88,7 +88,6 @@ pub struct TryNote {
     pub lost: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

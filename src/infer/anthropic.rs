@@ -27,7 +27,7 @@ pub(super) fn body(model: &Model, request: &Request) -> Value {
     body.insert("max_tokens".to_owned(), json!(MAX_TOKENS));
     body.insert("messages".to_owned(), json!(messages));
     body.insert("stream".to_owned(), json!(true));
-    if let Some(schema) = &request.schema {
+    if let Some(schema) = request.schema.as_deref() {
         if provider::decodes_to_schema(&model.model) && structured::fits(schema) {
             let format = json!({ "type": "json_schema", "schema": schema });
             body.insert("output_config".to_owned(), json!({ "format": format }));
@@ -92,7 +92,7 @@ mod tests {
 
     fn body_for(name: &str, schema: Value) -> Value {
         let model = model_with(name, "http://x/v1", Api::Anthropic, json!({ "max_tokens": 50 }));
-        body(&model, &Request::new("hello".to_owned(), Some(schema)))
+        body(&model, &Request::new("hello".to_owned(), Some(schema.into())))
     }
 
     #[test]

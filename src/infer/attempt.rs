@@ -82,7 +82,8 @@ async fn exchange(
 ) -> Result<(), Failure> {
     let began = Instant::now();
     let first = model.timeouts.first_token;
-    let silence = || Failure::new(Class::Timeout, format!("no first token within {first:?}"));
+    let silence =
+        || Failure::new(Class::Timeout, format!("no first token within {first:?} (`timeouts.first_token`)"));
     let sent = builder(client, model, request, slot).send();
     let reply = tokio::time::timeout(first, sent).await.map_err(|_| silence())?;
     let reply = reply.map_err(|e| transport(&e))?;

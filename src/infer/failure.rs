@@ -161,7 +161,7 @@ impl Failure {
 
     /// Not the task's doing. A limit of the task that ends an answer under way is.
     pub(super) fn lost(&self) -> bool {
-        !self.class.of_the_task() && !(self.ours && self.first_token_ms.is_some())
+        !(self.class.of_the_task() || self.ours && self.first_token_ms.is_some())
     }
 
     /// What the model's breaker makes of it.

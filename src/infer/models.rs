@@ -49,21 +49,15 @@ pub enum Availability {
         model: Arc<str>,
         first: bool,
     },
+    /// Nobody is known to; the next call finds out whether one is back.
+    MayBeTried {
+        why: String,
+    },
     /// `wait`: until the earliest of them may be asked.
     None {
         wait: Duration,
         why: String,
     },
-}
-
-impl Availability {
-    /// Why nobody can, if nobody can.
-    pub fn unavailable(self) -> Option<String> {
-        match self {
-            Availability::None { why, .. } => Some(why),
-            Availability::Serves { .. } => None,
-        }
-    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -138,17 +132,27 @@ impl Models {
     pub fn availability(&self, lineup: &[Arc<Model>]) -> Availability {
         let now = Instant::now();
         let mut earliest: Option<(Instant, String)> = None;
+        let mut tried = None;
         for (i, model) in lineup.iter().enumerate() {
             let Some(running) = self.of(model) else { continue };
             // Asked apart: a lock in the head of a `match` is held through its arms.
-            let refused = running.breaker().refused_until(now);
+            let (refused, state) = {
+                let breaker = running.breaker();
+                (breaker.refused_until(now), breaker.view(now).0)
+            };
             match refused {
-                None => return Availability::Serves { model: model.name.clone(), first: i == 0 },
+                None if state == "closed" => {
+                    return Availability::Serves { model: model.name.clone(), first: i == 0 };
+                }
+                None => tried = tried.or_else(|| Some(format!("{} {}", model.name, running.sentence(now)))),
                 Some(until) if earliest.as_ref().is_none_or(|(e, _)| until < *e) => {
                     earliest = Some((until, format!("{} {}", model.name, running.sentence(now))));
                 }
                 Some(_) => {}
             }
+        }
+        if let Some(why) = tried {
+            return Availability::MayBeTried { why };
         }
         match earliest {
             Some((until, why)) => Availability::None { wait: until.saturating_duration_since(now), why },

@@ -22,7 +22,7 @@ pub(super) fn body(model: &Model, request: &Request) -> Value {
     body.insert("messages".to_owned(), json!(messages));
     body.insert("stream".to_owned(), json!(true));
     body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
-    if let Some(schema) = &request.schema {
+    if let Some(schema) = request.schema.as_deref() {
         let format = json!({ "name": "answer", "strict": structured::fits(schema), "schema": schema });
         body.insert("response_format".to_owned(), json!({ "type": "json_schema", "json_schema": format }));
     }
@@ -85,7 +85,7 @@ mod tests {
 
     fn body_for(schema: Option<Value>, params: Value) -> Value {
         let model = model_with("m", "http://x/v1", Api::OpenAi, params);
-        let mut request = Request::new("hello".to_owned(), schema);
+        let mut request = Request::new("hello".to_owned(), schema.map(Into::into));
         request.turns = vec![Turn::Assistant("{}".to_owned()), Turn::User("a is missing".to_owned())];
         body(&model, &request)
     }

@@ -2,6 +2,7 @@
 //! windows of a few models. Prices change too often to be built in: an unknown price is null.
 
 use super::model::{Api, Price};
+use std::time::Duration;
 
 /// A provider that `provider/model` names can begin with.
 #[derive(Debug)]
@@ -65,6 +66,17 @@ pub fn window_tokens(name: &str) -> Option<u32> {
 /// None is built in; the configuration may state one.
 pub fn price(_name: &str) -> Option<Price> {
     None
+}
+
+/// Families of OpenAI's models that think before they speak, as documented: while they do, their chat
+/// dialect sends nothing at all. Anthropic's send what they think.
+const THINK_IN_SILENCE: [&str; 4] = ["gpt-5", "o1", "o3", "o4"];
+
+/// How long to wait for the first piece of an answer, where the configuration does not say. Whoever
+/// waits too briefly takes a model that thinks for one that is down.
+pub fn first_token(api: Api, model: &str) -> Duration {
+    let thinks = api == Api::OpenAi && THINK_IN_SILENCE.iter().any(|family| model.starts_with(family));
+    Duration::from_secs(if thinks { 60 } else { 10 })
 }
 
 /// Families of Anthropic's models that can be held to a schema while they decode (`output_config`),

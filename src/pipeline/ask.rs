@@ -84,7 +84,7 @@ impl Pipeline {
             .prompt
             .render(&asking.task.payload)
             .map_err(|e| Asked::Dead(Reason::TemplateFailed, e.to_string()))?;
-        let mut request = Request::new(prompt, Some(ask.answer.json().clone()));
+        let mut request = Request::new(prompt, Some(ask.answer.shared()));
         let mut last = self.round(asking, 0, &ask.models, &request, known).await?;
         for round in 1..=ASK_AGAIN_MAX {
             if last.value.is_some() {
@@ -120,7 +120,7 @@ impl Pipeline {
             return Ok(Err(bad));
         }
         let words = validate::sanitizer_request(known.last_text(), &bad.findings, schema);
-        let request = Request::new(words, Some(schema.json().clone()));
+        let request = Request::new(words, Some(schema.shared()));
         // A sanitizer that is away does not hold up a task whose own models serve.
         let others = asking.ask.models.iter().filter(|m| m.name != sanitizer.name);
         let lineup: Vec<Arc<Model>> = std::iter::once(sanitizer).chain(others).cloned().collect();

@@ -29,24 +29,12 @@ pub(super) enum Ending {
     Gone,
 }
 
-/// What is to be committed, and what instead if the broker finds it too large.
+/// What is to be committed, and what there is to bury instead if the broker finds it too large.
 #[derive(Debug)]
 pub struct Done {
     pub completion: Completion,
-    pub smaller: Smaller,
-}
-
-/// A dead letter that fits.
-#[derive(Debug)]
-pub struct Smaller {
-    output: Output,
-    mark: Option<Mark>,
-}
-
-impl Smaller {
-    pub fn into_parts(self) -> (Vec<Output>, Option<Mark>) {
-        (vec![self.output], self.mark)
-    }
+    /// `None`: nothing is published, so nothing can be too large.
+    pub instead: Option<Box<Burial>>,
 }
 
 impl Pipeline {
@@ -75,7 +63,7 @@ impl Pipeline {
         let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
         count("tidegate_outcomes_total", kind, "result");
-        self.done(delivery, vec![output], Some(mark), false, Some(task), &known)
+        self.done(delivery, output, mark, false, &known)
     }
 
     fn ask_person(
@@ -113,7 +101,7 @@ impl Pipeline {
         let output = write::review_item(&self.settings.topics, &item, &next, &carry);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Waiting };
         count("tidegate_reviews_opened_total", &task.kind, question.code());
-        self.done(delivery, vec![output], Some(mark), true, Some(task), &known)
+        self.done(delivery, output, mark, true, &known)
     }
 
     fn move_on(
@@ -131,7 +119,7 @@ impl Pipeline {
         let output = write::parked(&self.settings.topics, &delivery.record, &next, &carry, now, until);
         let mark = Mark::Moved { token: claim.token.clone(), hop: next.hop, phase: OpenPhase::Open };
         count("tidegate_parked_total", &task.kind, "no-model");
-        self.done(delivery, vec![output], Some(mark), false, Some(&task), known)
+        self.done(delivery, output, mark, false, known)
     }
 
     fn dead(
@@ -155,7 +143,7 @@ impl Pipeline {
         let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
         count("tidegate_outcomes_total", &task.kind, reason.code());
         let mark = close(&claim.token, OutcomeKind::DeadLetter);
-        self.done(delivery, vec![output], Some(mark), false, Some(task), known)
+        self.done(delivery, output, mark, false, known)
     }
 
     /// A refused record that owns its key: the dead letter is the outcome of its chain.
@@ -168,7 +156,7 @@ impl Pipeline {
             true,
             Timestamp::now(),
         );
-        self.grave(delivery, &burial, Some(close(&claim.token, OutcomeKind::DeadLetter)))
+        self.grave(delivery, burial)
     }
 
     /// Under the record's own coordinates; the key, if it has one, is untouched.
@@ -177,27 +165,26 @@ impl Pipeline {
         let token = poison.known.as_ref().map(|(token, _)| token);
         self.grave(
             delivery,
-            &burial(delivery, poison.reason, poison.detail.clone(), token, false, Timestamp::now()),
-            None,
+            burial(delivery, poison.reason, poison.detail.clone(), token, false, Timestamp::now()),
         )
     }
 
-    pub(super) fn bury(
-        &self,
-        delivery: &Delivery,
-        task: Option<&Task>,
-        (reason, detail): (Reason, String),
-    ) -> Done {
+    pub(super) fn bury(&self, delivery: &Delivery, task: &Task, (reason, detail): (Reason, String)) -> Done {
         metrics::counter!("tidegate_refused_total", "reason" => reason.code()).increment(1);
-        let token = task.map(|t| &t.token);
-        self.grave(delivery, &burial(delivery, reason, detail, token, false, Timestamp::now()), None)
+        let burial = burial(delivery, reason, detail, Some(&task.token), false, Timestamp::now());
+        self.grave(delivery, burial)
     }
 
-    fn grave(&self, delivery: &Delivery, burial: &Burial, mark: Option<Mark>) -> Done {
+    fn grave(&self, delivery: &Delivery, burial: Burial) -> Done {
+        let output = write::bury(&self.settings.topics.dead_letters, &delivery.record, &burial);
+        let completion = completion(delivery, vec![output], ends_key(&burial), false);
+        Done { completion, instead: Some(Box::new(burial)) }
+    }
+
+    /// A dead letter that fits, with its mark, in place of what its topic did not take.
+    pub fn smaller(&self, delivery: &Delivery, burial: &Burial) -> (Vec<Output>, Option<Mark>) {
         let topic = &self.settings.topics.dead_letters;
-        let output = write::bury(topic, &delivery.record, burial);
-        let smaller = Smaller { output: write::shrink(topic, &delivery.record, burial), mark: mark.clone() };
-        Done { completion: completion(delivery, vec![output], mark, false), smaller }
+        (vec![write::shrink(topic, &delivery.record, burial)], ends_key(burial))
     }
 
     /// Completes without a trace but a count.
@@ -210,36 +197,18 @@ impl Pipeline {
         };
         metrics::counter!("tidegate_duplicates_total", "kind" => token.key.kind.to_string(), "why" => why)
             .increment(1);
-        // Nothing is published, so nothing can be too large.
-        let burial = burial(delivery, Reason::OutcomeTooLarge, String::new(), None, false, Timestamp::now());
-        let topic = &self.settings.topics.dead_letters;
-        let smaller = Smaller { output: write::shrink(topic, &delivery.record, &burial), mark: None };
-        Done { completion: completion(delivery, vec![], None, false), smaller }
+        Done { completion: completion(delivery, vec![], None, false), instead: None }
     }
 
-    fn done(
-        &self,
-        delivery: &Delivery,
-        outputs: Vec<Output>,
-        mark: Option<Mark>,
-        urgent: bool,
-        task: Option<&Task>,
-        known: &Known,
-    ) -> Done {
-        let token = match &mark {
-            Some(Mark::Close { token, .. } | Mark::Moved { token, .. }) => Some(token),
-            None => task.map(|t| &t.token),
-        };
+    fn done(&self, delivery: &Delivery, output: Output, mark: Mark, urgent: bool, known: &Known) -> Done {
+        let (Mark::Close { token, .. } | Mark::Moved { token, .. }) = &mark;
         let detail = "the outcome did not fit its topic".to_owned();
-        let burial = Burial {
+        let instead = Burial {
             tries: known.tries(),
-            ..burial(delivery, Reason::OutcomeTooLarge, detail, token, true, Timestamp::now())
+            ..burial(delivery, Reason::OutcomeTooLarge, detail, Some(token), true, Timestamp::now())
         };
-        let smaller = Smaller {
-            output: write::shrink(&self.settings.topics.dead_letters, &delivery.record, &burial),
-            mark: token.map(|t| close(t, OutcomeKind::DeadLetter)),
-        };
-        Done { completion: completion(delivery, outputs, mark, urgent), smaller }
+        let completion = completion(delivery, vec![output], Some(mark), urgent);
+        Done { completion, instead: Some(Box::new(instead)) }
     }
 
     fn envelope(
@@ -306,6 +275,11 @@ fn completion(delivery: &Delivery, outputs: Vec<Output>, mark: Option<Mark>, urg
         urgent,
         mark,
     }
+}
+
+/// The mark of a dead letter that is the outcome of its key.
+fn ends_key(burial: &Burial) -> Option<Mark> {
+    burial.token.as_ref().filter(|_| burial.outcome).map(|t| close(t, OutcomeKind::DeadLetter))
 }
 
 fn close(token: &Token, outcome: OutcomeKind) -> Mark {

@@ -58,14 +58,14 @@ impl Making<'_> {
     fn make(&self, secrets: bool) -> Option<Model> {
         let before = self.cx.report.count();
         let api = self.api();
-        let url = self.url();
+        let url = self.url(api);
         let model = self.model();
         let key = if secrets { self.key(url.as_deref()) } else { None };
         let window = self.window();
         let price = self.price();
         let params = self.params();
         let headers = self.headers(secrets);
-        let timeouts = self.timeouts();
+        let timeouts = self.timeouts(api.zip(model.as_deref()));
         if self.cx.report.count() > before {
             return None;
         }
@@ -112,12 +112,13 @@ impl Making<'_> {
         given.or(self.built_in.map(|p| p.api))
     }
 
-    fn url(&self) -> Option<String> {
+    fn url(&self, api: Option<Api>) -> Option<String> {
         if let Some(given) = self.raw.url.given() {
             if let Some((what, help)) = wrong_url(given.get_ref()) {
                 self.cx.report.add(given.span(), format!("`{}.url` {what}", self.place), help);
             }
-            return Some(given.get_ref().trim_end_matches('/').to_owned());
+            let url = given.get_ref().trim_end_matches('/');
+            return Some(api.map_or_else(|| url.to_owned(), |api| versioned(api, url)));
         }
         if self.built_in.is_none() && self.raw.url.is_absent() {
             self.missing("url", "\"https://host/v1\"");
@@ -247,9 +248,11 @@ impl Making<'_> {
         headers
     }
 
-    fn timeouts(&self) -> Timeouts {
+    fn timeouts(&self, model: Option<(Api, &str)>) -> Timeouts {
         let raw = self.raw.timeouts.or_default();
         let usual = Timeouts::default();
+        let first_token = model.map_or(usual.first_token, |(api, name)| provider::first_token(api, name));
+        let usual = Timeouts { first_token, ..usual };
         let bound = |field: &Field<Duration>, key: &str, least, most| {
             within(field, &format!("{}.timeouts.{key}", self.place), least..=most, self.cx.report)
         };
@@ -264,8 +267,8 @@ impl Making<'_> {
     }
 }
 
-/// Anthropic's own programs take ANTHROPIC_BASE_URL without the version and add it; so do we. OpenAI's
-/// take OPENAI_BASE_URL with it.
+/// Anthropic's own programs take a base URL without the version and add it; so do we, wherever it is
+/// written. OpenAI's take it with the version.
 fn versioned(api: Api, url: &str) -> String {
     if api == Api::Anthropic && !url.ends_with("/v1") { format!("{url}/v1") } else { url.to_owned() }
 }

@@ -171,8 +171,8 @@ written! {
         /// What the endpoint speaks: `"openai"` or `"anthropic"`. Default: the provider's, where NAME is
         /// `provider/model`.
         api: String,
-        /// Up to and with the version (`https://host/v1`). Default: the provider's; the environment variables
-        /// OPENAI_BASE_URL (with the version) and ANTHROPIC_BASE_URL (with or without) replace that default.
+        /// Up to and with the version (`https://host/v1`; for `api = "anthropic"` with or without it). Default: the
+        /// provider's; the environment variables OPENAI_BASE_URL and ANTHROPIC_BASE_URL replace that default.
         url: String,
         /// The endpoint's name for the model. Default: what follows the `/` in NAME.
         model: String,
@@ -208,7 +208,9 @@ written! {
     RawTimeouts {
         /// To connect. Default 5s, 10ms to 1m.
         connect: Duration,
-        /// From the request to the first piece of the answer. Default 10s, 10ms to 10m.
+        /// From the request to the first piece of the answer. Default 10s; 60s for models of OpenAI that think
+        /// first and send nothing meanwhile (`gpt-5…`, `o1…`, `o3…`, `o4…`). Raise it for others that do.
+        /// 10ms to 10m.
         first_token: Duration,
         /// Between two pieces. Default 10s, 10ms to 10m.
         idle: Duration,

@@ -93,6 +93,8 @@ fn the_four_line_file_needs_no_keys_when_its_providers_are_on_this_machine() {
     let settings = Settings::parse(Path::new("tidegate.toml"), FOUR_LINES, &here).unwrap();
     assert!(settings.models.iter().all(|m| m.key.is_none()));
     assert_eq!(settings.models[0].url.as_str(), "http://127.0.0.1:9009/v1");
+    let patience: Vec<u64> = settings.models.iter().map(|m| m.timeouts.first_token.as_secs()).collect();
+    assert_eq!(patience, [60, 10], "gpt-5-mini thinks before it speaks, and says nothing while it does");
     assert_eq!(
         settings.models[1].url.as_str(),
         "http://localhost:9009/v1",
@@ -103,6 +105,23 @@ fn the_four_line_file_needs_no_keys_when_its_providers_are_on_this_machine() {
     let problems = Settings::parse(Path::new("tidegate.toml"), FOUR_LINES, &elsewhere).unwrap_err();
     assert_eq!(problems.all.len(), 1);
     assert!(problems.all[0].what.contains("OPENAI_API_KEY is not set"), "{problems}");
+}
+
+#[test]
+fn the_address_in_a_section_is_taken_as_the_one_in_the_environment_is() {
+    for (written, asked) in [
+        ("http://localhost:9009", "http://localhost:9009/v1"),
+        ("http://localhost:9009/", "http://localhost:9009/v1"),
+        ("http://localhost:9009/v1", "http://localhost:9009/v1"),
+        ("https://gateway.example/anthropic", "https://gateway.example/anthropic/v1"),
+    ] {
+        let text = format!(
+            "[tasks.t]\nmodels = [\"m\"]\nask = \"Say it.\"\nanswer = {{ a = \"string\" }}\n\
+             [models.m]\napi = \"anthropic\"\nmodel = \"m\"\nwindow_tokens = 1000\nurl = \"{written}\"\n"
+        );
+        let settings = Settings::parse(Path::new("tidegate.toml"), &text, &|_| None).unwrap();
+        assert_eq!(settings.models[0].url.as_str(), asked, "{written}");
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ const DRIPS_MAX: usize = 2_000;
 const DRIP: Duration = Duration::from_millis(500);
 /// When to come back, where a dialect has to say it and the rule does not.
 const ONE_SECOND: Duration = Duration::from_secs(1);
-/// A long answer: twice what Tidegate reads of any answer.
-const LONG: usize = 2 * 1024 * 1024;
+/// A long answer: twice what Tidegate takes of any answer.
+const LONG: usize = 2 * crate::validate::ANSWER_MAX;
 const LONG_PIECE: usize = 16 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,7 +28,7 @@ fn schema() -> Value {
 
 fn request(text: &str) -> Request {
     let prompt = Prompt::compile("ask", "Sort this ticket.").unwrap();
-    Request::new(prompt.render(&json!({ "text": text })).unwrap(), Some(schema()))
+    Request::new(prompt.render(&json!({ "text": text })).unwrap(), Some(schema().into()))
 }
 
 /// The demo's answers, at once, with one fault for everybody.
@@ -136,7 +136,7 @@ async fn a_marker_met_once_spares_the_second_question_and_a_sanitizer_mends() {
     let good = crate::validate::read_answer(&good, &schema).value.unwrap();
     assert_eq!(good["order_id"], "AB-12345", "read from the first turn");
     let order = crate::validate::sanitizer_request(&bad, &findings, &schema);
-    let order = Request::new(order, Some(schema.json().clone()));
+    let order = Request::new(order, Some(schema.shared()));
     let mended = served.ask(Api::Anthropic, "k", &order).await.unwrap().text;
     let mended = crate::validate::read_answer(&mended, &schema).value.unwrap();
     let expected = json!({ "category": "billing", "urgency": "high", "order_id": null, "confidence": 0.95 });

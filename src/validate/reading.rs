@@ -16,7 +16,7 @@ use super::schema::Schema;
 use crate::finding::{self, Finding, Found};
 use serde_json::Value;
 
-/// Bytes of answer that are looked at; the same as the largest record.
+/// Largest answer, bytes: none longer is buffered, kept or read. The usual limit of records.
 pub const ANSWER_MAX: usize = 1 << 20;
 /// Pieces of JSON looked at in one text. A model that says more has not answered but recited.
 const CANDIDATES_MAX: usize = 16;

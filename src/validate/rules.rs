@@ -229,4 +229,26 @@ mod tests {
         );
         assert_eq!(paths(&[rule("true", Some("answer.list"))], json!({}), many(ITEMS_MAX + 1)), ["list"]);
     }
+
+    #[test]
+    fn rules_that_are_asked_for_each_item_share_one_budget_of_steps_and_of_text() {
+        let numbers: Vec<usize> = (0..1_000).collect();
+        let task = json!({ "text": "a".repeat(1 << 20), "list": vec![0; 10_000] });
+        let answer = json!({ "list": numbers });
+        for (that, why) in [
+            ("!task.list.exists(x, x == item + 1)", "too many steps"),
+            ("!contains_text(task.text, 'b')", "too much text"),
+        ] {
+            let began = std::time::Instant::now();
+            let findings = check_rules(&[rule(that, Some("answer.list"))], &task, &answer, "note");
+            assert!(findings.len() == FINDINGS_MAX && findings[0].message.contains(why), "{findings:?}");
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+        }
+        let one = rule("!task.list.exists(x, x == 1)", None);
+        assert_eq!(
+            check_rules(&[one.clone(), one], &task, &answer, "note"),
+            [],
+            "what people write has room"
+        );
+    }
 }

@@ -31,10 +31,21 @@ pub struct Schema {
 }
 
 struct Inner {
-    json: Value,
+    json: Arc<Value>,
     validator: Validator,
     fields: Vec<String>,
-    reports: bool,
+    report: Option<Report>,
+}
+
+/// What the schema asks a model to say of its own certainty.
+#[derive(Default)]
+struct Report {
+    /// A whole number is asked for, so it is per cent.
+    percent: bool,
+    /// Fields that are to be named, each with a number of its own.
+    fields: Vec<String>,
+    /// Beside them stands what is no number, a remark for instance.
+    others: Vec<String>,
 }
 
 /// Why a schema cannot be used. `path` says where in the schema or shorthand, dotted; empty: at its top.
@@ -74,12 +85,12 @@ impl Schema {
             .offline()
             .build(&json)
             .map_err(|e| refused(&e))?;
-        let reports = reports(&json);
+        let report = report(&json);
         let mut fields = Fields { root: &json, found: Vec::new(), steps: 0 };
         fields.walk(&json, "", 0);
         let mut fields = fields.found;
-        fields.retain(|f| !reports || !crate::finding::covers(SELF_REPORT, f));
-        Ok(Schema { inner: Arc::new(Inner { fields, reports, json, validator }) })
+        fields.retain(|f| report.is_none() || !crate::finding::covers(SELF_REPORT, f));
+        Ok(Schema { inner: Arc::new(Inner { fields, report, json: Arc::new(json), validator }) })
     }
 
     /// Compiles the short form of configuration files; see [`shorthand`](super::shorthand).
@@ -89,6 +100,11 @@ impl Schema {
 
     pub fn json(&self) -> &Value {
         &self.inner.json
+    }
+
+    /// The same, for requests that carry it: a schema may be larger than the task.
+    pub fn shared(&self) -> Arc<Value> {
+        self.inner.json.clone()
     }
 
     /// What is wrong with the value; nothing: it satisfies the schema. At most 50 findings.
@@ -119,18 +135,22 @@ impl Schema {
     /// What the model says of its own certainty, by field; the empty field is the answer as a whole.
     ///
     /// A model is asked by a top-level property `confidence` of the schema: a number from 0 to 1
-    /// for the whole answer, or an object from field to number. What is no such number is given as
-    /// NaN: it was asked for and not said, which `weigh` counts as doubt.
+    /// (a whole number: per cent) for the whole answer, or an object from field to number. What is no
+    /// such number, null or not there is given as NaN: it was asked for and not said, which `weigh`
+    /// counts as doubt.
     pub fn self_reported(&self, answer: &Value) -> BTreeMap<String, f64> {
-        let probability = |v: &Value| v.as_f64().filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN);
-        match answer.get(SELF_REPORT).filter(|_| self.inner.reports) {
-            None | Some(Value::Null) => BTreeMap::new(),
-            Some(Value::Object(fields)) => fields
-                .iter()
-                .filter(|(_, v)| !v.is_null())
-                .map(|(k, v)| (k.clone(), probability(v)))
-                .collect(),
-            Some(whole) => BTreeMap::from([(String::new(), probability(whole))]),
+        let Some(asked) = &self.inner.report else { return BTreeMap::new() };
+        let probability = |v: &Value| {
+            let said = v.as_f64().map(|p| if asked.percent { p / 100.0 } else { p });
+            said.filter(|p| (0.0..=1.0).contains(p)).unwrap_or(f64::NAN)
+        };
+        match answer.get(SELF_REPORT) {
+            Some(Value::Object(said)) => {
+                let asked_for = asked.fields.iter().map(|f| (f.clone(), f64::NAN));
+                let said = said.iter().filter(|(field, _)| !asked.others.contains(field));
+                asked_for.chain(said.map(|(field, v)| (field.clone(), probability(v)))).collect()
+            }
+            whole => BTreeMap::from([(String::new(), whole.map_or(f64::NAN, probability))]),
         }
     }
 
@@ -156,21 +176,34 @@ impl PartialEq for Schema {
     }
 }
 
-/// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object of numbers?
-/// To overlook one is to overlook every doubt the model has, so references are followed.
-fn reports(json: &Value) -> bool {
-    let number = |schema: &Value| forms(json, schema).into_iter().any(|form| is(form, "number"));
-    let of_numbers = |form: &Value| is(form, "object") && properties(form).all(number);
+/// Does the schema ask for a self-report: a top-level `confidence` that is a number, or an object with numbers in
+/// it or of any fields at all? To overlook one is to overlook every doubt the model has, so references are followed.
+fn report(json: &Value) -> Option<Report> {
     let asked = forms(json, json).into_iter().filter_map(|form| form.get("properties")?.get(SELF_REPORT));
-    asked.flat_map(|report| forms(json, report)).any(|form| is(form, "number") || of_numbers(form))
-}
-
-fn is(form: &Value, kind: &str) -> bool {
-    types(form).contains(&kind)
-}
-
-fn properties(form: &Value) -> impl Iterator<Item = &Value> {
-    form.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values)
+    let asked: Vec<&Value> = asked.flat_map(|report| forms(json, report)).collect();
+    let is = |schema: &Value, kind: &str| forms(json, schema).iter().any(|form| types(form).contains(&kind));
+    let a_number = |schema: &Value| is(schema, "number") || is(schema, "integer");
+    let mut report = Report::default();
+    let (mut numbers, mut open) = (Vec::new(), false);
+    for form in asked {
+        let kinds = types(form);
+        if kinds.iter().any(|kind| ["number", "integer"].contains(kind)) {
+            numbers.push(form);
+        }
+        let properties = form.get("properties").and_then(Value::as_object);
+        for (field, schema) in properties.into_iter().flatten() {
+            let (found, list) =
+                if a_number(schema) { (true, &mut report.fields) } else { (false, &mut report.others) };
+            list.push(field.clone());
+            numbers.extend(found.then_some(schema));
+        }
+        open |= kinds.contains(&"object") && properties.is_none_or(Map::is_empty);
+        if let Some(more) = form.get("additionalProperties").filter(|more| a_number(more)) {
+            numbers.push(more);
+        }
+    }
+    report.percent = !numbers.is_empty() && !numbers.iter().any(|schema| is(schema, "number"));
+    (open || !numbers.is_empty()).then_some(report)
 }
 
 /// The schema, what it refers to, and its alternatives.
@@ -421,11 +454,10 @@ mod tests {
         let asks = schema(json!({"properties": {"a": {}, "confidence": {"type": "number"}}}));
         assert_eq!(asks.self_reported(&json!({"confidence": 0.81})), BTreeMap::from([("".into(), 0.81)]));
         assert!(asks.self_reported(&json!({"confidence": 81}))[""].is_nan());
-        assert!(asks.self_reported(&json!({"a": 1})).is_empty());
         let by_field = schema(
             json!({"properties": {"confidence": {"type": "object", "additionalProperties": {"type": "number"}}}}),
         );
-        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null}}));
+        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5}}));
         assert_eq!(said, BTreeMap::from([("dose".into(), 0.5)]));
         let shared = schema(json!({
             "properties": {"confidence": {"type": "object", "properties": {"dose": {"$ref": "#/$defs/share"}}}},
@@ -436,5 +468,37 @@ mod tests {
         let other = schema(json!({"properties": {"confidence": {"type": "string"}}}));
         assert!(other.self_reported(&json!({"confidence": "high"})).is_empty());
         assert_eq!(other.fields(), ["confidence"]);
+    }
+
+    #[test]
+    fn p5_a_self_report_that_is_asked_for_and_not_given_is_a_doubt() {
+        let whole = Schema::from_shorthand(&json!({ "a": "string", "confidence": "number?" })).unwrap();
+        for answer in
+            [json!({"a": "", "confidence": null}), json!({"a": ""}), json!({"a": "", "confidence": "sure"})]
+        {
+            let said = whole.self_reported(&answer);
+            assert!(said.len() == 1 && said[""].is_nan(), "{answer}: {said:?}");
+        }
+        let by_field = schema(json!({"properties": {"confidence": {"type": "object",
+            "properties": {"dose": {"type": "number"}, "plan": {"type": "number"}, "remark": {"type": "string"}}}}}));
+        let said =
+            by_field.self_reported(&json!({"confidence": {"dose": 0.5, "plan": null, "remark": "ok"}}));
+        assert_eq!((said.len(), said["dose"], said["plan"].is_nan()), (2, 0.5, true), "{said:?}");
+        let said = by_field.self_reported(&json!({"confidence": {"dose": 0.5}}));
+        assert!(said["plan"].is_nan(), "not named at all: {said:?}");
+        assert!(by_field.self_reported(&json!({}))[""].is_nan());
+    }
+
+    #[test]
+    fn a_whole_number_that_is_asked_for_is_per_cent() {
+        let percent = Schema::from_shorthand(&json!({ "a": "string", "confidence": "integer" })).unwrap();
+        assert_eq!(percent.fields(), ["a"]);
+        assert_eq!(
+            percent.self_reported(&json!({"a": "", "confidence": 81})),
+            BTreeMap::from([("".into(), 0.81)])
+        );
+        assert!(percent.self_reported(&json!({"a": "", "confidence": 101}))[""].is_nan());
+        let mixed = schema(json!({"properties": {"confidence": {"type": ["integer", "number"]}}}));
+        assert_eq!(mixed.self_reported(&json!({"confidence": 1}))[""], 1.0);
     }
 }

@@ -26,12 +26,17 @@ struct Practice {
 
 impl Practice {
     async fn open() -> Practice {
+        Practice::open_with(&shipped("provider.toml")).await
+    }
+
+    async fn open_with(scenario: &str) -> Practice {
         let port = free_port();
         let settings = shipped("tidegate.toml").replace("127.0.0.1:9009", &format!("127.0.0.1:{port}"));
         let place = Place::new(&settings);
-        for name in ["prompt.md", "input.schema.json", "answer.schema.json", "provider.toml"] {
+        for name in ["prompt.md", "input.schema.json", "answer.schema.json"] {
             std::fs::write(place.path(name), shipped(name)).unwrap();
         }
+        std::fs::write(place.path("provider.toml"), scenario).unwrap();
         let mut serve = tidegate();
         serve.arg("simulate-provider").arg("--scenario").arg(place.path("provider.toml"));
         serve.args(["--listen", &format!("127.0.0.1:{port}")]).arg("--log").arg(place.path("requests.jsonl"));
@@ -131,6 +136,20 @@ async fn samples_become_notes_and_an_impression_nobody_gave_goes_to_a_person() {
     assert_eq!(serde_json::json!(medicines), expected);
     assert_eq!(ear["complaint"]["text"], "my left ear has been really painful since Sunday");
     assert_eq!(ear["impression"]["source"], 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn when_the_first_model_is_down_the_spare_writes_the_notes() {
+    let scenario = shipped("provider.toml");
+    let down = "[models.notes-large]\ntimeline = [{ fault = \"server-error\" }]\n";
+    let scenario = scenario.replacen("[models.notes-large]\n", down, 1);
+    assert!(scenario.contains(down));
+    let samples = &lines(&shipped("samples.jsonl"))[..1];
+    let practice = Practice::open_with(&scenario).await;
+    let rest = practice.rest(samples).await;
+    practice.close();
+    rest[0].is_sound(&samples[0]);
+    assert_eq!(rest[0].made_by(), "notes-spare");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

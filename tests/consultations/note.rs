@@ -48,6 +48,15 @@ impl Rest {
         }
     }
 
+    /// The model that answered, as its provider calls it.
+    pub(crate) fn made_by(&self) -> &str {
+        let envelope = match self {
+            Rest::Result(result) => result,
+            Rest::Person(item) => &item["proposed"],
+        };
+        envelope["made_by"]["model"].as_str().unwrap()
+    }
+
     /// The fields a person is asked about.
     pub(crate) fn doubted(&self) -> Vec<&str> {
         match self {

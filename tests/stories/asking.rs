@@ -226,7 +226,11 @@ async fn a_sanitizer_that_is_away_holds_up_no_task_whose_models_serve() {
 
 /// Ends the moment the ledger has what was said, before anything is committed; then starts anew.
 async fn killed_once_stored(stage: &mut Stage, headers: serde_json::Value) {
-    stage.start_as(|c| drop(c.env("TIDEGATE_CRASH_AT", "infer.stored"))).await;
+    stage
+        .start_as(|command| {
+            command.env("TIDEGATE_CRASH_AT", "infer.stored");
+        })
+        .await;
     let (status, told) = stage.api.offer("ticket", "t1", ticket(), headers).await;
     assert_eq!(status, 202, "{told}");
     let process = stage.process.as_mut().unwrap();

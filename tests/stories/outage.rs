@@ -156,3 +156,25 @@ async fn p7_a_long_outage_while_asking_again_neither_charges_nor_tells_an_answer
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_task_that_waits_ends_at_its_deadline_and_not_when_its_models_may_be_asked_again() {
+    let limited = || {
+        Reply::Fails(429, &[("retry-after", "600")], serde_json::json!({ "error": { "message": "later" } }))
+    };
+    let stage = Stage::open(move |_| limited()).await;
+    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(7));
+    let headers = serde_json::json!({ "deadline": deadline.0.to_string() });
+    stage.api.offer("ticket", "t1", ticket(), headers).await;
+    let api = stage.api.clone();
+    // The providers asked for ten minutes.
+    let task = eventually("its deadline is kept", Duration::from_secs(40), || async {
+        api.task("ticket", "t1").await.filter(|t| t["state"] == "done")
+    })
+    .await;
+    assert_eq!(task["outcome"], "dead-letter", "{task}");
+    assert!(
+        task.to_string().contains("TG-deadline-passed") && task["trail"].to_string().contains("parked"),
+        "{task}"
+    );
+}

@@ -499,3 +499,18 @@ fn tries_are_summed_with_what_failed_ones_cost_and_one_unknown_price_makes_the_s
     tries[0].cost = None;
     assert_eq!(Usage::of(&tries).cost, None);
 }
+
+#[tokio::test]
+async fn p7_a_model_whose_time_is_up_may_be_tried_and_serves_only_once_it_has_answered() {
+    let capped = Reply::Status(402, "{}", vec![("retry-after", "1")]);
+    let w = world(vec![vec![capped, says("back")]], Memory::default()).await;
+    let claim = admitted(&w.memory, 1);
+    assert!(matches!(w.call(&claim).await, Called::Park { .. }));
+    assert!(matches!(w.models.availability(&w.lineup), crate::infer::Availability::None { .. }));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let may = w.models.availability(&w.lineup);
+    assert!(matches!(may, crate::infer::Availability::MayBeTried { .. }), "{may:?}");
+    assert_eq!(answer(w.call(&claim).await).text, "back");
+    let served = w.models.availability(&w.lineup);
+    assert_eq!(served, crate::infer::Availability::Serves { model: "model-0".into(), first: true });
+}

@@ -78,7 +78,7 @@ impl Served {
             headers: vec![],
             timeouts: Timeouts { connect: ms(2_000), first_token: ms(800), idle: ms(800), total: ms(1_500) },
         });
-        let models = Models::new(std::slice::from_ref(&model), 1 << 20).unwrap();
+        let models = Models::new(std::slice::from_ref(&model), crate::validate::ANSWER_MAX).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(Forgetful);
         let slot = Slot { name: SlotName("ask.r0#0".into()), kind: SlotKind::Call };
         let mut allowance = Allowance { time: ms(60_000), money: None, tries: 1, halves: 1 };
