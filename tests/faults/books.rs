@@ -8,6 +8,9 @@ use crate::world::{DOUBTFUL, Nature, UNWELCOME, nature};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Key or value of a record.
+pub(crate) type Part = Option<Vec<u8>>;
+
 /// A record of the log, as plain as can be.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
@@ -30,7 +33,7 @@ impl Row {
     }
 
     /// Everything its sender gave it.
-    pub(crate) fn says(&self) -> (&Option<Vec<u8>>, &Option<Vec<u8>>, &BTreeMap<String, String>) {
+    pub(crate) fn says(&self) -> (&Part, &Part, &BTreeMap<String, String>) {
         (&self.key, &self.value, &self.headers)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The log at rest is held against it. Pure; believes nothing that lies in the log.
 
-use crate::books::{Row, Shelf};
+use crate::books::{Part, Row, Shelf};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,7 +117,7 @@ impl Promised {
 
     /// What was neither appended, nor offered, nor is a dead letter that was sent again.
     fn nobodys(&self, shelf: &Shelf) -> Vec<Broken> {
-        let buried: BTreeSet<(&Option<Vec<u8>>, &Option<Vec<u8>>)> =
+        let buried: BTreeSet<(&Part, &Part)> =
             shelf.dead_letters.iter().map(|l| (&l.key, &l.value)).collect();
         let is_again = |row: &Row| buried.contains(&(&row.key, &row.value));
         let sent = shelf.tasks.iter().flat_map(|(kind, rows)| rows.iter().map(move |row| (kind, row)));

@@ -67,10 +67,10 @@ fn an_appended_record_that_is_gone_or_changed_is_found_by_its_position() {
 
 #[test]
 fn a_task_answered_with_202_that_is_gone_or_says_something_else_is_found_by_its_key() {
-    let lost = Broken::Accepted { key: "b".into() };
-    assert_eq!(broken(|s| s.tasks.get_mut("ticket").unwrap().clear()), [lost.clone()]);
+    let lost = || Broken::Accepted { key: "b".into() };
+    assert_eq!(broken(|s| s.tasks.get_mut("ticket").unwrap().clear()), [lost()]);
     let other = broken(|s| s.tasks.get_mut("ticket").unwrap()[0].value = Some(b"{\"n\":7}".to_vec()));
-    assert_eq!(other, [lost, Broken::Nobodys { at: "tasks.ticket/0/0".into() }]);
+    assert_eq!(other, [lost(), Broken::Nobodys { at: "tasks.ticket/0/0".into() }]);
 }
 
 #[test]
