@@ -27,6 +27,8 @@ pub const POINTS: &[&str] = &[
     "infer.sent",
     "infer.received",
     "infer.stored",
+    "commit.unmarked",
+    "arbiter.claimed",
 ];
 
 struct Wanted {

@@ -7,6 +7,7 @@ use super::judge::judge;
 use super::queue::{Item, read_item};
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
+use crate::engine::crash::crash_point;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Mark, Output, Unavailable};
 use crate::outcome::{OutcomeKind, Reason};
 use crate::settings::Settings;
@@ -137,6 +138,7 @@ impl Arbiter {
         let closes = write::item_decided(&self.settings.topics, &item.body.id);
         Ok(match admission {
             Admission::Fresh(claim) | Admission::Resumed(claim, _) => {
+                crash_point("arbiter.claimed");
                 self.decide(delivery, decision, item, &claim, &carry)
             }
             Admission::Silent(why) => {

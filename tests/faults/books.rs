@@ -1,12 +1,15 @@
-//! The reckoning after the kills: every record that was sent is found by its identity, in exactly one
-//! place. Pure: takes what lies in the log, and gives every complaint.
+//! The reckoning after the kills: every record of a task topic is found by its identity, in exactly one
+//! place, and no doubt was published unseen. Pure: takes what lies in the log, and gives every complaint.
 //!
-//! Believes nothing that the process says of itself: no counter, no status, only published records
-//! and what was sent.
+//! Believes nothing that the process says of itself: no counter, no status, only published records.
+//! That the topics hold what was sent, `promised.rs` says.
 
-use crate::world::{Nature, nature};
+use crate::world::{DOUBTFUL, Nature, UNWELCOME, nature};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Key or value of a record.
+pub(crate) type Part = Option<Vec<u8>>;
 
 /// A record of the log, as plain as can be.
 #[derive(Clone, Debug, Default)]
@@ -16,15 +19,22 @@ pub(crate) struct Row {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, String>,
+    /// When it was written.
+    pub(crate) stamp_ms: i64,
 }
 
 impl Row {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         self.value.as_ref().and_then(|v| serde_json::from_slice(v).ok()).unwrap_or(Value::Null)
+    }
+
+    /// Everything its sender gave it.
+    pub(crate) fn says(&self) -> (&Part, &Part, &BTreeMap<String, String>) {
+        (&self.key, &self.value, &self.headers)
     }
 }
 
@@ -39,6 +49,7 @@ pub(crate) struct Shelf {
     pub(crate) dead_letters: Vec<Row>,
     pub(crate) review_requests: Vec<Row>,
     pub(crate) review_decisions: Vec<Row>,
+    pub(crate) review_outcomes: Vec<Row>,
 }
 
 /// One outcome or open question of a key and generation.
@@ -49,6 +60,7 @@ struct Place {
     /// Position of the record that owns the key.
     origin: String,
     answer: Value,
+    stamp_ms: i64,
 }
 
 type Name = (String, String, u32); // kind, key, generation
@@ -69,20 +81,27 @@ pub(crate) struct Sums {
     pub(crate) dead_outcomes: usize,
     pub(crate) buried: usize,
     pub(crate) silent: usize,
+    /// Doubtful or refused answers that a person has decided, and that wait for one.
+    pub(crate) doubts_decided: usize,
+    pub(crate) doubts_open: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Complaint {
     /// A key and generation that rests nowhere.
     Missing { name: Name, copies: usize },
-    /// More than one resting place. With `copies` 1 even a forgetful ledger is no excuse.
-    Twice { name: Name, copies: usize, places: Vec<String> },
+    /// More than one resting place, from the first record of the key to the last place. With `copies` 1
+    /// even a forgetful ledger is no excuse.
+    Twice { name: Name, copies: usize, places: Vec<String>, from_ms: i64, to_ms: i64 },
     /// A record that must be in dead letters under its own coordinates, and is not, or more than once.
-    Buried { at: String, name: Option<Name>, why: &'static str, times: usize },
+    /// `twin`: what it says has its place all the same, as an outcome of this key or as a dead letter.
+    Buried { at: String, name: Option<Name>, why: &'static str, times: usize, twin: bool },
     /// A dead letter whose bytes are not the original's.
     Changed { at: String, letter: String },
-    /// A record in dead letters that has no business there.
-    Wrongly { at: String, name: Option<Name>, letter: String, reason: String },
+    /// A record in dead letters that has no business there. `rival`: its key was used with another payload.
+    Wrongly { at: String, name: Option<Name>, letter: String, reason: String, rival: bool },
+    /// A doubtful or refused answer that was published, or lies there, without a person's having seen it.
+    Unseen { at: String, why: &'static str },
     /// A result or item of nothing that was sent, or one that says something else than its origin.
     Stray { at: String, why: &'static str },
 }
@@ -96,7 +115,7 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
     let mut expected_letters: BTreeSet<String> = BTreeSet::new();
     books.sums.records = sources.values().flatten().count();
     for source in sources.get(&None).into_iter().flatten() {
-        expect_letter(source, None, "poison", &letters, &mut expected_letters, &mut books);
+        expect_letter(source, None, "poison", false, &letters, &mut expected_letters, &mut books);
     }
     let named = sources.iter().filter_map(|(name, group)| Some((name.as_ref()?, group)));
     for (name, group) in named {
@@ -110,11 +129,14 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
                 name: name.clone(),
                 copies,
                 places: many.iter().map(|p| format!("{} {}", p.what, p.at)).collect(),
+                from_ms: group.iter().map(|s| s.row.stamp_ms).min().unwrap_or(0),
+                to_ms: many.iter().map(|p| p.stamp_ms).max().unwrap_or(0),
             }),
         }
         let Some(place) = found.first() else { continue };
-        judge_group(name, place, group, &letters, &mut expected_letters, &mut books);
+        judge_group(name, found, place, group, &letters, &mut expected_letters, &mut books);
     }
+    doubts(shelf, &sources, &mut books);
     for name in places.keys().filter(|name| !sources.contains_key(&Some((*name).clone()))) {
         let at = places[name][0].at.clone();
         books
@@ -127,6 +149,7 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
             name: name_of(&sources, at),
             letter: found[0].at.clone(),
             reason: found[0].header("tidegate-reason").to_owned(),
+            rival: has_rival(&sources, at),
         });
     }
     books.complaints.sort();
@@ -169,19 +192,74 @@ fn name_of(sources: &BTreeMap<Option<Name>, Vec<Source<'_>>>, at: &str) -> Optio
     found.and_then(|(name, _)| name.clone())
 }
 
+/// Whether the key of the record at this position was used with another payload too.
+fn has_rival(sources: &BTreeMap<Option<Name>, Vec<Source<'_>>>, at: &str) -> bool {
+    let group = sources.iter().find(|(name, g)| name.is_some() && g.iter().any(|s| s.row.at == at));
+    group.is_some_and(|(_, group)| group.iter().any(|s| s.payload != group[0].payload))
+}
+
+/// P5: what a model doubted or refused is published only as a person decided it, on an item that was
+/// there to be seen; a refusal's item says that it is one.
+fn doubts(shelf: &Shelf, sources: &BTreeMap<Option<Name>, Vec<Source<'_>>>, books: &mut Books) {
+    let text: BTreeMap<&str, &str> = sources
+        .values()
+        .flatten()
+        .filter(|s| !s.row.at.starts_with("tasks.copy/"))
+        .filter_map(|s| Some((s.row.at.as_str(), s.payload["text"].as_str()?)))
+        .collect();
+    let doubt = |envelope: &Value| {
+        let origin = envelope["origin"].as_str().unwrap_or_default().split('@').next().unwrap_or_default();
+        let said = text.get(origin).filter(|_| envelope["kind"] != "copy");
+        let is = |word: &str| said.is_some_and(|t| t.contains(&format!("{word} request")));
+        (is(DOUBTFUL), is(UNWELCOME))
+    };
+    let items: BTreeMap<String, Value> = shelf
+        .review_requests
+        .iter()
+        .filter(|row| row.value.is_some())
+        .map(|row| (row.json()["id"].as_str().unwrap_or_default().to_owned(), row.json()))
+        .collect();
+    for row in &shelf.results {
+        let result = row.json();
+        if doubt(&result) == (false, false) {
+            continue;
+        }
+        books.sums.doubts_decided += 1;
+        let item = result["reviewed"]["item"].as_str().unwrap_or_default();
+        let why = match () {
+            () if result["status"] == "accepted" || result["reviewed"].is_null() => "published by no person",
+            () if !items.contains_key(item) => "decided on an item that was never there",
+            () => continue,
+        };
+        books.complaints.push(Complaint::Unseen { at: row.at.clone(), why });
+    }
+    for row in shelf.review_requests.iter().filter(|row| row.value.is_some()) {
+        let item = row.json();
+        let (doubtful, unwelcome) = doubt(&item["proposed"]);
+        let says = |code: &str| item["why"].as_array().into_iter().flatten().any(|w| w["reason"] == code);
+        if (doubtful && !says("TG-below-line")) || (unwelcome && !says("TG-model-refused")) {
+            let why = "its item does not say why a person is asked";
+            books.complaints.push(Complaint::Unseen { at: row.at.clone(), why });
+        }
+    }
+    let open = open_items(&shelf.review_requests);
+    let doubted = open.iter().filter(|row| doubt(&row.json()["proposed"]) != (false, false));
+    books.sums.doubts_open = doubted.count();
+}
+
 /// Where each key and generation rests: results, dead letters that are outcomes, open review items.
 fn places(shelf: &Shelf, books: &mut Books) -> BTreeMap<Name, Vec<Place>> {
     let mut found: BTreeMap<Name, Vec<Place>> = BTreeMap::new();
-    let mut put = |value: &Value, what, at: &str, origin: &str, answer: Value| {
+    let mut put = |value: &Value, what, row: &Row, origin: &str, answer: Value| {
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
         let generation = value["generation"].as_u64().and_then(|g| u32::try_from(g).ok()).unwrap_or(u32::MAX);
         let origin = origin.split('@').next().unwrap_or_default().to_owned();
-        let place = Place { what, at: at.to_owned(), origin, answer };
+        let place = Place { what, at: row.at.clone(), origin, answer, stamp_ms: row.stamp_ms };
         found.entry((text("kind"), text("key"), generation)).or_default().push(place);
     };
     for row in &shelf.results {
         let value = row.json();
-        put(&value, "result", &row.at, value["origin"].as_str().unwrap_or_default(), value["answer"].clone());
+        put(&value, "result", row, value["origin"].as_str().unwrap_or_default(), value["answer"].clone());
         books.sums.results += 1;
     }
     for row in shelf.dead_letters.iter().filter(|r| r.header("tidegate-is-outcome") == "yes") {
@@ -190,12 +268,12 @@ fn places(shelf: &Shelf, books: &mut Books) -> BTreeMap<Name, Vec<Place>> {
             "key": row.header("tidegate-key"),
             "generation": row.header("tidegate-generation").parse::<u64>().ok(),
         });
-        put(&value, "dead letter", &row.at, row.header("tidegate-origin"), Value::Null);
+        put(&value, "dead letter", row, row.header("tidegate-origin"), Value::Null);
         books.sums.dead_outcomes += 1;
     }
     for row in open_items(&shelf.review_requests) {
         let proposed = row.json()["proposed"].clone();
-        put(&proposed, "review item", &row.at, proposed["origin"].as_str().unwrap_or_default(), Value::Null);
+        put(&proposed, "review item", row, proposed["origin"].as_str().unwrap_or_default(), Value::Null);
         books.sums.open_reviews += 1;
     }
     found
@@ -244,6 +322,7 @@ fn letters_by_source(shelf: &Shelf) -> BTreeMap<String, Vec<&Row>> {
 /// task's; copies of it leave no trace, other payloads are dead letters.
 fn judge_group(
     name: &Name,
+    places: &[Place],
     place: &Place,
     group: &[Source<'_>],
     letters: &BTreeMap<String, Vec<&Row>>,
@@ -264,14 +343,19 @@ fn judge_group(
         books.complaints.push(Complaint::Stray { at: place.at.clone(), why });
     }
     for source in group {
+        // Another record that says the same has its place: a silent copy of it, to a ledger that forgot.
+        let twin = group.iter().filter(|other| other.payload == source.payload).any(|other| {
+            places.iter().any(|p| p.origin == other.row.at)
+                || (other.row.at != source.row.at && letters.contains_key(&other.row.at))
+        });
         if source.row.at == owner.row.at {
             if owner.late {
-                expect_letter(source, Some(name), "deadline passed", letters, expected, books);
+                expect_letter(source, Some(name), "deadline passed", twin, letters, expected, books);
             }
         } else if source.payload == owner.payload {
             books.sums.silent += 1;
         } else {
-            expect_letter(source, Some(name), "conflict", letters, expected, books);
+            expect_letter(source, Some(name), "conflict", twin, letters, expected, books);
         }
     }
 }
@@ -280,6 +364,7 @@ fn expect_letter(
     source: &Source<'_>,
     name: Option<&Name>,
     why: &'static str,
+    twin: bool,
     letters: &BTreeMap<String, Vec<&Row>>,
     expected: &mut BTreeSet<String>,
     books: &mut Books,
@@ -294,6 +379,7 @@ fn expect_letter(
             name: name.cloned(),
             why,
             times: found.len(),
+            twin,
         });
     }
     for letter in found {

@@ -9,6 +9,7 @@ fn row(at: &str, key: &str, value: &str, headers: &[(&str, &str)]) -> Row {
         key: Some(key.into()),
         value: Some(value.into()),
         headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        stamp_ms: 0,
     }
 }
 
@@ -68,6 +69,7 @@ fn well() -> Shelf {
         tasks: [("copy".to_owned(), vec![first, copy, other, poison, late])].into(),
         review_requests: vec![],
         review_decisions: vec![],
+        review_outcomes: vec![],
     }
 }
 
@@ -123,11 +125,14 @@ fn a_dead_letter_that_is_missing_doubled_changed_or_undeserved_is_seen() {
     let gone = complaints(|s| drop(s.dead_letters.remove(1)));
     assert_eq!(
         gone,
-        [Complaint::Buried { at: "tasks.copy/0/3".into(), name: None, why: "poison", times: 0 }]
+        [Complaint::Buried { at: "tasks.copy/0/3".into(), name: None, why: "poison", times: 0, twin: false }]
     );
     let doubled = complaints(|s| s.dead_letters.push(s.dead_letters[0].clone()));
     let name = Some(("copy".into(), "a".into(), 0));
-    assert_eq!(doubled, [Complaint::Buried { at: "tasks.copy/0/2".into(), name, why: "conflict", times: 2 }]);
+    assert_eq!(
+        doubled,
+        [Complaint::Buried { at: "tasks.copy/0/2".into(), name, why: "conflict", times: 2, twin: false }]
+    );
     let changed = complaints(|s| s.dead_letters[1].value = Some("[".into()));
     assert!(matches!(&changed[..], [Complaint::Changed { .. }]), "{changed:?}");
     let lost_header = complaints(|s| drop(s.dead_letters[1].headers.remove("idempotency-key")));
@@ -153,4 +158,61 @@ fn a_result_of_nothing_or_with_another_payload_is_a_stray() {
     let next =
         complaints(|s| s.results.push(result("results/0/7", "a", 1, "tasks.copy/0/0", &payload(1, "one"))));
     assert!(matches!(&next[..], [Complaint::Stray { .. }]), "a generation nobody asked for: {next:?}");
+}
+
+/// The same shelf with a ticket that a model doubted, decided by a person.
+fn doubted(change: impl FnOnce(&mut Shelf)) -> Vec<Complaint> {
+    complaints(|s| {
+        let ticket = task("tasks.ticket/0/0", "t", 9, "a doubtful request with number 9");
+        let mut decided =
+            result("results/0/9", "t", 0, &ticket.at, &json!({ "category": "doubtful" })).json();
+        decided["kind"] = "ticket".into();
+        decided["status"] = "approved".into();
+        decided["reviewed"] = json!({ "item": "i", "by": "ada" });
+        let item = json!({ "id": "i", "why": [{ "reason": "TG-below-line" }], "proposed": decided });
+        s.review_requests.push(row("review.requests/0/0", "i", &item.to_string(), &[]));
+        s.review_requests.push(Row { key: Some("i".into()), ..Row::default() });
+        s.results.push(row("results/0/9", "t", &decided.to_string(), &[]));
+        s.tasks.insert("ticket".to_owned(), vec![ticket]);
+        change(s);
+    })
+}
+
+#[test]
+fn p5_a_doubt_that_was_published_without_a_person_or_on_an_item_nobody_saw_is_found() {
+    assert_eq!(doubted(|_| {}), []);
+    let unseen = |at: &str, why| vec![Complaint::Unseen { at: at.into(), why }];
+    let change = |s: &mut Shelf, name: &str, value: Value| {
+        let row = s.results.last_mut().unwrap();
+        let mut result = row.json();
+        result[name] = value;
+        row.value = Some(result.to_string().into_bytes());
+    };
+    let bare = doubted(|s| change(s, "reviewed", Value::Null));
+    assert_eq!(bare, unseen("results/0/9", "published by no person"));
+    let accepted = doubted(|s| change(s, "status", "accepted".into()));
+    assert_eq!(accepted, unseen("results/0/9", "published by no person"));
+    let nowhere = doubted(|s| s.review_requests.clear());
+    assert_eq!(nowhere, unseen("results/0/9", "decided on an item that was never there"));
+    let silent = doubted(|s| {
+        let mut item = s.review_requests[0].json();
+        item["why"] = json!([]);
+        s.review_requests[0].value = Some(item.to_string().into_bytes());
+    });
+    assert_eq!(silent, unseen("review.requests/0/0", "its item does not say why a person is asked"));
+}
+
+#[test]
+fn a_conflict_without_a_dead_letter_has_a_twin_only_where_its_payload_has_a_place() {
+    let buried = |twin| {
+        let name = Some(("copy".into(), "a".into(), 0));
+        Complaint::Buried { at: "tasks.copy/0/2".into(), name, why: "conflict", times: 0, twin }
+    };
+    let lost = complaints(|s| drop(s.dead_letters.remove(0)));
+    assert_eq!(lost, [buried(false)], "a lost record has no excuse");
+    let published = complaints(|s| {
+        drop(s.dead_letters.remove(0));
+        s.results.push(result("results/0/8", "a", 0, "tasks.copy/0/2", &payload(1, "two")));
+    });
+    assert!(published.contains(&buried(true)), "{published:?}");
 }

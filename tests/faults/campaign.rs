@@ -6,21 +6,21 @@
 //! process, so it survives every kill and sees every request.
 
 use crate::books::{Row, Shelf};
+use crate::clients::{Notes, clients};
 use crate::rig::Dice;
-use crate::rig::api::Api;
 use crate::rig::place::{Place, Rest};
 use crate::rig::process::Process;
 use crate::rig::script::{Asked, Provider, Reply};
 use crate::world::{Sent, World};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::json;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidegate::engine::Output;
-use tidegate::task::{Headers, Record, Topic};
-use tokio::task::JoinSet;
+use tidegate::task::{Headers, Position, Record, Topic};
 
 const KINDS: &str = r#"
 [tasks.copy]
@@ -65,16 +65,33 @@ pub(crate) struct Sizes {
 /// often it had been granted again by then.
 pub(crate) type Pair = (String, u32, String, u32);
 
+/// What `abort` ends a process with.
+const ABORTED: i32 = 6;
+
+/// One claim that went back to an earlier state.
+#[derive(Clone, Debug)]
+pub(crate) struct Loss {
+    pub(crate) number: u64,
+    pub(crate) at_ms: i64,
+    /// `kind/key`.
+    pub(crate) claim: String,
+}
+
 pub(crate) struct Campaign {
     pub(crate) mode: Mode,
     pub(crate) seed: u64,
     pub(crate) place: Place,
     pub(crate) provider: Provider,
-    pub(crate) pairs: BTreeSet<Pair>,
-    /// Keys that intake by HTTP has answered with 202: durable, by promise.
-    pub(crate) accepted: Arc<std::sync::Mutex<BTreeSet<String>>>,
+    /// Each with the life at whose end it was first seen.
+    pub(crate) pairs: BTreeMap<Pair, u64>,
+    /// What was sent, and what the processor has promised for it.
+    pub(crate) promised: Notes,
     pub(crate) reached: BTreeMap<String, u32>,
+    /// The life in which each request came to the provider, in their order.
+    asked_in: Arc<Mutex<BTreeMap<usize, u64>>>,
     frail_is_down: Arc<AtomicBool>,
+    /// The provider's closure reads it too.
+    lives: Arc<AtomicU64>,
     life: u64,
     dice: Dice,
     world: World,
@@ -83,8 +100,11 @@ pub(crate) struct Campaign {
 impl Campaign {
     pub(crate) async fn new(mode: Mode, seed: u64) -> Self {
         let frail_is_down = Arc::new(AtomicBool::new(false));
-        let (down, chance) = (frail_is_down.clone(), AtomicU64::new(seed));
+        let (lives, asked_in) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeMap::new())));
+        let (down, chance, now, notes) =
+            (frail_is_down.clone(), AtomicU64::new(seed), lives.clone(), asked_in.clone());
         let provider = Provider::start(move |asked| {
+            notes.lock().unwrap().insert(asked.nth, now.load(Ordering::SeqCst));
             let drawn = Dice::new(chance.fetch_add(1, Ordering::SeqCst)).next();
             reply(asked, &down, drawn)
         })
@@ -97,10 +117,12 @@ impl Campaign {
             seed,
             place,
             provider,
-            pairs: BTreeSet::new(),
-            accepted: Arc::default(),
+            pairs: BTreeMap::new(),
+            promised: Arc::default(),
+            asked_in,
             reached: BTreeMap::new(),
             frail_is_down,
+            lives,
             life: 0,
             dice: Dice::new(seed ^ 0x6b69_6c6c),
             world: World::new(seed),
@@ -113,33 +135,65 @@ impl Campaign {
     /// Crash points come one at a time: a task that is there at five deaths in a row is buried as the
     /// cause of them, rightly, and the same few tasks are the first to be asked for in every life.
     pub(crate) async fn run(&mut self, sizes: &Sizes, points: &[String]) -> Rest {
-        let lives = sizes.kills + points.len() as u64;
-        let chunk = usize::try_from(sizes.records / lives).unwrap();
-        // Every so many lives one ends at a crash point.
-        let every = (lives / points.len() as u64).max(1);
-        let mut points = points.iter();
-        for life in 0..lives {
-            self.between(chunk).await;
+        let chunk = usize::try_from(sizes.records / (sizes.kills + points.len() as u64)).unwrap();
+        let mut left = usize::try_from(sizes.records).unwrap();
+        let mut points: VecDeque<(&String, u64)> =
+            points.iter().map(|point| (point, self.pass_of(point))).collect();
+        let mut kills = sizes.kills;
+        while kills > 0 || !points.is_empty() {
+            let records = chunk.min(left);
+            self.between(records).await;
+            left -= records;
             // One outage in three lives: long enough to park, over before the end.
-            self.frail_is_down.store(life % 3 == 1, Ordering::SeqCst);
-            let point = if life % every == 0 { points.next() } else { None };
-            match point {
-                Some(point) => self.live_until(point).await,
-                None => self.live_for_a_while().await,
+            self.frail_is_down.store(self.life % 3 == 1, Ordering::SeqCst);
+            match points.pop_front_if(|_| kills == 0 || self.life.is_multiple_of(2)) {
+                Some((point, nth)) => {
+                    // So late a pass may not come in time; then an early one will.
+                    if !self.live_until(point, nth).await && nth > 1 {
+                        points.push_back((point, 1));
+                    }
+                }
+                None => {
+                    self.live_for_a_while().await;
+                    kills -= 1;
+                }
             }
         }
         self.frail_is_down.store(false, Ordering::SeqCst);
-        assert!(points.next().is_none(), "fewer lives than crash points");
-        self.between(0).await;
+        self.between(left).await;
         self.until_all_rests().await
     }
 
-    /// Claims whose latest writes a forgetful ledger has lost, as requests name them.
-    pub(crate) fn forgotten(&self) -> BTreeSet<String> {
-        let words = std::fs::read_to_string(self.place.log()).unwrap_or_default();
-        let lines = words.lines().filter(|l| l.contains("lost its latest writes"));
-        let scope = |l: &str| Some(l.split("scope=").nth(1)?.trim_matches('"').get(..16)?.to_owned());
-        lines.filter_map(scope).collect()
+    /// The how-manieth time it comes by, the process dies: some die young, when little is in flight,
+    /// some in the middle of everything.
+    fn pass_of(&mut self, point: &str) -> u64 {
+        match point.split('.').next() {
+            Some("frame" | "infer" | "commit") => match self.dice.pick(4) {
+                0 | 1 => 2 + self.dice.pick(5),
+                2 => 20,
+                _ => 60,
+            },
+            Some("arbiter") => 1 + self.dice.pick(2),
+            _ => 1 + self.dice.pick(4),
+        }
+    }
+
+    /// What a forgetful ledger has lost, as it wrote down itself.
+    pub(crate) fn losses(&self) -> Vec<Loss> {
+        let noted =
+            std::fs::read_to_string(self.place.path("data").join("forgotten.tsv")).unwrap_or_default();
+        let loss = |line: &str| {
+            let mut parts = line.splitn(3, '\t');
+            let (number, at) = (parts.next()?.parse().ok()?, parts.next()?.parse::<jiff::Timestamp>().ok()?);
+            Some(Loss { number, at_ms: at.as_millisecond(), claim: parts.next()?.to_owned() })
+        };
+        noted.lines().filter_map(loss).collect()
+    }
+
+    /// Requests with the life in which each came.
+    pub(crate) fn asked(&self) -> Vec<(u64, Asked)> {
+        let lives = self.asked_in.lock().unwrap();
+        self.provider.asked().into_iter().map(|asked| (lives[&asked.nth], asked)).collect()
     }
 
     /// The directory at rest: notes what was started and not stored, appends what comes next.
@@ -148,7 +202,11 @@ impl Campaign {
         self.note_started(&rest).await;
         let sent = self.world.chunk(records);
         for batch in sent.chunks(500) {
-            rest.engine.log.append(batch.iter().map(output).collect()).await.unwrap();
+            let positions = rest.engine.log.append(batch.iter().map(output).collect()).await.unwrap();
+            let mut promised = self.promised.lock().unwrap();
+            promised
+                .appended
+                .extend(positions.iter().zip(batch).map(|(at, sent)| (at.to_string(), row_of(at, sent))));
         }
         rest.close().await;
     }
@@ -162,7 +220,8 @@ impl Campaign {
             for claim in &claims {
                 for slot in claim.slots.iter().filter(|s| s.state == "started") {
                     let name = claim.key.to_string();
-                    self.pairs.insert((name, claim.generation, slot.name.clone(), slot.times));
+                    let pair = (name, claim.generation, slot.name.clone(), slot.times);
+                    self.pairs.entry(pair).or_insert(self.life);
                 }
             }
         }
@@ -170,6 +229,7 @@ impl Campaign {
 
     fn command(&mut self) -> Command {
         self.life += 1;
+        self.lives.store(self.life, Ordering::SeqCst);
         let mut command = self.place.command();
         command.env("TIDEGATE_LOG", "warn");
         // Small segments, so that sealing one and folding the state away happen often.
@@ -182,7 +242,7 @@ impl Campaign {
     async fn live_for_a_while(&mut self) {
         let command = self.command();
         let mut process = Process::start(command, &self.place.log());
-        let mut clients = self.clients();
+        let mut clients = clients(&self.place.api(), &self.promised, self.life, self.seed);
         let lives_for = Duration::from_millis(150 + self.dice.pick(2_350));
         tokio::time::sleep(lives_for).await;
         assert!(process.ended().is_none(), "it ended by itself:\n{}", tail(&process.words()));
@@ -190,35 +250,30 @@ impl Campaign {
         clients.shutdown().await;
     }
 
-    /// A life that ends at a crash point, by the process's own hand.
-    async fn live_until(&mut self, point: &str) {
+    /// A life that ends at a crash point, by the process's own hand; true if it did. Whatever else ends
+    /// it is a failure.
+    async fn live_until(&mut self, point: &str, nth: u64) -> bool {
         let mut command = self.command();
-        // Not the first time it comes by: something else should be in flight by then.
-        let nth = 2 + self.dice.pick(5);
         command.env("TIDEGATE_CRASH_AT", format!("{point}:{nth}"));
+        let before = std::fs::metadata(self.place.log()).map_or(0, |m| m.len());
         let mut process = Process::start(command, &self.place.log());
-        let mut clients = self.clients();
+        let mut clients = clients(&self.place.api(), &self.promised, self.life, self.seed);
         let began = Instant::now();
         while process.ended().is_none() && began.elapsed() < Duration::from_secs(8) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        if process.ended().is_some() {
-            *self.reached.entry(point.to_owned()).or_default() += 1;
-        }
+        let ended = process.ended();
         process.kill();
         clients.shutdown().await;
-    }
-
-    /// What goes on beside it: tasks by HTTP, decisions of reviewers, redrives.
-    fn clients(&self) -> JoinSet<()> {
-        let mut clients = JoinSet::new();
-        let (api, accepted, life) = (self.place.api(), self.accepted.clone(), self.life);
-        clients.spawn(async move { submit(&api, life, &accepted).await });
-        let (api, dice) = (self.place.api(), Dice::new(self.seed ^ life));
-        clients.spawn(async move { decide(&api, dice).await });
-        let api = self.place.api();
-        clients.spawn(async move { redrive(&api, life).await });
-        clients
+        let Some(status) = ended else { return false };
+        let words = process.words();
+        let last = &words[usize::try_from(before).unwrap()..];
+        // Other threads may have said something between its last words and its end.
+        let by_its_own_hand = status.signal() == Some(ABORTED)
+            && last.lines().any(|line| line == format!("crash point {point}"));
+        assert!(by_its_own_hand, "ended with {status}, not at `{point}`:\n{}", tail(last));
+        *self.reached.entry(format!("{point}:{nth}")).or_default() += 1;
+        true
     }
 
     /// Orderly lives, without kills, until every record is complete.
@@ -269,72 +324,14 @@ fn reply(asked: &Asked, frail_is_down: &AtomicBool, drawn: u64) -> Reply {
         ),
         2 if first => Reply::Says("{\"category\": ".to_owned()),
         3 => Reply::Cut("{\"category\": \"plain\"".to_owned()),
+        // A person is asked, and nobody else.
+        _ if asked.words().contains("unwelcome request") => Reply::Refuses("I would rather not.".to_owned()),
         _ if asked.words().contains("doubtful request") => {
             Reply::json(json!({ "category": "doubtful", "confidence": 0.5 }))
         }
         _ => Reply::json(json!({ "category": "plain", "confidence": 0.97 })),
     };
     Reply::After(Duration::from_millis(drawn / 60 % 60), Box::new(said))
-}
-
-async fn submit(api: &Api, life: u64, accepted: &std::sync::Mutex<BTreeSet<String>>) {
-    for n in 0.. {
-        let tasks: Vec<Value> = (0..5)
-            .map(|i| {
-                let key = format!("http-{life}-{n}-{i}");
-                json!({ "kind": if i == 0 { "ticket" } else { "copy" }, "key": key,
-                        "payload": { "n": n, "text": format!("a plain request by {key}") } })
-            })
-            .collect();
-        match api.post("/v1/tasks", &Value::Array(tasks.clone())).await {
-            Ok((202, _)) => {
-                let mut accepted = accepted.lock().unwrap();
-                accepted.extend(tasks.iter().map(|t| t["key"].as_str().unwrap().to_owned()));
-            }
-            // Not up yet, paused, or gone: nothing is known of these tasks, and nothing promised.
-            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Half of the open items are decided, one by one; the rest stays open to the end.
-async fn decide(api: &Api, mut dice: Dice) {
-    loop {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        let Ok((200, open)) = api.get("/v1/review").await else { continue };
-        let Some(items) = open["items"].as_array() else { continue };
-        for item in items {
-            let id = item["id"].as_str().unwrap_or_default();
-            // By the item itself, so that it is the same in every life.
-            if id.as_bytes().first().is_some_and(|b| b % 2 == 0) {
-                let action = if dice.percent(50) { "approve" } else { "reject" };
-                let _ = api
-                    .post(&format!("/v1/review/{id}/{action}"), &json!({ "by": "ada", "reason": "drawn" }))
-                    .await;
-            }
-        }
-    }
-}
-
-/// Sends a few dead letters again: outcomes, and records that never owned their key.
-async fn redrive(api: &Api, life: u64) {
-    let reason =
-        ["deadline-passed", "key-conflict", "malformed", "input-refused"][usize::try_from(life % 4).unwrap()];
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let Ok((200, found)) = api.get(&format!("/v1/dead-letters?reason={reason}&limit=3")).await else {
-            continue;
-        };
-        let letters = found["dead_letters"].as_array().cloned().unwrap_or_default();
-        for letter in &letters {
-            // Killed in between: nobody knows whether it was sent, and a second one must do no harm.
-            let _ = api.post("/v1/dead-letters/redrive", &json!({ "id": letter["id"] })).await;
-        }
-        if !letters.is_empty() {
-            return;
-        }
-    }
 }
 
 fn output(sent: &Sent) -> Output {
@@ -371,6 +368,7 @@ pub(crate) async fn shelf(rest: &Rest) -> Shelf {
         dead_letters: rows(rest.all("dead-letters").await),
         review_requests: rows(rest.all("review.requests").await),
         review_decisions: rows(rest.all("review.decisions").await),
+        review_outcomes: rows(rest.all("review.outcomes").await),
     }
 }
 
@@ -385,8 +383,20 @@ fn rows(records: Vec<Record>) -> Vec<Row> {
             .iter()
             .map(|(n, v)| (n.clone(), String::from_utf8_lossy(v).into_owned()))
             .collect(),
+        stamp_ms: r.stamp.0,
     };
     records.into_iter().map(row).collect()
+}
+
+/// As it must lie in the log.
+fn row_of(at: &Position, sent: &Sent) -> Row {
+    Row {
+        at: at.to_string(),
+        key: Some(sent.key.clone()),
+        value: Some(sent.value.clone()),
+        headers: sent.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        stamp_ms: 0,
+    }
 }
 
 pub(crate) fn tail(words: &str) -> String {

@@ -7,10 +7,14 @@
 mod books;
 mod books_checked;
 mod calls;
+mod calls_checked;
 mod campaign;
+mod clients;
 mod disk;
 mod kill;
 mod mistakes;
+mod promised;
+mod promised_checked;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;

@@ -1,8 +1,11 @@
 //! What a person can get wrong before anything runs: each message says what, where, and what to do.
 
+use crate::rig::eventually;
 use crate::rig::place::Place;
 use crate::rig::process::{Process, free_port};
+use crate::rig::script::{Provider, Reply};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const COPY: &str = "[tasks.copy]\n";
@@ -92,19 +95,38 @@ async fn a_second_process_on_the_directory_is_refused_and_the_first_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_terminated_process_ends_in_order_and_leaves_nothing_open() {
-    let place = Place::new(COPY);
+    // Every task is at its model when the end is asked for.
+    let provider = Provider::start(|_| {
+        let answer = Reply::json(json!({ "category": "bug", "confidence": 0.97 }));
+        Reply::After(Duration::from_secs(1), Box::new(answer))
+    })
+    .await;
+    let kind = "[tasks.ticket]\nmodels = [\"main\"]\nask = \"Classify.\"\nreview = { start = \"line\" }\n\
+                answer = { category = [\"bug\"], confidence = \"number\" }\n";
+    let place = Place::new(&format!("{kind}{}", provider.patient_model("main", 20)));
     let mut process = place.run().await;
-    for n in 0..50 {
-        place.api().submit("copy", &format!("k{n}"), json!({ "n": n })).await;
+    let keys: BTreeSet<String> = (0..20).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        place.api().submit("ticket", key, json!({ "text": key })).await;
     }
-    assert!(process.stop(SOON).success());
+    eventually("all are at their model", SOON, || async {
+        (provider.asked().len() == keys.len()).then_some(())
+    })
+    .await;
+    assert!(process.stop(SOON).success(), "{}", process.words());
     let rest = place.open();
-    assert_eq!(rest.all("tasks.copy").await.len(), 50);
+    assert_eq!(rest.open_records().await, [], "what was under way has been ended");
+    let results: Vec<String> = rest
+        .all("results")
+        .await
+        .iter()
+        .map(|r| serde_json::from_slice::<serde_json::Value>(r.value.as_ref().unwrap()).unwrap())
+        .map(|result| result["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(results.len(), keys.len());
+    assert_eq!(results.into_iter().collect::<BTreeSet<_>>(), keys);
+    assert_eq!(provider.asked().len(), keys.len(), "each was asked for once");
     rest.close().await;
-    let _process = place.run().await;
-    for n in 0..50 {
-        place.api().until("copy", &format!("k{n}"), "done").await;
-    }
 }
 
 #[test]

@@ -15,6 +15,10 @@ pub(crate) struct Sent {
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 
+/// Words in a payload that decide what a model says to it: an answer below the line, or none.
+pub(crate) const DOUBTFUL: &str = "doubtful";
+pub(crate) const UNWELCOME: &str = "unwelcome";
+
 /// Share of each, in per mille of all records.
 const DUPLICATES: u64 = 50;
 const CONFLICTS: u64 = 20;
@@ -80,8 +84,12 @@ impl World {
             _ => "frail",
         };
         let n = self.made;
-        // One answer in twenty of a model is doubtful, by the scenario: a person is asked.
-        let doubt = if self.dice.percent(5) { "doubtful" } else { "plain" };
+        // By the scenario one answer in twenty of a model is doubtful, and one is refused: a person is asked.
+        let doubt = match self.dice.pick(20) {
+            0 => DOUBTFUL,
+            1 => UNWELCOME,
+            _ => "plain",
+        };
         let payload = json!({ "n": n, "text": format!("a {doubt} request with number {n}") });
         let key = format!("{kind}-{n}");
         Sent {

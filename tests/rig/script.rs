@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -66,6 +67,26 @@ type Rule = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 struct Desk {
     rule: Arc<Mutex<Rule>>,
     log: Arc<Mutex<Vec<Asked>>>,
+    /// Requests that are being answered now, and the most there ever were.
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+/// A request that is being answered.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Desk {
+    fn take(&self) -> UnderWay {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        UnderWay(self.now.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub(crate) struct Provider {
@@ -77,7 +98,13 @@ pub(crate) struct Provider {
 
 impl Provider {
     pub(crate) async fn start(rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let desk = Desk { rule: Arc::new(Mutex::new(Arc::new(rule))), log: Arc::default() };
+        let rule: Rule = Arc::new(rule);
+        let desk = Desk {
+            rule: Arc::new(Mutex::new(rule)),
+            log: Arc::default(),
+            now: Arc::default(),
+            most: Arc::default(),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let app = axum::Router::new()
@@ -101,6 +128,11 @@ impl Provider {
         self.asked().into_iter().filter(|a| a.model == model).collect()
     }
 
+    /// The most requests that were ever under way at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.desk.most.load(Ordering::SeqCst)
+    }
+
     /// `[models.NAME]` for a configuration.
     pub(crate) fn model(&self, name: &str) -> String {
         self.patient_model(name, 2)
@@ -118,6 +150,7 @@ impl Provider {
 
 async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): axum::Json<Value>) -> Response {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let _under_way = desk.take();
     let (asked, reply) = {
         let mut log = desk.log.lock().unwrap();
         let model = body["model"].as_str().unwrap_or_default().to_owned();

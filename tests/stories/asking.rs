@@ -108,15 +108,18 @@ async fn p5_a_confidence_of_81_percent_is_with_a_person_within_half_a_second() {
     let began = Instant::now();
     let item = loop {
         let (_, open) = stage.api.get("/v1/review").await.unwrap();
-        if open.to_string().contains("81") {
-            break open;
+        if open["items"] != json!([]) {
+            break open["items"][0].clone();
         }
         assert!(began.elapsed() < SOON, "{open}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let took = answered.lock().unwrap().unwrap().elapsed();
     assert!(took < Duration::from_millis(500), "from the model's answer to the item: {took:?}");
-    assert!(item.to_string().contains("TG-below-line"), "{item}");
+    assert_eq!((&item["kind"], &item["key"]), (&json!("ticket"), &json!("t1")), "{item}");
+    let why = &item["why"][0];
+    assert_eq!(why["reason"], "TG-below-line", "{item}");
+    assert!(why["detail"].as_str().unwrap().contains("81 %"), "it says how sure the model was: {why}");
     assert_eq!(stage.api.task("ticket", "t1").await.unwrap()["state"], "waiting-review");
 }
 

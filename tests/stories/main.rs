@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod asking;
+mod bounds;
+mod by_hand;
+mod commands;
 mod copies;
 mod demo;
 mod demo_ends;
@@ -11,10 +14,12 @@ mod flood;
 mod marks;
 mod outage;
 mod poison;
+mod quick_start;
 mod redrive;
 mod review;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
+mod shapes;
 mod stage;
 mod stopping;

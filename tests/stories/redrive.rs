@@ -5,6 +5,7 @@ use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
 use crate::stage::{Stage, all_valid, append, good, ticket, value};
 use serde_json::{Value, json};
+use tidegate::engine::Output;
 
 /// A provider that refuses the payload, as long as it is told to.
 async fn refused_by_the_provider() -> Stage {
@@ -29,29 +30,64 @@ async fn generation(stage: &Stage, wanted: u64) -> Value {
     .await
 }
 
+/// Ends in order; how many records lie on `resume`, what became of tickets, and how many dead letters.
+async fn at_rest(stage: &mut Stage) -> (usize, Vec<Value>, usize) {
+    let rest = stage.rest();
+    assert_eq!(rest.open_records().await, []);
+    all_valid(&rest).await;
+    let tickets = rest.all("results").await.iter().map(value).filter(|v| v["kind"] == "ticket").collect();
+    let found = (rest.all("resume").await.len(), tickets, rest.all("dead-letters").await.len());
+    rest.close().await;
+    found
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn p1_a_redriven_outcome_is_the_next_generation_and_a_second_redrive_is_silent() {
+async fn p1_a_redriven_outcome_is_the_next_generation_and_a_second_redrive_sends_nothing() {
     let mut stage = refused_by_the_provider().await;
     stage.provider.now(|_| Reply::json(good()));
     let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
     assert_eq!(code, 0, "{said}{problem}");
     let task = generation(&stage, 1).await;
     assert_eq!((&task["outcome"], &task["result"]["answer"]), (&json!("result"), &good()), "{task}");
-    let asked = stage.provider.asked().len();
     let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
     assert_eq!(code, 0, "{said}{problem}");
-    // The second one carries the same generation and another origin: a copy.
-    stage.api.submit("copy", "behind-it", json!({ "text": "x" })).await;
-    stage.api.until("copy", "behind-it", "done").await;
-    let rest = stage.rest();
-    assert_eq!(rest.open_records().await, []);
-    let tickets: Vec<Value> =
-        rest.all("results").await.iter().map(value).filter(|v| v["kind"] == "ticket").collect();
-    assert_eq!(tickets.len(), 1, "{tickets:?}");
+    assert!(said.contains("it was sent again before") && said.contains("1 left as they are"), "{said}");
+    let (resumed, tickets, buried) = at_rest(&mut stage).await;
+    assert_eq!((resumed, tickets.len(), buried), (1, 1, 1));
     assert_eq!(tickets[0]["generation"], 1);
-    assert_eq!(rest.all("dead-letters").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_a_copy_of_a_redrive_is_silent_after_its_outcome() {
+    let mut stage = refused_by_the_provider().await;
+    stage.provider.now(|_| Reply::json(good()));
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    generation(&stage, 1).await;
+    let asked = stage.provider.asked().len();
+    stage.kill();
+    // As two people who redrive at the same moment leave it: the same generation, another origin.
+    let rest = stage.place.open();
+    let sent = rest.all("resume").await.remove(0);
+    let again = Output {
+        topic: sent.position.at.topic.clone(),
+        key: sent.key,
+        value: sent.value,
+        headers: sent.headers,
+        not_before: None,
+    };
+    rest.engine.log.append(vec![again]).await.unwrap();
+    rest.close().await;
+    stage.start().await;
+    let api = stage.api.clone();
+    eventually("the copy is complete", SOON, || async {
+        (api.metric("tidegate_duplicates_total").await >= 1.0).then_some(())
+    })
+    .await;
     assert_eq!(stage.provider.asked().len(), asked, "the copy bought nothing");
-    all_valid(&rest).await;
+    let (resumed, tickets, buried) = at_rest(&mut stage).await;
+    assert_eq!((resumed, tickets.len(), buried), (2, 1, 1), "{tickets:?}");
+    assert_eq!(tickets[0]["generation"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

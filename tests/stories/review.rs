@@ -105,22 +105,51 @@ async fn p1_the_ids_that_the_list_prints_decide_once_and_tell_the_second_who_dec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn p1_a_decision_survives_a_kill_right_after_it_was_handed_in() {
+async fn p1_p2_a_decision_survives_a_death_between_its_claim_and_its_commit() {
     let (mut stage, id) = asked_a_person().await;
-    let (api, item) = (stage.api.clone(), id.clone());
-    let handed_in = tokio::task::JoinSet::from_iter([async move {
-        // Whether its sender hears of it does not matter here.
-        let _ = api.post(&format!("/v1/review/{item}/approve"), &json!({ "by": "ada" })).await;
-    }]);
-    tokio::time::sleep(std::time::Duration::from_millis(15)).await;
     stage.kill();
-    handed_in.join_all().await;
+    stage
+        .start_as(|command| {
+            command.env("TIDEGATE_CRASH_AT", "arbiter.claimed");
+        })
+        .await;
+    let answered = stage.api.post(&format!("/v1/review/{id}/approve"), &json!({ "by": "ada" })).await;
+    assert!(answered.is_err(), "the process died before it could answer: {answered:?}");
+    assert!(stage.process.take().unwrap().words().ends_with("crash point arbiter.claimed\n"));
+    let rest = stage.place.open();
+    let decisions = rest.all("review.decisions").await;
+    assert_eq!(decisions.len(), 1, "it is in the log");
+    assert_eq!(rest.all("results").await.len(), 0, "and not ruled on yet");
+    let position = decisions[0].position.clone();
+    let claim = rest.engine.ledger.list(None, 10).await.unwrap().remove(0);
+    assert_eq!(claim.decider.as_ref(), Some(&position), "it has claimed the item");
+    rest.close().await;
+
     stage.start().await;
-    if stage.api.task("ticket", "t1").await.unwrap()["state"] != "done" {
-        // It had not reached the log: the item is still open, and a second decision counts.
-        let _ = stage.api.decide(&id, "approve", json!({ "by": "ada" })).await;
-    }
+    // Nobody decides again: the decision that was handed in is the one that counts.
     let task = stage.api.until("ticket", "t1", "done").await;
-    assert_eq!(task["result"]["status"], "approved");
-    assert_eq!(stage.rest().all("results").await.len(), 1);
+    let reviewed = &task["result"]["reviewed"];
+    assert_eq!(
+        (&reviewed["by"], &reviewed["decision"]),
+        (&json!("ada"), &json!(position.to_string())),
+        "{task}"
+    );
+    exactly_one(stage, &id, "approved", &doubtful()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_p2_a_decision_that_was_answered_is_in_the_log_whatever_comes_next() {
+    let (mut stage, id) = asked_a_person().await;
+    let (code, told) = stage.api.decide(&id, "reject", json!({ "by": "ada", "reason": "no" })).await;
+    stage.kill();
+    assert_eq!(code, 200, "{told}");
+    let rest = stage.place.open();
+    let results = rest.all("results").await;
+    assert_eq!(results.len(), 1);
+    let result = value(&results[0]);
+    assert_eq!((&result["status"], &result["reviewed"]["by"]), (&json!("rejected"), &json!("ada")));
+    let outcomes: Vec<Value> = rest.all("review.outcomes").await.iter().map(value).collect();
+    assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+    assert_eq!((&outcomes[0]["verdict"], &outcomes[0]["decided_by"]), (&json!("counts"), &json!("ada")));
+    rest.close().await;
 }

@@ -18,15 +18,15 @@
 //! | before the frame of an `append` is written | nothing of it | the caller has no answer; sends again, a copy at worst | `crashes`: `frame.before-write` |
 //! | while a frame is written | a torn end | cut off at the next start; nobody was answered | `crashes`: `frame.half-written`; `disks`: `damage_is_refused…` |
 //! | after the write, before the flush | all, part or nothing of the frame | whole: it counts, unknown to its callers; else cut off | `power`: `p2_what_was_acknowledged…`; `crashes`: `frame.before-sync` |
-//! | after the flush, before the answer to `append` | the records | delivered; a repeated append is a copy, which the ledger finds out | `crashes`: `frame.after-sync`, `frame.merged`, `frame.half-answered`; `p1_a_repeated_append_is_a_copy…` |
+//! | after the flush, before the answer to `append` | the records | delivered; a repeated append is a copy, which the ledger finds out | `crashes`: `frame.after-sync`, `frame.merged`, `frame.half-answered`; `table`: `p1_after_append…` |
 //! | after `append`, before the record is delivered or admitted | the record | delivered after the start | `p2_after_a_crash_exactly_the_incomplete…` |
-//! | after `admit`, before `start` | the claim, open | delivered again, `Resumed` with a new fence, the old one stale | `p1_a_crash_after_an_admission…` |
+//! | after `admit`, before `start` | the claim, open | delivered again, `Resumed` with a new fence | `table`: `p1_p3_after_admit…` |
 //! | after `start`, before `store` | the slot, started by a process that is gone | `start` answers `Go { repeat }`, counted; an effect: `Unknown` | `p3_after_a_crash_a_started_call…` |
 //! | after `store`, before `commit` | the answer | `Resumed` with the answer; nothing is bought again | `p3_after_a_crash_a_started_call…` |
 //! | inside `commit` | outputs and completion, or neither | neither: delivered again | `crashes` and `power`: results and completions are pairs |
-//! | after `commit`, before its mark (weak ledger only) | outputs and completion; the claim open | never delivered again; look-ups ask the log | `p1_after_a_commit_whose_mark_was_lost…`; in `tests/stories`: `marks` |
-//! | after the mark | the claim closed | copies are silent | `p1_a_repeated_append_is_a_copy…` |
-//! | after a `release` or `bar` | as answered | released: free, no repeat; barred: barred for ever | `p3_p4_what_was_released…` |
+//! | after `commit`, before its mark (weak ledger only) | outputs and completion; the claim open | never delivered again; look-ups ask the log | `table`: `p1_after_commit…`; `stories`: `marks` |
+//! | after the mark | the claim closed | copies are silent | `table`: `p1_after_the_mark…` |
+//! | after a `release` or `bar` | as answered | as answered | `table`: `p3_p4_what_was_released…` |
 //! | when a segment is begun | an empty file, or none | the log goes on in it, or begins it anew | `crashes`: `segment.created`, `segment.named` |
 //! | while the state is folded | redb as of the fold before | a longer replay | `crashes`: `checkpoint.before-commit`, `checkpoint.after-commit` |
 //! | while old segments are unlinked | segments of which the log knows nothing | removed at the start | `crashes`: `retention.before-unlink`, `retention.after-unlink`; `segments_that_the_log_let_go_of…` |

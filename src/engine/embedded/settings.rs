@@ -97,9 +97,12 @@ impl Weak {
             lease: Duration::from_secs(1),
         }
     }
+
     /// Forgets as well, and is away more often: what may be forgotten begins anew at each start, and
-    /// a process under a kill test lives a second or two.
+    /// a process under a kill test lives a second or two. Between two outages it must be settled for a
+    /// while, or what a dead process had started is waited for to the end.
     pub fn forgetting(seed: u64) -> Self {
-        Weak { forgets: true, away_every: Some(Duration::from_millis(800)), ..Weak::new(seed) }
+        let (every, lease) = (Duration::from_millis(800), Duration::from_millis(200));
+        Weak { forgets: true, away_every: Some(every), lease, ..Weak::new(seed) }
     }
 }

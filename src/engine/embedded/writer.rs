@@ -236,6 +236,7 @@ impl Writer {
             (Command::Append { reply, .. }, Answer::Append(a)) => drop(reply.send(a)),
             (Command::Commit { done, reply }, Answer::Commit(a)) => {
                 if let (Some(weak), Some(mark), Commit::Visible(at)) = (&self.weak, &done.mark, &a) {
+                    crash_point("commit.unmarked");
                     weak.owe(LedgerCall::Mark { mark: mark.clone(), at: outcome_at(mark, at) });
                 }
                 drop(reply.send(a));

@@ -184,7 +184,7 @@ async fn p2_retention_gives_space_back_but_keeps_what_is_incomplete_or_live() {
     let engine = open(settings(), specs(), disk.clone()).unwrap();
     let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
     let live = engine.log.append(vec![output("review", "item", "open")]).await.unwrap();
-    let gone = engine.log.append(vec![output("review", "other", "decided")]).await.unwrap();
+    engine.log.append(vec![output("review", "other", "decided")]).await.unwrap();
     engine
         .log
         .append(vec![crate::engine::Output { value: None, ..output("review", "other", "") }])
@@ -221,10 +221,8 @@ async fn p2_retention_gives_space_back_but_keeps_what_is_incomplete_or_live() {
     }
     // A read from where records are gone begins with the next that is there.
     let from = Position { offset: parked[0].offset + 20, ..parked[0].clone() };
-    assert!(
-        engine.log.read(from.clone(), 1).await.unwrap().iter().all(|r| r.position.offset > from.offset + 20)
-    );
-    assert!(gone[0].offset < 9);
+    let next = engine.log.read(from.clone(), 1).await.unwrap();
+    assert!(next[0].position.offset > from.offset + 20, "{:?}", next[0].position);
     // Once it is complete and nothing is live, and after a restart, the rest goes as well.
     engine
         .log

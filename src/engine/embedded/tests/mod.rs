@@ -11,10 +11,12 @@ use std::time::Duration;
 mod crashes;
 mod disks;
 mod doors;
-mod figures;
+mod flushes;
 mod groups;
 mod panics;
 mod power;
+mod retention;
+mod table;
 mod weakness;
 
 /// A directory of which no real disk knows; segments so small that every test rolls and folds them.

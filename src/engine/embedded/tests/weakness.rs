@@ -2,10 +2,9 @@
 
 use super::super::simulated::Simulated;
 use super::super::*;
-use super::{done, next_record, output, quick, quiet, specs, token};
+use super::{done, next_record, output, quick, specs, token};
 use crate::dedupe::{Admission, Phase, Slot, SlotKind, SlotName};
 use crate::engine::{Commit, Delivery, Event};
-use crate::outcome::OutcomeKind;
 use crate::task::Topic;
 use std::time::{Duration, Instant};
 
@@ -70,30 +69,6 @@ async fn marks_come_after_their_commit_and_may_be_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_after_a_commit_whose_mark_was_lost_a_crash_delivers_nothing_and_the_log_has_the_outcome() {
-    let disk = Simulated::new();
-    let settings = || weak(Weak { marks_lost: 1.0, ..tame() });
-    let engine = open(settings(), specs(), disk.clone()).unwrap();
-    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
-    engine.log.append(vec![output("tasks", "a", "x")]).await.unwrap();
-    let d = next_record(&mut group).await;
-    let claim = admitted(&engine, &d).await;
-    let commit = engine.commits.commit(done(&d, vec![output("results", "a", "r")])).await;
-    let Commit::Visible(at) = commit else { panic!("{commit:?}") };
-
-    let engine = open(settings(), specs(), disk.cut(1)).unwrap();
-    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
-    assert!(quiet(&mut group).await, "never delivered again");
-    let phase = async || engine.ledger.look(&claim.token.key).await.unwrap().unwrap().phase;
-    assert!(!matches!(phase().await, Phase::Closed { .. }), "the ledger was never told");
-    // So a look-up goes to the log, and tells the ledger what it found.
-    assert!(engine.commits.is_complete(&d.record.position));
-    assert_eq!(engine.log.read(at[0].clone(), 1).await.unwrap()[0].position, at[0]);
-    engine.ledger.repair(&claim.token, OutcomeKind::Result, at[0].clone()).await.unwrap();
-    assert_eq!(phase().await, Phase::Closed { outcome: OutcomeKind::Result, at: at[0].clone() });
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_an_answer_whose_reply_was_lost_or_that_met_an_outage_is_stored_all_the_same() {
     let away =
         Weak { away_every: Some(Duration::from_millis(60)), away_for: Duration::from_millis(80), ..tame() };
@@ -117,7 +92,7 @@ async fn p3_an_answer_whose_reply_was_lost_or_that_met_an_outage_is_stored_all_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_goes_back_to_one_earlier_state_is_durable_and_never_reaches_past_the_one_before() {
+async fn a_loss_goes_back_to_one_earlier_state_is_written_down_and_is_durable() {
     let disk = Simulated::new();
     let how = || Weak { forgets: true, ..tame() };
     let (engine, handle) = open_with_handle(weak(how()), specs(), disk.clone()).unwrap();
