@@ -180,7 +180,12 @@ pub trait Ledger: Send + Sync {
     ) -> BoxFuture<'static, Result<Admission, Unavailable>>;
     /// A record that cannot be a task under the rules of today, but whose key is known.
     fn refuse(&self, d: &Delivery, t: &Token) -> BoxFuture<'static, Result<Admission, Unavailable>>;
-    fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>>;
+    /// What is known of each key, in their order: a batch costs one trip.
+    fn look_all(&self, keys: Vec<ScopedKey>) -> BoxFuture<'static, Result<Vec<Option<ClaimView>>, Unavailable>>;
+    fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>> {
+        let found = self.look_all(vec![key.clone()]);
+        Box::pin(async move { Ok(found.await?.pop().flatten()) })
+    }
     /// Claims in key order: what is open, since when. `max` at most 1,000.
     fn list(
         &self,

@@ -19,8 +19,6 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::future::ready;
-use futures::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -28,9 +26,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// A body must have arrived by then; slower senders hold a place that others need.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// Ledger look-ups at the same time for one request: each takes a thread that reads of the log need as
-/// well, and a few keep a disk busy.
-const LOOKS: usize = 16;
 /// Larger batches are checked beside the runtime's threads: 64 payloads take about a millisecond.
 const INLINE: usize = 64;
 
@@ -237,15 +232,15 @@ fn refused(kind: &str, e: ApiError) -> Told {
 
 /// Asks the ledger for each, then appends what it does not know, all in one step.
 async fn settle(app: &App, told: &mut [Told]) -> Result<(), ApiError> {
-    let look = |told: &Told| match told {
-        Told::Accepted { accepted, .. } => app.engine.ledger.look(&accepted.scope),
-        _ => ready(Ok(None)).boxed(),
-    };
-    let looks: Vec<_> = told.iter().map(look).collect();
-    let found: Vec<_> = futures::stream::iter(looks).buffered(LOOKS).collect().await;
-    for (told, claim) in told.iter_mut().zip(found) {
-        // A ledger that is away does not stop intake: the record is judged when it is read.
-        if let (Told::Accepted { accepted, .. }, Ok(Some(claim))) = (&*told, claim) {
+    let keys = told.iter().filter_map(|told| match told {
+        Told::Accepted { accepted, .. } => Some(accepted.scope.clone()),
+        _ => None,
+    });
+    // A ledger that is away does not stop intake: the record is judged when it is read.
+    let found = app.engine.ledger.look_all(keys.collect()).await.unwrap_or_default();
+    let open = told.iter_mut().filter(|told| matches!(told, Told::Accepted { .. }));
+    for (told, claim) in open.zip(found) {
+        if let (Told::Accepted { accepted, .. }, Some(claim)) = (&*told, claim) {
             *told = compare(app, accepted, claim);
         }
     }

@@ -79,12 +79,15 @@ impl Ledger for EmbeddedLedger {
         self.call(LedgerCall::Refuse { delivery: d.clone(), token: t.clone() }, admission)
     }
 
-    fn look(&self, key: &ScopedKey) -> Answer<Option<ClaimView>> {
-        let key = key.clone();
+    fn look_all(&self, keys: Vec<ScopedKey>) -> Answer<Vec<Option<ClaimView>>> {
         self.read(move |shared| {
-            let mut entry = shared.state().claim(&key.to_bytes())?.as_deref().cloned();
-            dedupe::expire(&mut entry, shared.settings.window, Timestamp::now());
-            Ok(entry.map(|e| e.view(key)))
+            let now = Timestamp::now();
+            let look = |key: ScopedKey| {
+                let mut entry = shared.state().claim(&key.to_bytes())?.as_deref().cloned();
+                dedupe::expire(&mut entry, shared.settings.window, now);
+                Ok(entry.map(|e| e.view(key)))
+            };
+            keys.into_iter().map(look).collect()
         })
     }
 
