@@ -49,12 +49,12 @@ impl Practice {
     /// Where each consultation came to rest, in their order: submitted as their owner would.
     async fn rest(&self, consultations: &[Value]) -> Vec<Rest> {
         let api = self.place.api();
-        let lines: String = consultations.iter().map(|task| format!("{task}\n")).collect();
-        std::fs::write(self.place.path("consultations.jsonl"), lines).unwrap();
+        let file: String = consultations.iter().map(|task| format!("{task}\n")).collect();
+        std::fs::write(self.place.path("consultations.jsonl"), file).unwrap();
         let submit = ["--json", "submit", "consultation", "consultations.jsonl", "--wait"];
         let (code, said, problem) = self.place.tool(&submit);
         assert_eq!(code, 0, "{said}{problem}");
-        let told: Vec<Value> = lines_of(&said);
+        let told: Vec<Value> = lines(&said);
         let mut rested: Vec<(u64, &str)> = told
             .iter()
             .filter(|o| o["place"] == "result" || o["place"] == "review")
@@ -80,14 +80,14 @@ impl Practice {
     }
 }
 
-fn lines_of(text: &str) -> Vec<Value> {
+fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn a_model_sees_what_was_said_with_its_index_and_never_the_clinicians_own_note() {
     let prompt = tidegate::infer::Prompt::compile("prompt.md", &shipped("prompt.md")).unwrap();
-    let mut task = lines_of(&shipped("samples.jsonl")).swap_remove(0);
+    let mut task = lines(&shipped("samples.jsonl")).swap_remove(0);
     task["note"] = "penned by the clinician".into();
     task["highlights"] = serde_json::json!(["underlined by hand"]);
     let text = prompt.render(&task).unwrap();
@@ -111,7 +111,7 @@ fn a_model_sees_what_was_said_with_its_index_and_never_the_clinicians_own_note()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn samples_become_notes_and_an_impression_nobody_gave_goes_to_a_person() {
-    let samples = lines_of(&shipped("samples.jsonl"));
+    let samples = lines(&shipped("samples.jsonl"));
     let practice = Practice::open().await;
     let rest = practice.rest(&samples).await;
     practice.close();
@@ -160,7 +160,7 @@ async fn real_consultations_come_to_rest_and_most_of_them_as_notes() {
         let why = "the file is not there; TIDEGATE_CONSULTATIONS can name it";
         return rig::left_out("real consultations to notes", why);
     };
-    let real = lines_of(&text);
+    let real = lines(&text);
     let practice = Practice::open().await;
     let rest = practice.rest(&real).await;
     practice.close();
