@@ -4,7 +4,6 @@
 use minijinja::value::{Serde, Value as JinjaValue};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// Steps a template may take: far more than a prompt needs, far less than a loop bomb wants.
 const FUEL: u64 = 500_000;
@@ -24,7 +23,7 @@ pub struct Request {
     pub user: String,
     pub turns: Vec<Turn>,
     /// The JSON Schema of the answer.
-    pub schema: Option<Arc<Value>>,
+    pub schema: Option<std::sync::Arc<Value>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +42,7 @@ pub struct PromptError {
 }
 
 impl Request {
-    pub fn new(user: String, schema: Option<Arc<Value>>) -> Self {
+    pub fn new(user: String, schema: Option<std::sync::Arc<Value>>) -> Self {
         Request { user, turns: vec![], schema }
     }
 
