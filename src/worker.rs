@@ -12,7 +12,7 @@ use crate::settings::{Kind, Settings};
 use crate::task::Topic;
 use flood::Flood;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -28,6 +28,8 @@ const HOLD_AFTER: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
+    /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
+    resumed: Arc<Mutex<HashSet<Topic>>>,
 }
 
 /// A topic that is not read now, or only one task at a time.
@@ -35,12 +37,39 @@ pub struct View {
 pub struct Held {
     pub topic: String,
     pub kinds: Vec<String>,
+    pub by: By,
     pub why: String,
+}
+
+/// What holds a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// Nobody can serve its tasks; it goes on by itself.
+    NoModel,
+    /// Its tasks die in numbers for one reason; a person may resume it.
+    DeadLetters,
 }
 
 impl View {
     pub fn held(&self) -> Vec<Held> {
-        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A kind that pauses for its dead letters is read again, and those that share its topic with it.
+    /// `false`: it does not pause for them.
+    pub fn resume(&self, kind: &str) -> bool {
+        let held = self.held();
+        let paused = held.iter().find(|h| h.by == By::DeadLetters && h.kinds.iter().any(|name| name == kind));
+        if let Some(held) = paused {
+            let mut resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner);
+            resumed.insert(Topic::new(held.topic.clone()));
+        }
+        paused.is_some()
+    }
+
+    fn take_resumed(&self) -> HashSet<Topic> {
+        std::mem::take(&mut *self.resumed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -132,6 +161,10 @@ impl Worker {
 
     /// Holds the topics of kinds that nobody can serve or whose tasks die, and lets them go again.
     fn hold(&self, group: &dyn Group, holds: &mut Holds, now: Instant) {
+        for topic in self.view.take_resumed() {
+            tracing::info!(%topic, "resumed by a person");
+            holds.resume(self.kinds.on(&topic), now);
+        }
         let mut held = Vec::new();
         for topic in self.kinds.topics() {
             let kinds = self.kinds.on(topic);
@@ -142,17 +175,18 @@ impl Worker {
             let flooded = holds.flooded(kinds, now);
             let hold = holds.decide(topic, why.is_some(), flooded, now);
             let flood = holds.flood(kinds, now);
-            let (tried, why) = (flood.is_some(), flood.or(why));
+            let by = if flood.is_some() { By::DeadLetters } else { By::NoModel };
+            let why = flood.or(why);
             if hold.changed {
                 tracing::info!(%topic, held = hold.held, why = why.as_deref().unwrap_or(""), "intake");
                 group.hold(topic, hold.held);
             }
-            if hold.held || tried {
+            if hold.held || by == By::DeadLetters {
                 let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
-                held.push(Held { topic: topic.to_string(), kinds, why: why.unwrap_or_default() });
+                held.push(Held { topic: topic.to_string(), kinds, by, why: why.unwrap_or_default() });
             }
         }
-        *self.view.held.write().unwrap_or_else(std::sync::PoisonError::into_inner) = held;
+        *self.view.held.write().unwrap_or_else(PoisonError::into_inner) = held;
     }
 }
 
@@ -274,6 +308,14 @@ impl Holds {
             tracing::warn!(%kind, why, "its tasks die in numbers: it pauses");
         }
         changed
+    }
+
+    fn resume(&mut self, kinds: &[Arc<Kind>], now: Instant) {
+        for kind in kinds {
+            if let Some(flood) = self.floods.get_mut(&kind.name) {
+                flood.resume(now);
+            }
+        }
     }
 
     fn flooded(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {

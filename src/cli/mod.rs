@@ -8,6 +8,7 @@ mod client;
 mod dead_letters;
 mod demo;
 mod explain;
+mod resume;
 mod review;
 mod run;
 mod show;
@@ -64,6 +65,8 @@ pub enum Command {
     Show(show::Args),
     /// Say why things are as they are
     Status(status::Args),
+    /// Read a kind again that pauses because its tasks die in numbers
+    Resume(resume::Args),
     /// Drain the review queue
     Review(review::Args),
     /// Look at dead letters and send them again
@@ -114,6 +117,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args, &global).await,
         Command::Show(args) => show::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
+        Command::Resume(args) => resume::run(args, &global).await,
         Command::Review(args) => review::run(args, &global).await,
         Command::DeadLetters(args) => dead_letters::run(args, &global).await,
         Command::SimulateProvider(args) => simulate_provider::run(args, &global).await,
