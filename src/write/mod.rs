@@ -97,5 +97,6 @@ pub fn item_decided(names: &TopicNames, id: &str) -> Output {
 
 /// Our own structures always serialise: they hold text, numbers and JSON values only.
 pub fn json(value: &impl serde::Serialize) -> Bytes {
-    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+    // Without room to grow: the log's cache keeps it for a while.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default().into_boxed_slice())
 }

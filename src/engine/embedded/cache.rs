@@ -1,12 +1,13 @@
 //! Frames that were just written or read, decoded, so that delivery and tailing need no disk.
 //!
-//! Bounded by the memory it takes; the oldest goes first, for a log is read in order. The newest
-//! frame stays whatever its size, or whoever reads it in steps would read it from disk at each.
+//! Bounded by the memory it takes; what was not asked for longest goes first: a backlog that is read
+//! stays before outcomes that nobody follows. The newest frame stays whatever its size, or whoever
+//! reads it in steps would read it from disk at each.
 
 use super::changes::PartId;
 use crate::task::Record;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The records of one frame, by partition.
@@ -17,30 +18,48 @@ pub(super) type FrameId = (u64, u64);
 
 #[derive(Debug)]
 pub(super) struct Cache {
-    frames: HashMap<FrameId, (Arc<FrameRecords>, usize)>,
-    order: VecDeque<FrameId>,
+    frames: HashMap<FrameId, Cached>,
+    /// By last use.
+    order: BTreeMap<u64, FrameId>,
+    uses: u64,
     bytes: usize,
     bytes_max: usize,
 }
 
+#[derive(Debug)]
+struct Cached {
+    records: Arc<FrameRecords>,
+    bytes: usize,
+    used: u64,
+}
+
 impl Cache {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Cache { frames: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
+        Cache { frames: HashMap::new(), order: BTreeMap::new(), uses: 0, bytes: 0, bytes_max }
     }
 
-    pub(super) fn get(&self, id: FrameId) -> Option<Arc<FrameRecords>> {
-        self.frames.get(&id).map(|(records, _)| records.clone())
+    pub(super) fn get(&mut self, id: FrameId) -> Option<Arc<FrameRecords>> {
+        let cached = self.frames.get_mut(&id)?;
+        self.order.remove(&cached.used);
+        self.uses += 1;
+        cached.used = self.uses;
+        self.order.insert(cached.used, id);
+        Some(cached.records.clone())
     }
 
     pub(super) fn put(&mut self, id: FrameId, records: Arc<FrameRecords>) {
-        let bytes = memory(&records);
-        if self.frames.insert(id, (records, bytes)).is_none() {
-            self.order.push_back(id);
-            self.bytes += bytes;
+        if self.frames.contains_key(&id) {
+            // Two have read it at the same time.
+            return;
         }
+        let bytes = memory(&records);
+        self.uses += 1;
+        self.bytes += bytes;
+        self.frames.insert(id, Cached { records, bytes, used: self.uses });
+        self.order.insert(self.uses, id);
         while self.bytes > self.bytes_max && self.order.len() > 1 {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.bytes -= self.frames.remove(&oldest).map_or(0, |(_, bytes)| bytes);
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.bytes -= self.frames.remove(&oldest).map_or(0, |c| c.bytes);
         }
     }
 }
@@ -88,14 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_frames_go_when_the_memory_is_used_up_and_the_newest_stays_whatever_its_size() {
+    fn what_was_not_asked_for_longest_goes_and_the_newest_stays_whatever_its_size() {
         let mut cache = Cache::new(25_000);
-        for at in 0..3 {
-            cache.put((1, at), frame(10_000));
-        }
-        assert_eq!([0, 1, 2].map(|at| cache.get((1, at)).is_some()), [false, true, true]);
+        cache.put((1, 0), frame(10_000));
+        cache.put((1, 1), frame(10_000));
+        assert!(cache.get((1, 0)).is_some());
+        cache.put((1, 2), frame(10_000));
+        assert_eq!([0, 1, 2].map(|at| cache.get((1, at)).is_some()), [true, false, true]);
         cache.put((1, 9), frame(100_000));
-        assert_eq!([1, 2, 9].map(|at| cache.get((1, at)).is_some()), [false, false, true]);
+        assert_eq!([0, 2, 9].map(|at| cache.get((1, at)).is_some()), [false, false, true]);
         assert_eq!((cache.frames.len(), cache.order.len()), (1, 1));
         cache.put((1, 10), frame(10));
         assert_eq!([9, 10].map(|at| cache.get((1, at)).is_some()), [false, true]);

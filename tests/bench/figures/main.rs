@@ -17,6 +17,10 @@ mod watch;
 
 use serde_json::{Value, json};
 
+/// As the binary has it: one scenario runs the worker in this very process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ALL: [&str; 4] = ["copy", "latency", "in_flight", "recovery"];
 
 fn main() {
