@@ -14,9 +14,9 @@ use crate::task::{Position, Topic};
 use crate::write::Counted;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ const BROKEN_MAX: usize = 100;
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
     broken: Arc<RwLock<Vec<Position>>>,
+    /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
+    resumed: Arc<Mutex<HashSet<Topic>>>,
 }
 
 /// A topic that is not read now, or only one task at a time.
@@ -41,17 +43,44 @@ pub struct View {
 pub struct Held {
     pub topic: String,
     pub kinds: Vec<String>,
+    pub by: By,
     pub why: String,
+}
+
+/// What holds a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// Nobody can serve its tasks; it goes on by itself.
+    NoModel,
+    /// Its tasks die in numbers for one reason; a person may resume it.
+    DeadLetters,
 }
 
 impl View {
     pub fn held(&self) -> Vec<Held> {
-        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A kind that pauses for its dead letters is read again, and those that share its topic with it.
+    /// `false`: it does not pause for them.
+    pub fn resume(&self, kind: &str) -> bool {
+        let held = self.held();
+        let paused = held.iter().find(|h| h.by == By::DeadLetters && h.kinds.iter().any(|name| name == kind));
+        if let Some(held) = paused {
+            let mut resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner);
+            resumed.insert(Topic::new(held.topic.clone()));
+        }
+        paused.is_some()
+    }
+
+    fn take_resumed(&self) -> HashSet<Topic> {
+        std::mem::take(&mut *self.resumed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records whose work broke off by a panic: they stay open, and are tried again after a restart.
     pub fn broken(&self) -> Vec<Position> {
-        self.broken.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.broken.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sees to it that a panic is told, whoever else would have heard of it.
@@ -61,7 +90,7 @@ impl View {
         }
         metrics::counter!("tidegate_panics_total", "part" => "task").increment(1);
         tracing::error!(%at, "the work on a record has panicked; the record stays open and is tried again after a restart: restart, and keep the panic's message for a bug report");
-        let mut broken = self.broken.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut broken = self.broken.write().unwrap_or_else(PoisonError::into_inner);
         if broken.len() < BROKEN_MAX {
             broken.push(at);
         }
@@ -159,6 +188,10 @@ impl Worker {
 
     /// Holds the topics of kinds that nobody can serve or whose tasks die, and lets them go again.
     fn hold(&self, group: &dyn Group, holds: &mut Holds, now: Instant) {
+        for topic in self.view.take_resumed() {
+            tracing::info!(%topic, "resumed by a person");
+            holds.resume(self.kinds.on(&topic), now);
+        }
         let mut held = Vec::new();
         for topic in self.kinds.topics() {
             let kinds = self.kinds.on(topic);
@@ -175,6 +208,7 @@ impl Worker {
             }
             let hold = holds.decide(topic, kinds, serving, now);
             let flood = holds.flood(kinds, now);
+            let by = if flood.is_some() { By::DeadLetters } else { By::NoModel };
             let one_at_a_time = flood.is_some() || holds.lets_one_through(topic);
             let why = flood.unwrap_or(why);
             if hold.changed {
@@ -183,10 +217,10 @@ impl Worker {
             }
             if hold.held || one_at_a_time {
                 let kinds = kinds.iter().map(|k| k.name.to_string()).collect();
-                held.push(Held { topic: topic.to_string(), kinds, why });
+                held.push(Held { topic: topic.to_string(), kinds, by, why });
             }
         }
-        *self.view.held.write().unwrap_or_else(std::sync::PoisonError::into_inner) = held;
+        *self.view.held.write().unwrap_or_else(PoisonError::into_inner) = held;
     }
 }
 

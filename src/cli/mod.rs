@@ -10,6 +10,7 @@ mod dead_letters;
 mod demo;
 mod explain;
 mod parent;
+mod resume;
 mod review;
 mod run;
 mod show;
@@ -67,6 +68,8 @@ pub enum Command {
     Show(show::Args),
     /// Say why things are as they are
     Status(status::Args),
+    /// Read a kind again that pauses because its tasks die in numbers
+    Resume(resume::Args),
     /// Drain the review queue
     Review(review::Args),
     /// Look at dead letters and send them again
@@ -123,6 +126,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args, &global).await,
         Command::Show(args) => show::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
+        Command::Resume(args) => resume::run(args, &global).await,
         Command::Review(args) => review::run(args, &global).await,
         Command::DeadLetters(args) => dead_letters::run(args, &global).await,
         Command::SimulateProvider(args) => simulate_provider::run(args, &global).await,

@@ -11,6 +11,7 @@ mod error;
 mod feed;
 mod hub;
 mod intake;
+mod kinds;
 mod lookup;
 #[cfg(test)]
 mod memory;
@@ -156,6 +157,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/v1/dead-letters/{id}/value", get(dead_letters::value))
         .route("/v1/models", get(models::list))
+        .route("/v1/kinds/{kind}/resume", post(kinds::resume))
         .route("/v1/status", get(status::status))
         .route("/metrics", get(ready::metrics))
         .route("/healthz", get(ready::alive))

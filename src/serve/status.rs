@@ -293,6 +293,7 @@ mod tests {
         let held = Held {
             topic: "tasks.ticket".into(),
             kinds: vec!["ticket".into()],
+            by: crate::worker::By::NoModel,
             why: "no model answers".into(),
         };
         let held = State { held: vec![held], ..one };

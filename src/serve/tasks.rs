@@ -341,7 +341,7 @@ fn count(kind: &str, answer: &'static str) {
     metrics::counter!("tidegate_intake_total", "kind" => kind.to_owned(), "answer" => answer).increment(1);
 }
 
-fn no_such_kind(app: &App, name: &str) -> ApiError {
+pub(super) fn no_such_kind(app: &App, name: &str) -> ApiError {
     let known: Vec<&str> = app.settings.kinds.iter().map(|k| &*k.name).collect();
     let near = known.iter().map(|k| (strsim::jaro_winkler(k, name), *k)).max_by(|a, b| a.0.total_cmp(&b.0));
     let help = match near {

@@ -22,7 +22,8 @@
 //! By itself: after 30 s tasks are tried one at a time. Five in a row that end well and all is read
 //! again; one that dies of the same reason and it pauses for twice as long, at most 10 min. So a cause
 //! that stays costs a handful of dead letters an hour. A restart starts afresh: whoever has mended the
-//! configuration has restarted anyway.
+//! configuration has restarted anyway. And whoever knows better, because what dies should die, says
+//! `tidegate resume KIND`: for an hour all is read, whatever comes of it.
 
 use crate::outcome::Reason;
 use std::collections::VecDeque;
@@ -41,6 +42,9 @@ const GOOD_IN_A_ROW: u32 = 5;
 /// A task that was let through and is not heard of again does not hold the kind for ever. Longer than
 /// a task takes.
 const LOST_AFTER: Duration = Duration::from_secs(900);
+
+/// Long enough for a burst of bad tasks to be over, too short for the word to be forgotten.
+const RESUMED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The watch over one kind.
 #[derive(Default)]
@@ -66,6 +70,10 @@ enum State {
         good: u32,
         out: Option<Instant>,
     },
+    /// A person wants all to be read, whatever comes of it.
+    Resumed {
+        until: Instant,
+    },
 }
 
 /// `dead` of the last `of` endings, for one reason.
@@ -82,8 +90,8 @@ impl Flood {
     pub(super) fn ended(&mut self, dead: Option<Reason>, now: Instant) -> bool {
         let dead = dead.filter(|reason| accuses(*reason));
         match &mut self.state {
-            // It was under way before.
-            State::Paused { .. } => false,
+            // It was under way before; or nobody judges.
+            State::Paused { .. } | State::Resumed { .. } => false,
             State::Reading => self.read(dead, now),
             State::Trying { why, .. } if dead == Some(why.reason) => {
                 let why = *why;
@@ -130,7 +138,7 @@ impl Flood {
                 *out = Some(now);
                 true
             }
-            State::Reading | State::Paused { .. } => false,
+            _ => false,
         }
     }
 
@@ -139,7 +147,14 @@ impl Flood {
     pub(super) fn back(&mut self) -> bool {
         match &mut self.state {
             State::Trying { out, .. } => out.take().is_some(),
-            State::Reading | State::Paused { .. } => false,
+            _ => false,
+        }
+    }
+
+    /// A person says so. Nothing to resume where nothing is paused.
+    pub(super) fn resume(&mut self, now: Instant) {
+        if matches!(self.state, State::Paused { .. } | State::Trying { .. }) {
+            *self = Flood { state: State::Resumed { until: now + RESUMED_FOR }, ..Flood::default() };
         }
     }
 
@@ -147,6 +162,12 @@ impl Flood {
     pub(super) fn holds(&mut self, now: Instant) -> bool {
         match &self.state {
             State::Reading => false,
+            State::Resumed { until } => {
+                if now >= *until {
+                    self.state = State::Reading;
+                }
+                false
+            }
             State::Paused { until, .. } if now < *until => true,
             State::Paused { why, .. } => {
                 self.state = State::Trying { why: *why, good: 0, out: None };
@@ -159,7 +180,7 @@ impl Flood {
     /// Half a sentence for people; `None`: all is read.
     pub(super) fn why(&self, kind: &str, now: Instant) -> Option<String> {
         let (why, next) = match &self.state {
-            State::Reading => return None,
+            State::Reading | State::Resumed { .. } => return None,
             State::Paused { why, until } => {
                 let seconds = until.duration_since(now).as_secs() + 1;
                 (why, format!("one task is tried again within {seconds} s"))
@@ -169,7 +190,7 @@ impl Flood {
         let Why { reason, dead, of } = why;
         Some(format!(
             "{dead} of the last {of} outcomes of {kind} are dead letters for one reason, {reason}; {next}, \
-             all of them after a restart"
+             all of them after `tidegate resume {kind}`"
         ))
     }
 }
@@ -219,7 +240,7 @@ mod tests {
         assert!(flood.ended(Some(BROKEN), now));
         assert!(flood.holds(now));
         let expected = "41 of the last 200 outcomes of t are dead letters for one reason, TG-template-failed; \
-                        one task is tried again within 31 s, all of them after a restart";
+                        one task is tried again within 31 s, all of them after `tidegate resume t`";
         assert_eq!(flood.why("t", now).as_deref(), Some(expected));
     }
 
@@ -285,6 +306,22 @@ mod tests {
         assert!(!ends(&mut flood, 5 + WINDOW, None, now));
         assert!(ends(&mut flood, MOST + 1, Some(BROKEN), now));
         assert!(!flood.holds(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn a_kind_that_a_person_resumes_is_read_for_an_hour_whatever_comes_of_it() {
+        let began = Instant::now();
+        let mut flood = paused(began);
+        flood.resume(began);
+        assert!(!flood.holds(began) && flood.why("t", began).is_none());
+        assert!(!ends(&mut flood, 1_000, Some(BROKEN), began));
+        let now = began + RESUMED_FOR;
+        assert!(!flood.holds(now));
+        assert!(!ends(&mut flood, MOST, Some(BROKEN), now), "then it is judged afresh");
+        assert!(flood.ended(Some(BROKEN), now));
+        let mut well = Flood::default();
+        well.resume(began);
+        assert!(ends(&mut well, MOST + 1, Some(BROKEN), began), "nothing was paused, so nothing is resumed");
     }
 
     #[test]

@@ -71,6 +71,15 @@ impl Holds {
     }
 
     /// A pause that is over becomes a trial, of every kind of the topic.
+    /// A person wants these kinds to be read again.
+    pub(super) fn resume(&mut self, kinds: &[Arc<Kind>], now: Instant) {
+        for kind in kinds {
+            if let Some(flood) = self.floods.get_mut(&kind.name) {
+                flood.resume(now);
+            }
+        }
+    }
+
     fn flooded(&mut self, kinds: &[Arc<Kind>], now: Instant) -> bool {
         let mut held = false;
         for kind in kinds {
