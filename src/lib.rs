@@ -42,8 +42,8 @@
 //!
 //! **P3: an answer that was received is never bought again**, across crashes, restarts and parks.
 //! *Limits:* a process that dies between the request and the stored answer repeats the call, and counts
-//! it (`tidegate_calls_repeated_total`, and the result's `tries`). What ends without an answer that can be
-//! used, a refusal or a cut answer, is not stored and may be asked again after a crash.
+//! it (`tidegate_calls_repeated_total`, and the result's `tries`). An answer that broke off in the middle
+//! may be asked for again, within the allowance.
 //!
 //! **P4: a side effect happens at most once, and is proved.** *Limits:* no step of this version has an
 //! effect; tools come later. Their slots in the journal and the rule that bars them are there.

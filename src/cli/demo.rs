@@ -144,7 +144,7 @@ async fn live(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn ended(show: &Show, answered_again: u64) -> anyhow::Result<ExitCode> {
     let sums = show.sums();
     if show.broken.is_none() && sums.hold() && answered_again <= sums.repeats {
-        print("The sums add up. Next: `tidegate demo` in a terminal, and press k.")?;
+        print("The sums add up. Nothing of this is kept. Next: \"Your first tasks\" in README.md.")?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(why) = &show.broken {

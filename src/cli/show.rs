@@ -1,14 +1,14 @@
 //! `tidegate show`: one task's whole story.
 
 use super::Global;
-use super::client::Client;
+use super::client::{Client, Failed};
 use super::text::{field, many, plain, pretty, row, say, say_json, time};
 use serde_json::Value;
 use std::process::ExitCode;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The task's key
+    /// The task's key, or KIND/KEY
     key: String,
     /// Its kind, where several kinds have a task with this key
     #[arg(long)]
@@ -19,16 +19,27 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let mut query = vec![("key", args.key.as_str())];
-    query.extend(args.kind.as_deref().map(|kind| ("kind", kind)));
-    query.extend(args.tenant.as_deref().map(|tenant| ("tenant", tenant)));
-    let task = Client::new(global)?.get(&["v1", "tasks"], &query).await?;
+    let client = Client::new(global)?;
+    let task = match (find(&client, &args, &args.key, args.kind.as_deref()).await, args.key.split_once('/')) {
+        // Written as lists write it: the kind, and the key behind it.
+        (Err(Failed::Refused { status: 404, .. }), Some((kind, key))) if args.kind.is_none() => {
+            find(&client, &args, key, Some(kind)).await?
+        }
+        (found, _) => found?,
+    };
     if global.json {
         say_json(&task);
     } else {
         say(story(&task));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn find(client: &Client, args: &Args, key: &str, kind: Option<&str>) -> Result<Value, Failed> {
+    let mut query = vec![("key", key)];
+    query.extend(kind.map(|kind| ("kind", kind)));
+    query.extend(args.tenant.as_deref().map(|tenant| ("tenant", tenant)));
+    client.get(&["v1", "tasks"], &query).await
 }
 
 /// What became of it first, then how.

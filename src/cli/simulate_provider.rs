@@ -45,6 +45,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         say_json(&serde_json::json!({ "listening": address.to_string(), "seed": args.seed }));
     } else {
         say(format!("simulated models on http://{address}/v1 (seed {}); stop with Ctrl-C", args.seed));
+        if args.scenario.is_none() {
+            say("answers are made up from the schema, not from the text; --scenario gives them rules");
+        }
     }
     let cancel = CancellationToken::new();
     let mut serving = std::pin::pin!(serve(scenario, args.seed, args.log, listener, cancel.clone()));

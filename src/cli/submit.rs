@@ -255,6 +255,9 @@ impl Submitter<'_> {
             many(sums.duplicates, "duplicate"),
         ];
         say(format!("{}: {}", many(all, "task"), parts.join(", ")));
+        if self.sums.content_keys > 0 {
+            say("a task's whole story: tidegate show KIND/KEY (--json prints keys in full)");
+        }
         if sums.reviews > 0 {
             say("to decide what waits: tidegate review ls");
         }

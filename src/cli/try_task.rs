@@ -14,6 +14,7 @@ use crate::infer::{Answer, Models};
 use crate::pipeline::{Done, Pipeline};
 use crate::settings::{self, Kind, Settings, StepKind};
 use crate::task::Headers;
+use crate::token::{self, Carry};
 use crate::write::record::ReviewItem;
 use crate::write::{self, DeadLetter};
 use anyhow::Context as _;
@@ -168,8 +169,13 @@ fn ends(settings: &Settings, kind: &Kind, done: &Done) -> Value {
         return json!({ "as": "result", "answer": envelope.as_ref().map(|e| &e.answer),
             "confidence": envelope.as_ref().map(|e| &e.confidence), "usage": envelope.as_ref().map(|e| &e.usage) });
     }
-    let until = output.not_before.map(crate::task::Timestamp::rfc3339);
-    json!({ "as": "waiting", "until": until, "why": "no model can serve now" })
+    // The trail that the task would take along says which models were asked, and why none served.
+    let carry = record.headers.get(token::CARRY).and_then(|c| serde_json::from_slice::<Carry>(c).ok());
+    let notes = carry.map(|c| c.trail.notes().to_vec()).unwrap_or_default();
+    let last = notes.iter().rev().find(|note| note.what == "parked");
+    let why = last.map_or("no model can serve now", |note| note.detail.as_str());
+    let tried: Vec<&str> = notes.iter().filter(|n| n.what == "tried").map(|n| n.detail.as_str()).collect();
+    json!({ "as": "waiting", "why": why, "tried": tried })
 }
 
 /// A model's words, and a payload's, never steer the terminal.
@@ -197,7 +203,13 @@ fn print(told: &Value) {
     for (field, sure) in ends["confidence"]["fields"].as_object().into_iter().flatten() {
         say(format!("  confidence {field}: {} ({})", sure["value"], text(&sure["basis"])));
     }
-    say("\nnothing was kept; `tidegate submit` does it for good");
+    for tried in ends["tried"].as_array().into_iter().flatten() {
+        say(format!("  tried      {}", text(tried)));
+    }
+    say(match ends["as"].as_str() {
+        Some("waiting") => "\nnothing was kept; see that a model can be reached, and try again",
+        _ => "\nnothing was kept; `tidegate submit` does it for good",
+    });
 }
 
 fn indented(text: &str) -> String {

@@ -230,7 +230,7 @@ fn no_such_item(id: &str) -> ApiError {
     let id: String = id.chars().take(40).collect();
     ApiError::not_found(
         format!("no review item `{id}`"),
-        "GET /v1/review lists what is open; a decision takes the whole id",
+        "`tidegate review ls` and GET /v1/review list the ids of what is open; a decision by HTTP takes the whole id",
     )
 }
 
