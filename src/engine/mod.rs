@@ -181,7 +181,10 @@ pub trait Ledger: Send + Sync {
     /// A record that cannot be a task under the rules of today, but whose key is known.
     fn refuse(&self, d: &Delivery, t: &Token) -> BoxFuture<'static, Result<Admission, Unavailable>>;
     /// What is known of each key, in their order: a batch costs one trip.
-    fn look_all(&self, keys: Vec<ScopedKey>) -> BoxFuture<'static, Result<Vec<Option<ClaimView>>, Unavailable>>;
+    fn look_all(
+        &self,
+        keys: Vec<ScopedKey>,
+    ) -> BoxFuture<'static, Result<Vec<Option<ClaimView>>, Unavailable>>;
     fn look(&self, key: &ScopedKey) -> BoxFuture<'static, Result<Option<ClaimView>, Unavailable>> {
         let found = self.look_all(vec![key.clone()]);
         Box::pin(async move { Ok(found.await?.pop().flatten()) })

@@ -434,6 +434,7 @@ fn scope(tenant: &str, kind: &str, key: &str) -> Result<ScopedKey, ApiError> {
 }
 
 fn no_such_task(key: &str) -> ApiError {
-    let help = "it was never accepted, its dedupe window is over, or it belongs to a tenant that must be named";
+    let help =
+        "it was never accepted, its dedupe window is over, or it belongs to a tenant that must be named";
     ApiError::not_found(format!("no task with key `{key}` is known"), help)
 }
