@@ -94,7 +94,7 @@ impl fmt::Display for OpenError {
             OpenErrorKind::State(detail) => {
                 write!(
                     f,
-                    "the state file `{path}` cannot be read ({detail}): bring the directory back from a backup"
+                    "the state file `{path}` cannot be read ({detail}): move this one file away, it is made anew from the log; only if that is refused, bring the directory back from a backup"
                 )
             }
         }

@@ -223,7 +223,7 @@ fn weight(record: &Record) -> usize {
 impl Member {
     /// The group's thread: keeps the lanes filled.
     fn read_ahead(&self) {
-        let mut seen = 0;
+        let (mut seen, mut said) = (0, String::new());
         while !self.left.load(Ordering::Acquire) && !self.shared.queue.is_shut() {
             self.reassign();
             let mut moved = false;
@@ -231,7 +231,12 @@ impl Member {
             for i in 0..count {
                 match self.fill(i) {
                     Ok(found) => moved |= found,
-                    Err(e) => tracing::error!(error = %e, "records could not be read; they are tried again"),
+                    // Said once, and again whenever it is another error.
+                    Err(e) if said != e.0 => {
+                        tracing::error!(error = %e, "records could not be read; they are tried again");
+                        said = e.0;
+                    }
+                    Err(_) => {}
                 }
             }
             if moved {

@@ -161,6 +161,12 @@ fn replay_segment(
     let path = segment::path(dir, first);
     let file = files.open(&path).map_err(OpenError::io(&path, "open"))?;
     let mut scan = Scan::new(&*file, at).map_err(OpenError::io(&path, "read"))?;
+    if scan.len() < at {
+        let detail = format!(
+            "the file ends there, and frames up to byte {at} were acknowledged: a disk that lost what it had flushed, or a copy that was cut short"
+        );
+        return Err(OpenError::new(&path, OpenErrorKind::Damaged { at: scan.len(), detail }));
+    }
     state.end = LogEnd { segment: first, at, sequence: state.end.sequence };
     while next != Some(state.end.sequence) {
         let (sequence, at) = (state.end.sequence, scan.at);
@@ -174,7 +180,7 @@ fn replay_segment(
                 return Err(damage(format!("no frame {sequence} there, but whole frames behind it")));
             }
             Found::Bad => {
-                tracing::info!(file = %path.display(), at, "cut off a frame that was never acknowledged");
+                tracing::info!(file = %path.display(), at, "cut off a torn frame at the end of the log: nobody was told of it, unless the disk lost what it had flushed");
                 file.set_len(at).map_err(OpenError::io(&path, "cut"))?;
                 return file.sync().map_err(OpenError::io(&path, "flush"));
             }

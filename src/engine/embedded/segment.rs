@@ -41,6 +41,11 @@ impl<'a> Scan<'a> {
         Ok(Scan { file, len: file.size()?, at, bytes: Vec::new() })
     }
 
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Looks for the frame of `sequence` at the position; goes behind it if it is there.
     pub(super) fn next(&mut self, sequence: u64) -> io::Result<Found> {
         if self.at == self.len {
@@ -71,7 +76,7 @@ impl<'a> Scan<'a> {
     /// lies at the position is no torn end but damage.
     pub(super) fn frame_behind(&mut self, sequence: u64) -> io::Result<bool> {
         let start = self.at;
-        let mut rest = vec![0; usize::try_from(self.len - start).unwrap_or(0)];
+        let mut rest = vec![0; usize::try_from(self.len.saturating_sub(start)).unwrap_or(0)];
         self.file.read_at(start, &mut rest)?;
         let mut from = 1;
         while let Some(i) = rest.get(from..).and_then(|r| r.windows(4).position(|w| w == frame::MAGIC)) {

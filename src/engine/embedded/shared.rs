@@ -15,7 +15,9 @@ use crate::engine::{Health, Unavailable};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -36,6 +38,8 @@ pub(super) struct Shared {
     readers: Mutex<HashMap<u64, Arc<dyn File>>>,
     pub(super) news: watch::Sender<u64>,
     pub(super) health: watch::Sender<Health>,
+    /// Where the log is damaged, once that was found.
+    damage: OnceLock<String>,
     /// Flushes of the log so far, for measuring.
     pub(super) flushes: AtomicU64,
     tick: Mutex<u64>,
@@ -73,6 +77,7 @@ impl Shared {
             readers: Mutex::default(),
             news: watch::Sender::new(0),
             health: watch::Sender::new(Health::Well),
+            damage: OnceLock::new(),
             flushes: AtomicU64::new(0),
             tick: Mutex::new(0),
             ticked: Condvar::new(),
@@ -125,8 +130,23 @@ impl Shared {
         *lock(&self.held) = None;
     }
 
-    /// Changes the health; says so only if that is news. Who is gone stays so, for the first reason.
+    /// Something that was acknowledged cannot be read any more, and no time mends that: work stops and
+    /// says where. To go on without it would be to lose it in silence.
+    fn damaged(&self, why: Unavailable) -> Unavailable {
+        if self.damage.set(why.0.clone()).is_ok() {
+            tracing::error!(why = why.0, "the log is damaged");
+        }
+        self.set_health(Health::Well);
+        why
+    }
+
+    /// Changes the health; says so only if that is news. Who is gone stays so, for the first reason, and
+    /// no log is well again once damage was found.
     pub(super) fn set_health(&self, health: Health) {
+        let health = match (health, self.damage.get()) {
+            (Health::Well, Some(why)) => Health::Paused { why: why.clone() },
+            (health, _) => health,
+        };
         let changed = self.health.send_if_modified(|now| {
             let changed = *now != health && !matches!(now, Health::Gone { .. });
             if changed {
@@ -166,14 +186,21 @@ impl Shared {
                 frame.at
             ))
         };
+        let damaged = |what: &str| {
+            self.damaged(Unavailable(format!(
+                "`{}` is damaged at byte {} ({what}): stop, and bring the directory back from a backup",
+                path.display(),
+                frame.at
+            )))
+        };
         let file = self.reader(frame.segment).map_err(|e| unreadable(&e))?;
         let mut bytes = vec![0; frame.len as usize];
         file.read_at(frame.at, &mut bytes).map_err(|e| unreadable(&e))?;
         let header = frame::header(&bytes).filter(|h| h.body + HEADER == bytes.len());
-        let header = header.ok_or_else(|| unreadable(&"no frame there"))?;
-        let body = frame::body(&header, &bytes).ok_or_else(|| unreadable(&"its checksum does not fit"))?;
+        let header = header.ok_or_else(|| damaged("no frame there"))?;
+        let body = frame::body(&header, &bytes).ok_or_else(|| damaged("its checksum does not fit"))?;
         let read = Changes::decode(body, header.stamp, &self.names);
-        let read = read.map_err(|_| unreadable(&"its body cannot be read"))?;
+        let read = read.map_err(|_| damaged("its body cannot be read"))?;
         let records = Arc::new(by_partition(&read.changes.records));
         lock(&self.cache).put((frame.segment, frame.at), records.clone());
         Ok(records)
