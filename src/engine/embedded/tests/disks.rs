@@ -219,7 +219,10 @@ async fn p2_retention_gives_space_back_but_keeps_what_is_incomplete_or_live() {
     for at in [&live[0], &parked[0]] {
         assert_eq!(engine.log.read(at.clone(), 1).await.unwrap()[0].position, *at);
     }
-    // A read from where records are gone begins with the next that is there.
+    // A read from where records are gone begins with the next that is there: one too young to go.
+    engine.log.append(vec![output("tasks", "parked", "later")]).await.unwrap();
+    let later = next_record(&mut group).await;
+    assert!(matches!(engine.commits.commit(done(&later, Vec::new())).await, Commit::Visible(_)));
     let from = Position { offset: parked[0].offset + 20, ..parked[0].clone() };
     let next = engine.log.read(from.clone(), 1).await.unwrap();
     assert!(next[0].position.offset > from.offset + 20, "{:?}", next[0].position);
