@@ -144,12 +144,13 @@ pub(crate) fn reckon(shelf: &Shelf) -> Books {
             .push(Complaint::Stray { at, why: "no record was sent under this key and generation" });
     }
     for (at, found) in letters.iter().filter(|(at, _)| !expected_letters.contains(*at)) {
+        let sent_at = sent_at(found[0]);
         books.complaints.push(Complaint::Wrongly {
             at: at.clone(),
-            name: name_of(&sources, at),
+            name: name_of(&sources, sent_at),
             letter: found[0].at.clone(),
             reason: found[0].header("tidegate-reason").to_owned(),
-            rival: has_rival(&sources, at),
+            rival: has_rival(&sources, sent_at),
         });
     }
     books.complaints.sort();
@@ -184,6 +185,15 @@ fn sources(shelf: &Shelf) -> BTreeMap<Option<Name>, Vec<Source<'_>>> {
         found.entry(name).or_default().push(Source { row, payload, late });
     }
     found
+}
+
+/// Where the record of a dead letter was sent to; what was parked lies elsewhere since.
+fn sent_at(letter: &Row) -> &str {
+    let source = letter.header("tidegate-source");
+    if !source.starts_with("retry.") {
+        return source;
+    }
+    letter.header("tidegate-origin").split('@').next().unwrap_or_default()
 }
 
 /// The key and generation that the record at this position may own.
@@ -347,6 +357,10 @@ fn judge_group(
         let twin = group.iter().filter(|other| other.payload == source.payload).any(|other| {
             places.iter().any(|p| p.origin == other.row.at)
                 || (other.row.at != source.row.at && letters.contains_key(&other.row.at))
+                || letters
+                    .values()
+                    .flatten()
+                    .any(|l| l.header("tidegate-source") != other.row.at && sent_at(l) == other.row.at)
         });
         if source.row.at == owner.row.at {
             if owner.late {

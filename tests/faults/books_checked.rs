@@ -215,4 +215,17 @@ fn a_conflict_without_a_dead_letter_has_a_twin_only_where_its_payload_has_a_plac
         s.results.push(result("results/0/8", "a", 0, "tasks.copy/0/2", &payload(1, "two")));
     });
     assert!(published.contains(&buried(true)), "{published:?}");
+    // It was parked, lost its key meanwhile, and lies in dead letters under its last coordinates.
+    let parked = complaints(|s| {
+        s.dead_letters[0].headers.insert("tidegate-source".into(), "retry.5s/0/1".into());
+        s.dead_letters[0].headers.insert("tidegate-origin".into(), "tasks.copy/0/2@5".into());
+    });
+    let wrongly = Complaint::Wrongly {
+        at: "retry.5s/0/1".into(),
+        name: Some(("copy".into(), "a".into(), 0)),
+        letter: "dead-letters/0/0".into(),
+        reason: "TG-key-conflict".into(),
+        rival: true,
+    };
+    assert_eq!(parked, [buried(true), wrongly]);
 }
