@@ -209,7 +209,8 @@ fn claim(token: &Token, hop: u32, phase: Phase) -> ClaimView {
         phase,
         slots: vec![],
         since: Timestamp(1_000),
-        changed: Timestamp(1_000),
+        // The server's own slow pass leaves what has changed within the hour.
+        changed: Timestamp::now(),
     }
 }
 

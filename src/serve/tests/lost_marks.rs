@@ -13,7 +13,6 @@ async fn p1_the_slow_pass_finds_every_outcome_whose_mark_was_lost_and_no_other()
     for n in [1, 2, 3, 5, 6] {
         server.memory.complete(&origin(n));
     }
-    // The server's own pass leaves what has changed within the hour.
     let open = |token: &Token| ClaimView { changed: now, ..claim(token, 0, Phase::Open) };
     for token in [&result, &dead, &own, &works] {
         server.memory.claim(open(token));
