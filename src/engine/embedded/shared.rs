@@ -133,10 +133,8 @@ impl Shared {
     /// Something that was acknowledged cannot be read any more, and no time mends that: work stops and
     /// says where. To go on without it would be to lose it in silence.
     fn damaged(&self, why: Unavailable) -> Unavailable {
-        if self.damage.set(why.0.clone()).is_ok() {
-            tracing::error!(why = why.0, "the log is damaged");
-        }
-        self.set_health(Health::Well);
+        let first = self.damage.get_or_init(|| why.0.clone());
+        self.set_health(Health::Paused { why: first.clone() });
         why
     }
 

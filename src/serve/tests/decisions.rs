@@ -1,15 +1,28 @@
 //! Which item a decision is for, and what its sender is told.
 
 use super::*;
+use crate::settings::TopicNames;
+
+/// One open item, once the API shows it.
+async fn asked(server: &Server, names: &TopicNames) -> ReviewItem {
+    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
+    waits.hop = 1;
+    let item = item(&waits);
+    server.memory.put(write::review_item(names, &item, &waits, &Carry::default()));
+    let shown = async {
+        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
+    item
+}
 
 #[tokio::test]
 async fn a_beginning_that_fits_an_open_and_a_decided_item_names_neither() {
     let server = Server::start().await;
-    let names = crate::settings::TopicNames::new("");
-    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
-    waits.hop = 1;
-    let item = item(&waits);
-    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
+    let names = TopicNames::new("");
+    let item = asked(&server, &names).await;
     // Another item, decided before, whose id begins alike.
     let other = format!("{}{}", &item.id[..4], "z".repeat(16));
     server.memory.put(Output {
@@ -19,12 +32,6 @@ async fn a_beginning_that_fits_an_open_and_a_decided_item_names_neither() {
         headers: Headers::default(),
         not_before: None,
     });
-    let shown = async {
-        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
     let (status, told) = server.get(&format!("/v1/review/{}", &item.id[..4])).await;
     assert_eq!((status, &told["error"]["code"]), (409, &json!("ambiguous")), "{told}");
     assert_eq!(told["error"]["items"], json!([item.id, other]), "both are named");
@@ -36,17 +43,8 @@ async fn a_beginning_that_fits_an_open_and_a_decided_item_names_neither() {
 #[tokio::test]
 async fn a_decision_that_is_written_is_never_called_undecided() {
     let server = Server::start().await;
-    let names = crate::settings::TopicNames::new("");
-    let mut waits = token("copy", "k", &position("tasks.copy/0/0"), "{}");
-    waits.hop = 1;
-    let item = item(&waits);
-    server.memory.put(write::review_item(&names, &item, &waits, &Carry::default()));
-    let shown = async {
-        while server.get(&format!("/v1/review/{}", item.id)).await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), shown).await.unwrap();
+    let names = TopicNames::new("");
+    let item = asked(&server, &names).await;
     *server.memory.blind.lock().unwrap() = Some(names.review_outcomes.clone());
     let path = format!("/v1/review/{}/reject", item.id);
     let (status, told) = server.post(&path, "application/json", r#"{"by":"ada","reason":"no"}"#).await;

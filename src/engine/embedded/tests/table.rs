@@ -21,15 +21,7 @@ struct Life {
 
 /// Marks never arrive; nothing else goes wrong by itself.
 fn without_marks() -> EmbeddedSettings {
-    let weak = Weak {
-        marks_lost: 1.0,
-        replies_lost: 0.0,
-        reply_late: Duration::ZERO,
-        away_every: None,
-        revoke_every: None,
-        lease: Duration::ZERO,
-        ..Weak::new(1)
-    };
+    let weak = Weak { marks_lost: 1.0, ..super::weakness::tame() };
     EmbeddedSettings { weak: Some(weak), ..quick(1 << 16) }
 }
 

@@ -13,7 +13,7 @@ fn weak(weak: Weak) -> EmbeddedSettings {
 }
 
 /// Nothing goes wrong by itself.
-fn tame() -> Weak {
+pub(super) fn tame() -> Weak {
     Weak {
         marks_lost: 0.0,
         mark_late: Duration::ZERO,
