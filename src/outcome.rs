@@ -81,7 +81,7 @@ reasons! {
     TemplateFailed = "template-failed", "The prompt could not be rendered from this payload.", "The detail names the line and what it misses. Mend the prompt or the payload, then redrive.";
     BelowLine = "below-line", "A field's confidence is below the line.", "Read the flagged fields against the source; approve, edit or reject.";
     AnswerInvalid = "answer-invalid", "No answer satisfied the schema, not even after asking again and the sanitizer.", "The findings name the fields. Edit the answer into shape, or reject.";
-    AnswerCut = "answer-cut", "The answer was cut off by its token limit.", "Edit what is missing, or reject; raise the limit in `params` for the next ones.";
+    AnswerCut = "answer-cut", "The answer is not whole: its token limit cut it off, it broke off in the middle, or it did not end where any should.", "The detail says which. Edit what is missing, or reject; raise the limit in `params` for the next ones, or use a model that ends.";
     ModelRefused = "model-refused", "The model refused to answer.", "Decide whether the task is proper; write the answer yourself, or reject.";
     RuleFailed = "rule-failed", "The answer breaks a rule of its kind.", "The finding holds the rule's message. Edit or reject.";
     AllReviewed = "all-reviewed", "This kind sends every answer to a person for now (`review.start = \"all\"`).", "Approve, edit or reject; set `review.start` once you trust it.";

@@ -5,7 +5,7 @@
 use super::failure::{Class, Failure};
 use super::model::{Api, Model};
 use super::prompt::Request;
-use super::sse::{Decoder, Event};
+use super::sse::{Broken, Decoder, Event};
 use super::{anthropic, openai, sorting};
 use crate::engine::crash::crash_point;
 use crate::task::Timestamp;
@@ -19,6 +19,9 @@ const ERROR_BODY_MAX: usize = 64 * 1024;
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(2);
 /// After the finish signal only the usage and the end sentinel are missing; neither is waited for longer.
 const AFTER_FINISH: Duration = Duration::from_secs(1);
+/// Of an answer that did not end, this much is kept: its beginning shows a person what went wrong, and
+/// the rest helps nobody.
+const BEGINNING: usize = 4 * 1024;
 
 /// What a stream has said so far.
 #[derive(Debug, Default)]
@@ -62,12 +65,19 @@ pub(super) async fn attempt(
     };
     match ended.and_then(|()| judge(model.api, &so_far)) {
         Ok(()) => Ok(so_far),
-        Err(f) => Err(Failure {
-            first_token_ms: so_far.first_token_ms,
-            tokens: (so_far.input_tokens, so_far.output_tokens),
-            partial: (!so_far.text.is_empty()).then_some(so_far.text),
-            ..f
-        }),
+        Err(f) => {
+            let text = match f.class {
+                // Copied, so that what was buffered is given back now.
+                Class::Oversized => so_far.text[..so_far.text.floor_char_boundary(BEGINNING)].to_owned(),
+                _ => so_far.text,
+            };
+            Err(Failure {
+                first_token_ms: so_far.first_token_ms,
+                tokens: (so_far.input_tokens, so_far.output_tokens),
+                partial: (!text.is_empty()).then_some(text),
+                ..f
+            })
+        }
     }
 }
 
@@ -117,7 +127,8 @@ async fn exchange(
         let events = match decoder.push(&piece) {
             Ok(events) => events,
             Err(_) if so_far.finish.is_some() => return Ok(()),
-            Err(e) => return Err(Failure::new(Class::Malformed, e.to_string())),
+            Err(e @ Broken::TooLong) => return Err(Failure::new(Class::Oversized, e.to_string())),
+            Err(e @ Broken::NotText) => return Err(Failure::new(Class::Malformed, e.to_string())),
         };
         for event in &events {
             if take(model.api, event, so_far, answer_max, began)? {
@@ -151,8 +162,8 @@ fn take(
         so_far.first_token_ms = Some(millis(began.elapsed()));
     }
     if so_far.text.len() + so_far.refusal.len() > answer_max {
-        // To ask again would be to buy the same: it counts as cut off.
-        return Err(Failure::new(Class::Cut, format!("longer than {answer_max} bytes")));
+        let what = format!("the answer did not end within {answer_max} bytes; its beginning is kept");
+        return Err(Failure::new(Class::Oversized, what));
     }
     Ok(ended)
 }
@@ -294,11 +305,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_answer_and_bytes_that_are_no_text_are_bounded() {
-        let long =
-            vec![data(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(9_000))); 3];
-        let cut = ask(Reply::Pieces(long), Api::OpenAi).await.unwrap_err();
-        assert_eq!((cut.class, cut.detail.as_str()), (Class::Cut, "longer than 10000 bytes"));
+    async fn an_answer_without_end_is_left_at_the_bound_and_only_its_beginning_is_kept() {
+        let more = data(&format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "ü".repeat(50)));
+        // Never ends by itself.
+        let endless = Reply::Drip(vec![data(BEGINS)], Duration::from_micros(10), more);
+        let f = ask(endless, Api::OpenAi).await.unwrap_err();
+        let told = "the answer did not end within 10000 bytes; its beginning is kept";
+        assert_eq!((f.class, f.detail.as_str()), (Class::Oversized, told));
+        let kept = f.partial.unwrap();
+        assert!(kept.starts_with(r#"{"a":üü"#) && kept.len() > BEGINNING - 4, "{}", kept.len());
+        assert!(kept.capacity() <= BEGINNING, "{} bytes are held", kept.capacity());
+    }
+
+    #[tokio::test]
+    async fn a_body_of_10_mb_and_a_line_without_end_are_oversized_whatever_was_said_before() {
+        let body = format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}]}}"#, "x".repeat(10 << 20));
+        let f = ask(Reply::Pieces(vec![body.into_bytes()]), Api::OpenAi).await.unwrap_err();
+        assert_eq!((f.class, f.partial.as_deref()), (Class::Oversized, None));
+        assert!(f.detail.contains("longer than 1048576 bytes"), "{}", f.detail);
+        for (begun, partial) in [(vec![], None), (vec![data(BEGINS)], Some(r#"{"a":"#))] {
+            let line = Reply::Drip(begun, Duration::from_micros(10), vec![b'x'; 1 << 20]);
+            let f = ask(line, Api::OpenAi).await.unwrap_err();
+            assert_eq!((f.class, f.partial.as_deref()), (Class::Oversized, partial), "{}", f.detail);
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_text_and_no_json_are_malformed() {
         let broken = vec![b"data: \xff\xfe\n\n".to_vec()];
         assert_eq!(ask(Reply::Pieces(broken), Api::OpenAi).await.unwrap_err().class, Class::Malformed);
         let not_json = vec![data("{oops")];
@@ -369,7 +402,7 @@ mod tests {
             "x".repeat(10_001)
         ));
         let f = ask(Reply::Pieces(vec![long]), Api::OpenAi).await.unwrap_err();
-        assert_eq!(f.class, Class::Cut, "what is too long is so with its finish signal, too");
+        assert_eq!(f.class, Class::Oversized, "what is too long is so with its finish signal, too");
         let late = concat!(
             "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"{}\"}}\n\n",
             "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",

@@ -131,7 +131,7 @@ pub(super) fn nobody(
     // What breaks off may be an outage, so it is bought a few times more.
     let broken = at.tries.iter().filter(|t| t.broke_off()).count();
     let ends_it = |f: &Failure| match f.class {
-        Class::Cut => true,
+        Class::Cut | Class::Oversized => true,
         Class::Malformed => f.partial.is_some() && broken >= halves as usize,
         _ => false,
     };
@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn p7_a_fault_that_is_not_the_tasks_never_kills_it() {
-        for class in Class::ALL.into_iter().filter(|c| !c.of_the_task()) {
+        // What was received without end is bought once: see the half answers.
+        for class in Class::ALL.into_iter().filter(|c| !c.of_the_task() && *c != Class::Oversized) {
             for failed in 1..4 {
                 let next = after(&failure(class, Some(60)), failed, LEFT, 0.5);
                 assert!(matches!(next, Next::Wait(_) | Next::FallBack), "{class:?}: {next:?}");
@@ -239,6 +240,21 @@ mod tests {
             nobody(&left_for(&[cut, down]), None, LEFT, 6, 0),
             Nobody::Person { reason: Reason::AnswerCut, .. }
         ));
+    }
+
+    #[test]
+    fn p5_an_answer_without_end_falls_back_at_once_and_is_not_bought_again_in_a_later_hop() {
+        let endless = Failure { partial: Some("{".to_owned()), ..failure(Class::Oversized, None) };
+        assert_eq!(after(&endless, 1, LEFT, 0.0), Next::FallBack);
+        for other in [Class::Overloaded, Class::Oversized] {
+            let mut at = left_for(&[None, Some(other)]);
+            at.leave(0, endless.clone());
+            let decided = nobody(&at, None, LEFT, 6, 0);
+            let Nobody::Person { model: 0, reason: Reason::AnswerCut, partial, .. } = decided else {
+                panic!("{other:?}: {decided:?}")
+            };
+            assert_eq!(partial.as_deref(), Some("{"));
+        }
     }
 
     #[test]

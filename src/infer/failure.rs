@@ -11,8 +11,11 @@ pub enum Class {
     BadRequest,
     /// Model retired, deployment missing, parameter not supported: a configuration fault.
     Misconfigured,
-    /// By the token limit, or longer than any answer is read.
+    /// By the token limit: the provider says so.
     Cut,
+    /// More than any answer is read: a stream without end, a body of 10 MB. A fault of the model, and to
+    /// ask it again would be to buy the same.
+    Oversized,
     ContextTooLong,
     Refusal,
     /// 401, 403.
@@ -47,10 +50,11 @@ pub(super) enum Again {
 }
 
 impl Class {
-    pub const ALL: [Class; 12] = [
+    pub const ALL: [Class; 13] = [
         Class::BadRequest,
         Class::Misconfigured,
         Class::Cut,
+        Class::Oversized,
         Class::ContextTooLong,
         Class::Refusal,
         Class::Unauthorized,
@@ -67,6 +71,7 @@ impl Class {
             Class::BadRequest => "bad-request",
             Class::Misconfigured => "misconfigured",
             Class::Cut => "cut",
+            Class::Oversized => "oversized",
             Class::ContextTooLong => "context-too-long",
             Class::Refusal => "refusal",
             Class::Unauthorized => "unauthorized",
@@ -92,7 +97,9 @@ impl Class {
             // The provider said when to come back: it is well.
             Class::RateLimited if hinted => Weight::Ignored,
             Class::RateLimited => Weight::Soft,
-            Class::Overloaded | Class::Transient | Class::Timeout | Class::Malformed => Weight::Hard,
+            Class::Overloaded | Class::Transient | Class::Timeout | Class::Malformed | Class::Oversized => {
+                Weight::Hard
+            }
             _ => Weight::Ignored,
         }
     }
@@ -190,6 +197,13 @@ mod tests {
         assert_eq!(silent.weight(), Weight::Hard);
         assert_eq!(silent.class.again(), Again::No, "a silent model is not asked again");
         assert_eq!(Failure { ours: true, ..silent }.weight(), Weight::Ignored);
+    }
+
+    #[test]
+    fn an_answer_without_end_is_the_models_fault_and_not_charged_to_the_tasks_time() {
+        let endless = Failure::new(Class::Oversized, "");
+        assert_eq!((endless.weight(), endless.class.again()), (Weight::Hard, Again::No));
+        assert!(endless.lost() && !endless.class.of_the_task() && !endless.class.blocks());
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn every_fault_that_ends_a_try_is_the_failure_it_stands_for() {
         ("spend-cap", "spend-cap", Some(429)),
         ("model-not-found", "misconfigured", Some(404)),
         ("unauthorized", "unauthorized", Some(401)),
-        ("long-answer", "cut", None),
+        ("long-answer", "oversized", None),
         ("cut", "cut", None),
     ];
     let all = cases.map(|(fault, class, status)| async move {

@@ -9,6 +9,7 @@ use crate::task::{Fingerprint, Origin, Partition, Position, PrintRule, ScopedKey
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use serde_json::json;
 use std::sync::Mutex;
 
 /// One entry in memory, run by the rules of `dedupe`.
@@ -250,6 +251,64 @@ async fn p3_a_refusal_and_a_half_answer_are_stored_and_not_bought_again_by_the_n
         let found = nobody.call_with(&admitted(&w.memory, 3), Some(&value)).await;
         assert!(matches!(found, Called::Person { .. }), "found at admission as well: {found:?}");
     }
+}
+
+/// Says more than the bound of these tests, 100,000 bytes, and does not end by itself.
+fn endless() -> Reply {
+    let begins = br#"data: {"choices":[{"delta":{"content":"{\"a"}}]}"#;
+    let delta = json!({ "choices": [{ "delta": { "content": "xyz".repeat(3_000) } }] });
+    let more = format!("data: {delta}\n\n").into_bytes();
+    Reply::Drip(vec![[&begins[..], b"\n\n"].concat()], Duration::from_micros(10), more)
+}
+
+#[tokio::test]
+async fn p7_a_model_whose_answers_do_not_end_is_left_for_the_next_and_its_breaker_counts_it() {
+    let w = world(vec![vec![endless()], vec![says("spare")]], Memory::default()).await;
+    for n in 1..=6 {
+        *w.memory.entry.lock().unwrap() = None;
+        let got = answer(w.call(&admitted(&w.memory, 1)).await);
+        assert_eq!((got.text.as_str(), got.position), ("spare", 1));
+        let tries: Vec<(&str, bool)> = got.tries.iter().map(|t| (t.class.as_str(), t.lost)).collect();
+        let (failed, ok) = (("oversized", true), ("ok", false));
+        assert_eq!(tries, if n <= 5 { vec![failed, ok] } else { vec![ok] }, "task {n}");
+    }
+    let view = &w.models.view()[0];
+    assert_eq!((view.failed, view.state), (5, "open"), "a run of five opens it");
+    assert_eq!((w.asked(0), w.asked(1)), (5, 6));
+}
+
+#[tokio::test]
+async fn p3_an_answer_without_end_goes_to_a_person_by_its_beginning_and_is_not_bought_again() {
+    let w = world(vec![vec![endless()], vec![endless()]], Memory::default()).await;
+    for nonce in 1..=2 {
+        let Called::Person { ended, said } = w.call(&admitted(&w.memory, nonce)).await else {
+            panic!("a person")
+        };
+        assert_eq!((ended.reason, said.model_name.as_str()), (Reason::AnswerCut, "model-0"));
+        assert!(ended.detail.contains("did not end within 100000 bytes"), "{}", ended.detail);
+        assert!(said.text.starts_with(r#"{"axyzxyz"#), "{}", said.text);
+        let tries: Vec<&str> = said.tries.iter().map(|t| t.class.as_str()).collect();
+        assert_eq!(tries, ["oversized", "oversized"], "every try that was bought stays told");
+    }
+    assert_eq!((w.asked(0), w.asked(1)), (1, 1), "asked by the first delivery alone");
+    let Some(dedupe::SlotState::Stored { value }) = state(&w.memory).map(|s| s.state) else {
+        panic!("stored")
+    };
+    assert!(value.len() < 8 * 1024, "{} bytes lie in the slot", value.len());
+}
+
+#[tokio::test]
+async fn p3_a_reply_that_is_one_endless_line_is_bounded_stored_and_not_bought_again() {
+    let line = Reply::Drip(vec![], Duration::from_micros(10), vec![b'x'; 1 << 20]);
+    let w = world(vec![vec![line]], Memory::default()).await;
+    for nonce in 1..=2 {
+        let Called::Person { ended, said } = w.call(&admitted(&w.memory, nonce)).await else {
+            panic!("a person")
+        };
+        assert_eq!((ended.reason, said.text.as_str()), (Reason::AnswerCut, ""));
+        assert!(ended.detail.contains("a line of the stream is longer than"), "{}", ended.detail);
+    }
+    assert_eq!((w.asked(0), w.models.view()[0].failed), (1, 1));
 }
 
 #[tokio::test]
