@@ -17,9 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before the log is tried again.
 const RETRY_MS: u64 = 200;
+/// Of each sentence and field name in a list, bytes: more than a line of it is read with the whole item.
+const TEXT_MAX: usize = 500;
+/// Of all reasons of one item in a list, bytes of JSON. Fields may be named by what a model said, at any
+/// length; everything else in a brief is bounded where it comes from. Ten thousand open items, each at
+/// this bound, take some hundred megabytes.
+const WHYS_MAX: usize = 4 * 1024;
 
 /// What lists say of an open item. Payloads and answers stay in the log: a backlog of any length fits into
-/// memory, at some hundred bytes each.
+/// memory, at some hundred bytes each and a few KiB at most.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Brief {
     pub at: Position,
@@ -39,12 +45,37 @@ pub struct Brief {
 impl Brief {
     /// Of a record with a value; also of one that this version cannot read.
     pub fn of(record: &Record, value: &Bytes) -> Brief {
-        let ReviewItem { id, question, why, severity, team, opened_at, due_at, proposed, .. } =
+        let ReviewItem { id, mut question, why, severity, team, opened_at, due_at, proposed, .. } =
             body(record, value);
         let Envelope { kind, key, tenant, origin, .. } = proposed;
         let at = record.position.clone();
+        shorten(&mut question);
+        let why = strongest(why);
         Brief { at, id, kind, key, tenant, origin, question, why, severity, team, opened_at, due_at }
     }
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > TEXT_MAX {
+        *text = format!("{}…", &text[..text.floor_char_boundary(TEXT_MAX)]);
+    }
+}
+
+/// As many reasons as fit, the strongest first, as they lie in the item. All of them are read with it.
+fn strongest(why: Vec<Value>) -> Vec<Value> {
+    let mut room = WHYS_MAX;
+    let mut kept = Vec::new();
+    for mut one in why {
+        for part in one.as_object_mut().into_iter().flat_map(|parts| parts.values_mut()) {
+            if let Value::String(text) = part {
+                shorten(text);
+            }
+        }
+        let Some(left) = room.checked_sub(one.to_string().len()) else { break };
+        room = left;
+        kept.push(one);
+    }
+    kept
 }
 
 /// An open item and the record that asks it.
@@ -260,5 +291,33 @@ mod tests {
         assert!(queue.is_empty());
         queue.take(record(5, Some("not JSON")));
         assert!(queue.list()[0].question.contains("cannot be read"));
+    }
+
+    #[test]
+    fn an_open_item_takes_a_few_kilobytes_however_much_a_model_said_in_it() {
+        let there = record(6, Some("not JSON"));
+        let why = |n: usize| {
+            let field = format!("list.f{n}-{}", "ü".repeat(50_000));
+            serde_json::json!({ "reason": "TG-answer-invalid", "field": field, "detail": field, "severity": "major" })
+        };
+        let whole = ReviewItem {
+            why: (0..50).map(why).collect(),
+            question: format!("{} (and 49 more reasons)", "q".repeat(100_000)),
+            payload: "p".repeat(1 << 20).into(),
+            ..body(&there, there.value.as_ref().unwrap())
+        };
+        let text = serde_json::to_string(&whole).unwrap();
+        let queue = Queue::default();
+        queue.take(record(7, Some(&text)));
+        let kept = &queue.list()[0];
+        let bytes = format!("{kept:?}").len();
+        assert!(bytes < 8 * 1024, "{bytes} bytes are kept");
+        assert_eq!((kept.at.offset, kept.kind.as_str(), kept.key.as_str()), (7, "ticket", "T-1"));
+        let fields: Vec<&str> = kept.why.iter().map(|w| w["field"].as_str().unwrap()).collect();
+        assert!((2..50).contains(&fields.len()), "{} of the reasons", fields.len());
+        for (n, field) in fields.iter().enumerate() {
+            assert!(field.starts_with(&format!("list.f{n}-ü")) && field.ends_with('…'), "{field}");
+        }
+        assert!(kept.question.starts_with("qqq") && kept.question.len() < TEXT_MAX + 4);
     }
 }
