@@ -82,6 +82,8 @@ pub enum Command {
 
 /// The configuration is wrong; clap's own code for a wrong command line.
 const CONFIGURATION: u8 = 2;
+/// 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Runs one command on a runtime of its own.
 pub fn main(cli: Cli) -> ExitCode {
@@ -112,7 +114,11 @@ fn failed(e: &anyhow::Error, json: bool) -> ExitCode {
         (None, _) if json => text::say_json(&json!({ "error": { "message": format!("{e:#}") } })),
         (None, _) => text::note(format!("error: {e:#}")),
     }
-    if problems.is_some() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
+    match problems {
+        Some(_) => ExitCode::from(CONFIGURATION),
+        None if e.is::<try_task::Stopped>() => ExitCode::from(INTERRUPTED),
+        None => ExitCode::FAILURE,
+    }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

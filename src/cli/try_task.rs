@@ -41,6 +41,11 @@ pub struct Args {
     key: Option<String>,
 }
 
+/// By Ctrl-C, before there was an ending to show.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped; nothing was kept")]
+pub(super) struct Stopped;
+
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(Settings::load(&global.config)?);
     let kinds = Kinds::new(&settings);
@@ -62,7 +67,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let told = tokio::select! {
         told = tell(&settings, kinds, &kind, accepted.output, &place.0) => told?,
         // The payload goes with its directory.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; nothing was kept"),
+        _ = tokio::signal::ctrl_c() => return Err(Stopped.into()),
     };
     // Before anything is said: who reads it may close the pipe, and the command ends there.
     drop(place);

@@ -2,6 +2,7 @@
 //! nothing to warn of.
 
 use crate::rig::eventually;
+use crate::rig::process::{Process, tidegate};
 use crate::rig::script::{Reply, SOON};
 use crate::stage::{Stage, good, ticket};
 use serde_json::json;
@@ -58,4 +59,29 @@ async fn an_orderly_stop_is_nothing_to_warn_of() {
     assert!(words.contains("tidegate has stopped"), "{words}");
     let loud: Vec<&str> = words.lines().filter(|l| l.contains("WARN") || l.contains("ERROR")).collect();
     assert_eq!(loud, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn try_that_is_interrupted_ends_at_once_says_that_nothing_was_kept_and_leaves_nothing() {
+    let stage = Stage::set(|_| Reply::Silent).await;
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    std::fs::write(stage.place.config(), config.replace("\"2s\"", "\"100s\"")).unwrap();
+    std::fs::write(stage.place.path("one.json"), ticket().to_string()).unwrap();
+    let temporary = stage.place.path("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let left = || std::fs::read_dir(&temporary).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+
+    let mut command = tidegate();
+    command.current_dir(stage.place.dir.path()).env("TMPDIR", &temporary);
+    command.arg("--config").arg(stage.place.config()).args(["try", "ticket", "one.json"]);
+    let mut process = Process::start(command, &stage.place.path("said"));
+    eventually("the model is asked", SOON, || async { stage.provider.asked().first().cloned() }).await;
+    assert_eq!(left().len(), 1, "the payload lies in a directory of its own");
+    process.signal("INT");
+    let ended = process.wait(Duration::from_secs(5)).expect("it does not wait for the model");
+    // As shells say that SIGINT ended a command.
+    assert_eq!(ended.code(), Some(130), "{}", process.words());
+    assert_eq!(process.words(), "error: stopped; nothing was kept\n");
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new(), "the payload is gone with its directory");
+    assert!(!stage.place.path("data").exists(), "nothing was written where `run` would");
 }
