@@ -202,4 +202,29 @@ mod tests {
         assert!(!window_over(NOW, window, Timestamp(NOW.plus(window).0 - 1)));
         assert!(window_over(NOW, window, NOW.plus(window)));
     }
+
+    #[test]
+    fn p1_a_clock_that_jumps_forgets_no_outcome_within_its_window_and_keeps_none_for_ever() {
+        const HOUR: i64 = 3_600_000;
+        let window = Duration::from_secs(7 * 24 * 3600);
+        let (own, mut entry) = admitted();
+        closes(&mut entry, &own);
+        for now in [i64::MIN, 0, LATER.0 - 5 * HOUR, LATER.0 + 5 * HOUR] {
+            expire(&mut entry, window, Timestamp(now));
+            assert!(entry.is_some(), "at {now}");
+        }
+        // Closed while the clock was hours ahead: known for those hours longer, and no more.
+        let (own, mut entry) = admitted();
+        let ahead = Timestamp(LATER.0 + 5 * HOUR);
+        close(&mut entry, &own, OutcomeKind::Result, &place(90), NEW, ahead);
+        expire(&mut entry, window, LATER.plus(window));
+        assert!(entry.is_some());
+        expire(&mut entry, window, ahead.plus(window));
+        assert_eq!(entry, None);
+        // At the end of time nothing overflows.
+        let (own, mut entry) = admitted();
+        close(&mut entry, &own, OutcomeKind::Result, &place(90), NEW, Timestamp(i64::MAX));
+        expire(&mut entry, Duration::MAX, Timestamp(i64::MIN));
+        assert!(entry.is_some());
+    }
 }

@@ -522,4 +522,43 @@ mod tests {
         assert_eq!(b.permit(now + S(299)), Permit::Refused { until: now + S(300) });
         assert!(matches!(b.permit(now + S(300)), Permit::Probe { .. }));
     }
+
+    #[test]
+    fn a_now_from_before_and_leaps_of_hours_shorten_no_wait_and_leave_none_without_end() {
+        let begin = Instant::now() + S(50 * 3_600);
+        let mut b = opened(begin);
+        for back in [1, 60, 5 * 3_600] {
+            assert_eq!(b.permit(begin - S(back)), Permit::Refused { until: begin + S(10) });
+        }
+        assert!(matches!(b.permit(begin + S(5 * 3_600)), Permit::Probe { .. }));
+        // Whatever is heard in whatever order: at the end a call is let go within the longest wait there is.
+        let weights = [Weight::Ignored, Weight::Soft, Weight::Hard];
+        let mut draw = 7u64;
+        let mut pick = |n: u64| {
+            draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (draw >> 33) % n
+        };
+        for _ in 0..200 {
+            let mut b = Breaker::new(begin);
+            for _ in 0..60 {
+                let now = begin + S(pick(10 * 3_600)) - S(5 * 3_600);
+                let (Permit::Call { generation } | Permit::Probe { generation }) = b.permit(now) else {
+                    continue;
+                };
+                let heard = begin + S(pick(10 * 3_600)) - S(5 * 3_600);
+                match pick(5) {
+                    0 => b.succeeded(generation, heard).is_some(),
+                    1 => b.block(generation, "misconfigured", "no such model", None, heard).is_some(),
+                    n => {
+                        let weight = weights[usize::try_from(n).unwrap() - 2];
+                        b.failed(generation, weight, None, 0.999, heard).is_some()
+                    }
+                };
+            }
+            let longest = BLOCKED_PROBE.max(OPEN_MAX * 2);
+            let last = begin + S(5 * 3_600);
+            assert!(b.refused_until(last).is_none_or(|until| until <= last + longest), "{b:?}");
+            assert!(!matches!(b.permit(last + longest), Permit::Refused { .. }), "{b:?}");
+        }
+    }
 }

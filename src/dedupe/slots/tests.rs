@@ -253,6 +253,39 @@ fn p4_a_slot_in_doubt_is_left_as_if_its_owner_had_died_which_counts_no_death() {
     assert_eq!(go(&mut entry, &MINE, &effect(), &NOBODY_LAPSED), Started::Unknown);
 }
 
+#[test]
+fn p3_a_clock_that_jumps_gives_up_no_slot_of_a_living_owner_early_and_makes_nobody_wait_longer() {
+    const HOUR: i64 = 3_600_000;
+    let until = |now: Timestamp| now.plus(Duration::from_secs(70));
+    let (_, entry) = taken(&call());
+    // Back, as far as it goes: everybody looks again as soon as before, and a death is seen all the same.
+    for now in [Timestamp(NOW.0 - HOUR), Timestamp(NOW.0 - 5_000 * HOUR), Timestamp(i64::MIN)] {
+        let mut after = entry.clone();
+        let looked = start(&mut after, &MINE, &call(), until(now), now, &NOBODY_LAPSED);
+        assert_eq!((looked, &after), (Started::Busy(BUSY_MAX), &entry), "{now:?}");
+        let dead = start(&mut after, &MINE, &call(), until(now), now, &OTHER_LAPSED);
+        assert_eq!(dead, Started::Go { repeat: true, times: 1, deaths: 1 }, "{now:?}");
+    }
+    // Ahead: an `until` has passed for all that can be told. A call is granted again and counted, an effect is not.
+    for now in [Timestamp(NOW.0 + HOUR), Timestamp(NOW.0 + 5_000 * HOUR), Timestamp(i64::MAX)] {
+        let mut after = entry.clone();
+        let again = start(&mut after, &MINE, &call(), until(now), now, &NOBODY_LAPSED);
+        assert_eq!(again, Started::Go { repeat: true, times: 1, deaths: 0 }, "{now:?}");
+        let (_, mut in_doubt) = taken(&effect());
+        let effect = start(&mut in_doubt, &MINE, &effect(), until(now), now, &NOBODY_LAPSED);
+        assert_eq!(effect, Started::Unknown, "{now:?}");
+        // And back again, while the slot is granted until far ahead.
+        let other = start(&mut after, &THEIRS, &call(), UNTIL, NOW, &NOBODY_LAPSED);
+        assert_eq!(other, Started::Busy(BUSY_MAX), "{now:?}");
+        let mine = start(&mut after, &MINE, &call(), UNTIL, NOW, &NOBODY_LAPSED);
+        assert_eq!(mine, Started::Go { repeat: false, times: 1, deaths: 0 }, "{now:?}");
+        assert!(
+            matches!(state(&after, &call()), SlotState::Started { until: UNTIL, .. }),
+            "by today's clock"
+        );
+    }
+}
+
 type Script<'s> = dyn Fn(&mut Option<Entry>) -> String + 's;
 
 /// A store may load the head and that one slot, and write back no other.

@@ -251,7 +251,7 @@ impl Member {
     fn patience(&self) -> Duration {
         let lanes = lock(&self.lanes);
         let due = lanes.all.iter().filter_map(|l| l.later.first()).map(|(at, _)| *at).min();
-        due.map_or(PATIENCE, |due| Timestamp::now().until(due).clamp(Duration::from_millis(1), PATIENCE))
+        patience(due, Timestamp::now())
     }
 
     /// A lease that is no longer its lane's: revoked, and assigned anew.
@@ -352,5 +352,34 @@ impl Member {
             lock(&self.lanes).all[i].later.remove(&(at, offset));
         }
         records
+    }
+}
+
+/// However far away the next one is by a clock that may have been set: who waits looks again.
+fn patience(due: Option<Timestamp>, now: Timestamp) -> Duration {
+    due.map_or(PATIENCE, |due| now.until(due).clamp(Duration::from_millis(1), PATIENCE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parked_record_is_looked_for_again_soon_wherever_the_clock_jumps_meanwhile() {
+        const HOUR: i64 = 3_600_000;
+        let due = Timestamp(1_795_500_000_000);
+        let wait = |now: i64| patience(Some(due), Timestamp(now));
+        assert_eq!(wait(due.0 - 200), Duration::from_millis(200));
+        for back in [due.0 - HOUR, due.0 - 5_000 * HOUR, i64::MIN] {
+            assert_eq!(wait(back), PATIENCE, "{back}");
+        }
+        for ahead in [due.0, due.0 + HOUR, i64::MAX] {
+            assert_eq!(
+                wait(ahead),
+                Duration::from_millis(1),
+                "{ahead}: due at the next look, and no busy loop"
+            );
+        }
+        assert_eq!(patience(None, due), PATIENCE);
     }
 }
