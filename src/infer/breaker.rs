@@ -546,7 +546,9 @@ mod tests {
                     continue;
                 };
                 let heard = begin + S(pick(10 * 3_600)) - S(5 * 3_600);
-                match pick(5) {
+                match pick(6) {
+                    // Nothing is heard of it any more.
+                    5 => false,
                     0 => b.succeeded(generation, heard).is_some(),
                     1 => b.block(generation, "misconfigured", "no such model", None, heard).is_some(),
                     n => {
