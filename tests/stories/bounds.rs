@@ -153,3 +153,46 @@ async fn p3_a_call_that_a_kill_cut_off_is_made_again_and_counted_in_the_metric_a
     assert_eq!(rest.all("results").await.iter().map(value).filter(|v| v["key"] == "t2").count(), 1);
     assert_eq!(stage.provider.asked().len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p3_p5_an_answer_without_end_falls_back_and_with_nobody_left_a_person_gets_its_beginning() {
+    // Almost twice what any answer may have, in two pieces that may be so long.
+    let endless = || Reply::Says(format!("{{\"category\": \"{}", "bug ".repeat(400_000)));
+    let mut stage = Stage::open(move |asked| match asked.model.as_str() {
+        "spare" if !asked.words().contains("hopeless") => Reply::json(good()),
+        _ => endless(),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(task["result"]["answer"], good(), "{task}");
+    let tries = |of: &Value| -> Vec<(String, String)> {
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        of["tries"].as_array().unwrap().iter().map(|t| (text(&t["model"]), text(&t["class"]))).collect()
+    };
+    let try_of = |model: &str, class: &str| (model.to_owned(), class.to_owned());
+    assert_eq!(tries(&task["result"]), [try_of("main", "oversized"), try_of("spare", "ok")]);
+
+    stage.api.submit("ticket", "t2", json!({ "text": "hopeless" })).await;
+    let item = stage.api.item("ticket", "t2").await;
+    assert_eq!(item["why"][0]["reason"], "TG-answer-cut", "{item}");
+    let said = item["answer_text"].as_str().unwrap();
+    assert!(said.starts_with("{\"category\": \"bug bug") && said.len() <= 4_096, "{} bytes", said.len());
+    assert_eq!(tries(&item["proposed"]), [try_of("main", "oversized"), try_of("spare", "oversized")]);
+    let (_, models) = stage.api.get("/v1/models").await.unwrap();
+    let failed: Vec<(&Value, &Value)> =
+        models["models"].as_array().unwrap().iter().map(|m| (&m["name"], &m["failed"])).collect();
+    let count = |name: &'static str, n: u64| (Value::from(name), Value::from(n));
+    let expected = [count("main", 2), count("mender", 0), count("spare", 1)];
+    assert_eq!(failed, expected.iter().map(|(name, n)| (name, n)).collect::<Vec<_>>(), "{models}");
+
+    // Whatever dies, nothing is bought again, and nothing of a megabyte lies anywhere.
+    stage.kill();
+    stage.start().await;
+    assert_eq!(stage.api.item("ticket", "t2").await["id"], item["id"]);
+    assert_eq!(stage.provider.asked().len(), 4);
+    let rest = stage.rest();
+    let largest =
+        rest.all("review.requests").await.iter().filter_map(|r| r.value.as_ref().map(|v| v.len())).max();
+    assert!(largest.is_some_and(|bytes| bytes < 16 << 10), "{largest:?}");
+}
