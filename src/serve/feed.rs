@@ -215,9 +215,14 @@ impl Feed {
         }
     }
 
-    /// One round over the partitions; false: nothing was left.
+    /// One round over the partitions, when it is this subscriber's turn; false: nothing was left.
     async fn read(&mut self) -> Result<bool, Unavailable> {
         let mut any = false;
+        // What lies in memory is read without waiting: a client that takes all it gets, or a system that
+        // buffers for it, would keep a thread of the runtime for as long as there is something to send.
+        tokio::task::yield_now().await;
+        let hub = self.hub.clone();
+        let _turn = hub.turn().await;
         let places: Vec<_> = self.cursor.partitions().collect();
         for from in places {
             for record in self.hub.log().read(from, PAGE).await? {
@@ -248,5 +253,65 @@ impl Feed {
     /// An id without data: moves the place to go on from, and dispatches no event.
     fn mark(&self) -> String {
         format!("id: {}\n\n", self.cursor.write())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Output;
+    use crate::serve::memory::Memory;
+    use crate::task::{Headers, Topic};
+    use futures::FutureExt as _;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+
+    fn show(record: &Record) -> Option<Event> {
+        let data = String::from_utf8(record.value.as_ref()?.to_vec()).ok()?;
+        Some(Event { name: "result", data, ..Event::default() })
+    }
+
+    async fn behind(hub: &Hub) -> Feed {
+        Feed {
+            hub: hub.clone(),
+            show,
+            wanted: Wanted::default(),
+            told: hub.subscribe(),
+            cursor: hub.cursor(Begin::Start).await.unwrap(),
+            behind: true,
+            begun: true,
+            out: String::new(),
+            leaving: CancellationToken::new(),
+            _permit: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_the_log_lets_others_run_before_each_chunk_and_waits_for_its_turn() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        for n in 0..200 {
+            let (key, value) = (Some(Bytes::from("one partition")), Some(Bytes::from(format!("{n}"))));
+            let headers = Headers::default();
+            memory.put(Output { topic: topic.clone(), key, value, headers, not_before: None });
+        }
+        let hub = Hub::new(memory.engine().log, vec![topic]);
+        let mut feed = behind(&hub).await;
+        let mut chunks = 0;
+        let mut seen = 0;
+        while seen < 200 {
+            assert!(feed.chunk().now_or_never().is_none(), "all that is in memory goes in one go");
+            let chunk = feed.chunk().await.unwrap();
+            seen += std::str::from_utf8(&chunk).unwrap().matches("event: result").count();
+            chunks += 1;
+        }
+        assert_eq!((seen, chunks), (200, 200_usize.div_ceil(PAGE)));
+
+        // Two others read: this one has to wait, and does read once one of them has its chunk.
+        let turns = [hub.turn().await, hub.turn().await];
+        let mut waits = behind(&hub).await;
+        let soon = tokio::time::timeout(Duration::from_millis(100), waits.chunk()).await;
+        assert!(soon.is_err(), "a third one reads at the same time: {soon:?}");
+        drop(turns);
+        assert!(waits.chunk().await.is_some_and(|chunk| chunk.starts_with(b"id: ")));
     }
 }
