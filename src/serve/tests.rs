@@ -1,5 +1,6 @@
 //! The API over real sockets, with an engine in memory that holds what each test puts there.
 
+mod beginning;
 mod bounds;
 mod decisions;
 mod lost_marks;
@@ -46,11 +47,16 @@ input = { text = "string" }
 
 impl Server {
     async fn start() -> Server {
+        Server::start_on(Memory::new()).await
+    }
+
+    /// On what an earlier process left in the log.
+    async fn start_on(memory: Memory) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tidegate.toml");
         std::fs::write(&file, CONFIGURATION).unwrap();
         let settings = Settings::load(&file).map_err(|e| e.to_string()).unwrap();
-        let (settings, memory) = (Arc::new(settings), Memory::new());
+        let settings = Arc::new(settings);
         let models = Arc::new(Models::new(&settings.models, 1 << 20).unwrap());
         let (kinds, queue) = (Arc::new(Kinds::new(&settings)), Queue::default());
         let (view, stopping) = (View::default(), CancellationToken::new());
