@@ -187,8 +187,10 @@ fn whole(letter: &Value) -> String {
     }
     match letter["left"].as_str() {
         Some(why) => out.push(row("not sent again", why)),
-        None => out
-            .push(format!("\nto send it again: tidegate dead-letters redrive {}", plain(field(letter, "id")))),
+        None => out.push(format!(
+            "\nto send it again: tidegate dead-letters redrive {}",
+            plain(field(letter, "id"))
+        )),
     }
     out.join("\n")
 }

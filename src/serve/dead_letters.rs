@@ -11,13 +11,13 @@ use super::tasks::whole;
 use crate::engine::Output;
 use crate::task::{Partition, Position, Record};
 use crate::write::{self, DeadLetter, Redrive};
+use again::Life;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use again::Life;
 use find::{Filter, Found, Seen};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -171,8 +171,7 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
     let name = if asked.dry_run { "would_redrive" } else { "redriven" };
     let left = told.len() - count;
     let because = left_because(&told);
-    let answer =
-        json!({ name: count, "left": left, "left_because": because, "more": found.more, "dead_letters": told });
+    let answer = json!({ name: count, "left": left, "left_because": because, "more": found.more, "dead_letters": told });
     Ok(axum::Json(answer).into_response())
 }
 

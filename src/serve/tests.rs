@@ -496,7 +496,9 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         output
     };
     let (taken, other) = (mine("taken", 1, "{}"), mine("other", 2, "{}"));
-    for output in [bury(&taken, false, b"{}"), bury(&other, false, b"{}"), bury(&mine("free", 3, "{}"), false, b"{}")] {
+    for output in
+        [bury(&taken, false, b"{}"), bury(&other, false, b"{}"), bury(&mine("free", 3, "{}"), false, b"{}")]
+    {
         server.memory.put(output);
     }
     let (conflicts, over) = (mine("conflicts", 4, "{}"), mine("over", 5, "{}"));
@@ -527,7 +529,8 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await.1
     };
     let help = "submit it under a new key, or set `on_conflict = \"ignore\"`";
-    let id = list["dead_letters"].as_array().unwrap().iter().find(|l| l["key"] == "conflicts").unwrap()["id"].clone();
+    let id = list["dead_letters"].as_array().unwrap().iter().find(|l| l["key"] == "conflicts").unwrap()["id"]
+        .clone();
     for named in [json!({ "key": "conflicts" }), json!({ "id": id })] {
         let told = redrive(named).await;
         assert_eq!((&told["redriven"], &told["left"]), (&json!(0), &json!(1)), "{told}");

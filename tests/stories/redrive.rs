@@ -61,7 +61,8 @@ async fn p1_a_redriven_outcome_is_the_next_generation_and_a_second_redrive_sends
     let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
     assert_eq!(code, 0, "{said}{problem}");
     assert!(said.contains("it was sent again before") && said.contains("1 left as they are"), "{said}");
-    let (code, said, _) = stage.place.tool(&["dead-letters", "redrive", "--reason", "payload-refused", "--json"]);
+    let (code, said, _) =
+        stage.place.tool(&["dead-letters", "redrive", "--reason", "payload-refused", "--json"]);
     let told: Value = serde_json::from_str(&said).unwrap();
     let because = json!([{ "why": "it was sent again before", "count": 1 }]);
     assert_eq!((code, &told["redriven"], &told["left_because"]), (0, &json!(0), &because), "{told}");
@@ -176,7 +177,8 @@ async fn a_letter_that_would_conflict_again_is_left_and_says_what_to_do_instead(
     let mut stage = Stage::open(|_| Reply::json(good())).await;
     stage.api.submit("ticket", "t1", ticket()).await;
     stage.api.until("ticket", "t1", "done").await;
-    let record = json!({ "records": [{ "value": "{\"text\":\"another\"}", "headers": { "idempotency-key": "t1" } }] });
+    let record =
+        json!({ "records": [{ "value": "{\"text\":\"another\"}", "headers": { "idempotency-key": "t1" } }] });
     let (status, told) = stage.api.post("/v1/records/tasks.ticket", &record).await.unwrap();
     assert_eq!(status, 202, "{told}");
     let api = stage.api.clone();

@@ -30,7 +30,10 @@ async fn p5_until_the_review_queue_is_read_the_process_is_not_ready_and_calls_no
     let of_item = format!("/v1/review/{}", item.id);
     for path in [of_item.as_str(), &begun, "/v1/review", "/v1/tasks/copy/k", "/v1/tasks/k"] {
         let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"2".parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["retry-after"]),
+            (503, &"2".parse().unwrap())
+        );
         let told: Value = answer.json().await.unwrap();
         assert_eq!((&told["error"]["code"], &told["error"]["message"]), (&json!("unavailable"), &json!(why)));
     }
