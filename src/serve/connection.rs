@@ -16,9 +16,9 @@ use tokio::time::{Instant, Sleep};
 /// Half of the 1,024 descriptors that a process usually gets. The other half is the log's, the
 /// ledger's and the models': without one the log could not begin its next segment.
 pub(super) const CONNECTIONS_MAX: usize = 512;
-/// Places beyond those, for who asks whether the process lives: a few probes and a scrape at once. Whoever
-/// comes beyond these too waits in the system's queue.
-pub(super) const RESERVE: usize = 16;
+/// Places beyond those, for who asks whether the process lives: a few probes and a scrape at once, and some
+/// who only hold them for a second. Whoever comes beyond these too waits in the system's queue.
+pub(super) const RESERVE: usize = 32;
 /// A client that takes nothing for this long is gone, or might as well be.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection without a byte in either direction for this long gives its place to another. Event streams

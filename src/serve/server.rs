@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// open another when they need it, and a head is sent at once or not at all.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// The same for the few places beyond the last: whoever asks for health asks at once.
-pub(super) const HEAD_RESERVED: Duration = Duration::from_secs(2);
+pub(super) const HEAD_RESERVED: Duration = Duration::from_secs(1);
 
 /// How long a head may take, by seat.
 #[derive(Clone, Copy)]
