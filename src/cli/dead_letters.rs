@@ -221,7 +221,7 @@ fn redriven(told: &Value, dry_run: bool) -> String {
     });
     for because in told["left_because"].as_array().into_iter().flatten() {
         let count = number(because["count"].as_u64().unwrap_or(0));
-        out.push(wrap(&format!("{count} left: {}", field(because, "why")), 2));
+        out.push(wrap(&format!("{count}: {}", field(because, "why")), 2));
     }
     if told["more"].as_bool() == Some(true) {
         out.push("there are more: run it again".to_owned());
@@ -252,7 +252,7 @@ mod tests {
             }),
             true,
         );
-        let sum = "1 dead letter would be sent again, 1 left as they are\n  1 left: it was sent again before";
+        let sum = "1 dead letter would be sent again, 1 left as they are\n  1: it was sent again before";
         assert!(told.ends_with(sum), "{told}");
         assert!(!said.contains("since then"), "nothing became of it:\n{said}");
         let with = |redriven: bool| {
