@@ -3,7 +3,7 @@
 use super::Global;
 use super::client::Client;
 use super::status::trim;
-use super::text::{field, many, plain, row, say, say_json, short, table, time, wrap};
+use super::text::{field, many, number, plain, row, say, say_json, short, table, time, wrap};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -33,6 +33,9 @@ enum Command {
         raw: bool,
     },
     /// Send them again: each becomes a task of its key once more, without its deadline
+    ///
+    /// Left out, and counted: those that were sent again before, and those whose key belongs to another
+    /// payload, which would conflict again.
     ///
     /// A redriven task does not keep the `deadline` it was sent with: that is mostly over by then, and
     /// the task would be buried for it at once. The `deadline` of its kind, where the configuration sets
@@ -116,18 +119,30 @@ async fn list(client: &Client, global: &Global, which: &Which, limit: u32) -> an
     Ok(ExitCode::SUCCESS)
 }
 
+/// What became of them stands in a column of its own, where anything did.
 fn lines(letters: &[Value]) -> String {
-    let mut lines = table(&["id", "at", "kind", "key", "reason"]);
+    let since = letters.iter().any(|letter| letter["left"].is_string());
+    let mut header = vec!["id", "at (UTC)", "kind", "key", "reason"];
+    header.extend(since.then_some("since then"));
+    let (kind, key) = if since { (10, 14) } else { (14, 22) };
+    let mut lines = table(&header);
     for letter in letters {
         let at = time(field(letter, "at"));
         let at = at.get(5..16).unwrap_or(&at).to_owned();
-        lines.add_row([
+        let mut row = vec![
             plain(field(letter, "id")),
             at,
-            short(field(letter, "kind"), 14),
-            short(field(letter, "key"), 22),
+            short(field(letter, "kind"), kind),
+            short(field(letter, "key"), key),
             short(field(letter, "reason"), 22),
-        ]);
+        ];
+        let became = match (letter["redriven"].as_bool(), letter["left"].is_string()) {
+            (Some(true), _) => "sent again",
+            (_, true) => "key taken",
+            _ => "",
+        };
+        row.extend(since.then(|| became.to_owned()));
+        lines.add_row(row);
     }
     trim(&lines.to_string())
 }
@@ -170,7 +185,13 @@ fn whole(letter: &Value) -> String {
             &format!("{}, not text; `--raw` prints them as they are", many(bytes, "byte")),
         )),
     }
-    out.push(format!("\nto send it again: tidegate dead-letters redrive {}", plain(field(letter, "id"))));
+    match letter["left"].as_str() {
+        Some(why) => out.push(row("not sent again", why)),
+        None => out.push(format!(
+            "\nto send it again: tidegate dead-letters redrive {}",
+            plain(field(letter, "id"))
+        )),
+    }
     out.join("\n")
 }
 
@@ -198,6 +219,10 @@ fn redriven(told: &Value, dry_run: bool) -> String {
         0 => "no dead letter fits".to_owned(),
         _ => format!("{} {verb}{left}", many(count, "dead letter")),
     });
+    for because in told["left_because"].as_array().into_iter().flatten() {
+        let count = number(because["count"].as_u64().unwrap_or(0));
+        out.push(wrap(&format!("{count}: {}", field(because, "why")), 2));
+    }
     if told["more"].as_bool() == Some(true) {
         out.push("there are more: run it again".to_owned());
     }
@@ -220,10 +245,29 @@ mod tests {
         let shown = whole(&letter);
         assert!(shown.contains("Mend the producer.") && shown.contains("redrive 3-17"), "{shown}");
         let told = redriven(
-            &json!({ "would_redrive": 1, "left": 1, "dead_letters": [letter, { "id": "1-1", "left": "it was sent again before" }] }),
+            &json!({
+                "would_redrive": 1, "left": 1,
+                "dead_letters": [letter.clone(), { "id": "1-1", "left": "it was sent again before" }],
+                "left_because": [{ "why": "it was sent again before", "count": 1 }],
+            }),
             true,
         );
-        assert!(told.ends_with("1 dead letter would be sent again, 1 left as they are"), "{told}");
+        let sum = "1 dead letter would be sent again, 1 left as they are\n  1: it was sent again before";
+        assert!(told.ends_with(sum), "{told}");
+        assert!(!said.contains("since then"), "nothing became of it:\n{said}");
+        let with = |redriven: bool| {
+            let mut letter = letter.clone();
+            letter["redriven"] = redriven.into();
+            letter["left"] = "it would conflict again: submit it under a new key".into();
+            letter
+        };
+        let marked = lines(&[letter.clone(), with(true), with(false)]);
+        let became: Vec<&str> = marked.lines().map(|l| l.rsplit("  ").next().unwrap().trim()).collect();
+        assert_eq!(became, ["since then", "TG-input-refused", "sent again", "key taken"], "{marked}");
+        let left = whole(&with(false));
+        assert!(left.contains("not sent again") && left.contains("submit it under a new key"), "{left}");
+        assert!(!left.contains("redrive"), "{left}");
+        let said = format!("{said}\n{marked}\n{left}");
         for line in said.lines().chain(shown.lines()).chain(told.lines()) {
             assert!(line.chars().count() <= 80, "{line}");
         }

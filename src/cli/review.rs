@@ -151,7 +151,7 @@ async fn list(
 }
 
 fn lines(items: &[Value]) -> String {
-    let mut lines = table(&["id", "since", "kind", "key", "why"]);
+    let mut lines = table(&["id", "since (UTC)", "kind", "key", "why"]);
     for item in items {
         let since = time(field(item, "opened_at"));
         let id = field(item, "id");

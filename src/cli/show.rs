@@ -193,8 +193,8 @@ fn trail(task: &Value, out: &mut Vec<String>) {
         } else {
             format!(": {}", field(note, "detail"))
         };
-        let text = super::text::wrap(&format!("{}{detail}", field(note, "what")), 22);
-        out.push(format!("  {clock:<20}{}", text.trim_start()));
+        let text = super::text::wrap(&format!("{}{detail}", field(note, "what")), 24);
+        out.push(format!("  {clock:<22}{}", text.trim_start()));
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
         let said = story(&task).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             said.contains(
-                "waits for a person (clinicians) since 2026-11-24 18:00:00, due 2026-11-24 18:30:00"
+                "waits for a person (clinicians) since 2026-11-24 18:00:00Z, due 2026-11-24 18:30:00Z"
             ),
             "{said}"
         );

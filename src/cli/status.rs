@@ -6,6 +6,9 @@ use super::text::{field, many, number, plain, row, say, say_json, short, size, s
 use serde_json::Value;
 use std::process::ExitCode;
 
+/// A failure older than this is history: the counts tell of it.
+const LATELY_MS: u64 = 15 * 60 * 1_000;
+
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Every topic, also those in which nothing waits
@@ -93,7 +96,32 @@ fn models(models: &Value) -> Option<String> {
             first,
         ]);
     }
-    Some(format!("\n{}", trim(&lines.to_string())))
+    let more: String = models.iter().filter_map(trouble).map(|line| format!("\n{line}")).collect();
+    Some(format!("\n{}{more}", trim(&lines.to_string())))
+}
+
+/// What the table has no room for: when a model is tried again, what to do, and how it failed last.
+fn trouble(model: &Value) -> Option<String> {
+    let spans = |name: &str| model[name].as_u64().map(|ms| span(ms.div_ceil(1_000)));
+    let mut said = Vec::new();
+    if matches!(field(model, "state"), "open" | "blocked") {
+        said.push(
+            spans("next_try_ms").map_or("tried again with the next task".to_owned(), |after| {
+                format!("tried again in {after}")
+            }),
+        );
+    }
+    // Why it is not used says the last error already, mostly.
+    let (error, why) = (field(model, "last_error"), field(model, "why"));
+    let lately = model["last_error_ms"].as_u64().is_some_and(|ms| ms < LATELY_MS);
+    if !error.is_empty() && lately && !why.contains(error) {
+        let ago = spans("last_error_ms").unwrap_or_default();
+        said.push(format!("failed {ago} ago ({})", short(error, 100)));
+    }
+    if !field(model, "help").is_empty() {
+        said.push(format!("what to do: {}", field(model, "help")));
+    }
+    (!said.is_empty()).then(|| wrap(&format!("{}: {}", short(field(model, "name"), 30), said.join("; ")), 0))
 }
 
 fn topics(topics: &Value, all: bool) -> Option<String> {
@@ -123,6 +151,29 @@ pub(super) fn trim(table: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_model_in_trouble_says_how_it_failed_when_it_is_tried_again_and_what_to_do() {
+        let said = |model: Value| models(&json!([model])).unwrap().replace('\n', " ");
+        let blocked = said(json!({
+            "name": "main", "state": "blocked", "why": "unauthorized: no such key", "last_error": "unauthorized: no such key",
+            "last_error_ms": 5_000, "next_try_ms": 239_001, "help": "check the model's `key`, then start the process again",
+        }));
+        let end =
+            "main: tried again in 4 min; what to do: check the model's `key`, then start the process again";
+        assert!(blocked.ends_with(end), "{blocked}");
+        let failed = json!({ "name": "main", "state": "closed", "why": null, "last_error": "timeout: no first token", "last_error_ms": 20_000 });
+        assert!(said(failed.clone()).ends_with("main: failed 20 s ago (timeout: no first token)"));
+        let mut old = failed;
+        old["last_error_ms"] = (LATELY_MS + 1).into();
+        assert!(!said(old).contains("timeout"), "that is history");
+        let open = json!({ "name": "main", "state": "open", "why": "5 failures in a row", "last_error": "transient: 500", "last_error_ms": 1_000, "next_try_ms": null });
+        assert!(
+            said(open).ends_with("main: tried again with the next task; failed 1 s ago (transient: 500)")
+        );
+        let long = json!({ "name": "m".repeat(80), "state": "open", "last_error": "e ".repeat(900), "last_error_ms": 1, "help": "h ".repeat(99) });
+        assert!(trouble(&long).unwrap().lines().all(|l| l.chars().count() <= 80));
+    }
 
     #[test]
     fn the_sentence_comes_first_and_everything_fits_eighty_columns() {

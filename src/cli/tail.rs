@@ -81,7 +81,7 @@ mod tests {
         let event = |name: &str, data: Value| Event { name: name.to_owned(), data: data.to_string() };
         let result = json!({ "kind": "ticket", "key": "a\n1", "status": "accepted", "answer": { "x": "y".repeat(200) }, "finished_at": "2026-11-24T18:40:31.5Z" });
         let said = line(&event("result", result));
-        assert!(said.starts_with("18:40:31 ticket/a\\u{a}1"), "{said}");
+        assert!(said.starts_with("18:40:31Z ticket/a\\u{a}1"), "{said}");
         assert_eq!(said.chars().count(), 80);
         assert_eq!(line(&event("decided", json!({ "id": "ab" }))), "review ab is decided");
     }

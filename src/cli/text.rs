@@ -102,11 +102,14 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-/// `2026-11-24T18:40:31.5Z` as `2026-11-24 18:40:31`.
+/// `2026-11-24T18:40:31.5Z` as `2026-11-24 18:40:31Z`: it is not the reader's own time, and says so.
 pub(super) fn time(rfc3339: &str) -> String {
     let text = plain(rfc3339);
     match text.split_once('T') {
-        Some((day, rest)) => format!("{day} {}", rest.get(..8).unwrap_or(rest)),
+        Some((day, rest)) => match rest.get(..8) {
+            Some(clock) => format!("{day} {clock}Z"),
+            None => format!("{day} {rest}"),
+        },
         None => text,
     }
 }
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(size(3 << 30), "3.0 GiB");
         assert_eq!(span(59), "59 s");
         assert_eq!(span(7_260), "2 h 1 min");
-        assert_eq!(time("2026-11-24T18:40:31.5Z"), "2026-11-24 18:40:31");
+        assert_eq!(time("2026-11-24T18:40:31.5Z"), "2026-11-24 18:40:31Z");
     }
 
     #[test]

@@ -109,6 +109,18 @@ impl Class {
         matches!(self, Class::Misconfigured | Class::Unauthorized | Class::SpendCap)
     }
 
+    /// What to do about a model that is blocked for it; a configuration is read at the start.
+    pub(super) fn remedy(self) -> Option<&'static str> {
+        match self {
+            Class::Misconfigured => {
+                Some("check the model's name, address and `params`, then start the process again")
+            }
+            Class::Unauthorized => Some("check the model's `key`, then start the process again"),
+            Class::SpendCap => Some("add credit or raise the cap at the provider"),
+            _ => None,
+        }
+    }
+
     /// The model did its work, or could not have: what went wrong lies in the task.
     pub(super) fn of_the_task(self) -> bool {
         matches!(self, Class::BadRequest | Class::ContextTooLong | Class::Refusal | Class::Cut)

@@ -77,6 +77,12 @@ pub struct ModelView {
     pub fallbacks_to: u64,
     pub first_token_p50_ms: Option<u64>,
     pub last_error: Option<String>,
+    /// How long ago that was.
+    pub last_error_ms: Option<u64>,
+    /// Until a call may be made again; null: it may be now.
+    pub next_try_ms: Option<u64>,
+    /// Of a blocked model, what to do about it.
+    pub help: Option<&'static str>,
 }
 
 pub(super) struct Running {
@@ -94,7 +100,7 @@ struct Tally {
     retries: u64,
     fallbacks_to: u64,
     first_token_ms: VecDeque<u64>,
-    last_error: Option<String>,
+    last_error: Option<(Instant, Class, String)>,
     opened_because: Option<String>,
 }
 
@@ -219,6 +225,8 @@ impl Running {
         let tally = self.tally();
         let mut times: Vec<u64> = tally.first_token_ms.iter().copied().collect();
         times.sort_unstable();
+        let last = tally.last_error.as_ref();
+        let blocked_by = last.filter(|_| state == "blocked").map(|(_, class, _)| *class);
         ModelView {
             name: self.model.name.to_string(),
             provider: self.model.provider.to_string(),
@@ -231,7 +239,12 @@ impl Running {
             retries: tally.retries,
             fallbacks_to: tally.fallbacks_to,
             first_token_p50_ms: times.get(times.len() / 2).copied(),
-            last_error: tally.last_error.clone(),
+            last_error: last.map(|(_, class, detail)| format!("{}: {detail}", class.as_str())),
+            last_error_ms: last.map(|(at, ..)| super::attempt::millis(now.saturating_duration_since(*at))),
+            next_try_ms: breaker
+                .refused_until(now)
+                .map(|until| super::attempt::millis(until.saturating_duration_since(now))),
+            help: blocked_by.and_then(Class::remedy),
         }
     }
 
@@ -280,13 +293,13 @@ impl Guard {
 
     pub(super) fn failed(mut self, failure: &Failure) {
         self.used = true;
+        let now = Instant::now();
         {
             let mut tally = self.of.tally();
             tally.calls += 1;
             tally.failed += u64::from(!failure.class.of_the_task() && !failure.ours);
-            tally.last_error = Some(format!("{}: {}", failure.class.as_str(), failure.detail));
+            tally.last_error = Some((now, failure.class, failure.detail.clone()));
         }
-        let now = Instant::now();
         let moved = {
             let mut breaker = self.of.breaker();
             let moved = if failure.class.blocks() {

@@ -2,9 +2,8 @@
 //!
 //! Never decides whether an item is still open; the arbiter's admission does.
 
-use crate::engine::Unavailable;
 use crate::engine::follow::{Follower, From};
-use crate::engine::{Engine, Log};
+use crate::engine::{Ends, Engine, Log, Unavailable};
 use crate::outcome::Status;
 use crate::task::{Position, Record, Timestamp, Topic};
 use crate::token;
@@ -90,23 +89,60 @@ pub struct Item {
 #[derive(Clone, Default)]
 pub struct Queue {
     open: Arc<RwLock<BTreeMap<String, Arc<Brief>>>>,
+    reading: Arc<RwLock<Reading>>,
+}
+
+/// How much is read of what the log held when reading began. Until that is all, an item that is not in the
+/// list may be open all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Reading {
+    #[default]
+    NotBegun,
+    At {
+        read: u64,
+        of: u64,
+    },
+    Done,
+}
+
+impl Reading {
+    /// `next`: where the reader of each partition stands. `nothing`: there was nothing more to read, which
+    /// the offsets alone do not say where the last records of a partition are compacted away.
+    fn of(ends: &[Ends], next: &[u64], nothing: bool) -> Reading {
+        let of = ends.iter().map(|e| e.next - e.first).sum();
+        let read = ends.iter().zip(next).map(|(e, next)| (*next).clamp(e.first, e.next) - e.first).sum();
+        if nothing || read == of { Reading::Done } else { Reading::At { read, of } }
+    }
 }
 
 impl Queue {
     /// Follows the requests until cancelled. Everything open is in memory, in brief.
     pub async fn follow(&self, log: Arc<dyn Log>, requests: Topic, cancel: CancellationToken) {
         let mut from = From::Start;
+        let mut ends: Option<Vec<Ends>> = None;
         let mut said = None;
         while !cancel.is_cancelled() {
             let ended: Result<(), Unavailable> = async {
                 let mut follower = Follower::new(log.clone(), requests.clone(), from.clone()).await?;
+                let ends = match &mut ends {
+                    Some(ends) => ends,
+                    none => none.insert(log.ends(&requests).await?),
+                };
+                self.read(Reading::of(ends, follower.offsets(), false));
                 loop {
+                    let found = async {
+                        if self.unread().is_some() { follower.ready().await } else { follower.wait().await }
+                    };
                     let records = tokio::select! {
-                        found = follower.wait() => found?,
+                        found = found => found?,
                         () = cancel.cancelled() => return Ok(()),
                     };
+                    let nothing = records.is_empty();
                     records.into_iter().for_each(|record| self.take(record));
                     from = From::Offsets(follower.offsets().to_vec());
+                    if self.unread().is_some() {
+                        self.read(Reading::of(ends, follower.offsets(), nothing));
+                    }
                 }
             }
             .await;
@@ -121,6 +157,20 @@ impl Queue {
                 () = tokio::time::sleep(std::time::Duration::from_millis(RETRY_MS)) => {}
                 () = cancel.cancelled() => {}
             }
+        }
+    }
+
+    fn read(&self, reading: Reading) {
+        *self.reading.write().unwrap_or_else(std::sync::PoisonError::into_inner) = reading;
+    }
+
+    /// Why an item that is not in the list may be open all the same; `None` once all is read that the log
+    /// held at the start.
+    pub fn unread(&self) -> Option<String> {
+        match *self.reading.read().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Reading::Done => None,
+            Reading::NotBegun => Some("the review queue is still to be read".to_owned()),
+            Reading::At { read, of } => Some(format!("the review queue is still being read: {read} of {of}")),
         }
     }
 
@@ -266,6 +316,27 @@ mod tests {
             headers,
             not_before: None,
         }
+    }
+
+    #[test]
+    fn the_queue_is_read_once_all_is_that_the_log_held_at_the_start() {
+        let end = |index, first, next| {
+            let at = Partition { topic: Topic::new("review.requests"), index };
+            Ends { at, first, next, open: None }
+        };
+        let ends = [end(0, 10, 20), end(1, 0, 5)];
+        assert_eq!(Reading::of(&ends, &[10, 0], false), Reading::At { read: 0, of: 15 });
+        assert_eq!(Reading::of(&ends, &[18, 5], false), Reading::At { read: 13, of: 15 });
+        // More may have come; and the last ones may be compacted away.
+        assert_eq!(Reading::of(&ends, &[33, 7], false), Reading::Done);
+        assert_eq!(Reading::of(&ends, &[18, 5], true), Reading::Done);
+        assert_eq!(Reading::of(&[end(0, 3, 3)], &[3], false), Reading::Done, "an empty queue is read");
+        let queue = Queue::default();
+        assert_eq!(queue.unread().as_deref(), Some("the review queue is still to be read"));
+        queue.read(Reading::At { read: 13, of: 15 });
+        assert_eq!(queue.unread().as_deref(), Some("the review queue is still being read: 13 of 15"));
+        queue.read(Reading::Done);
+        assert_eq!(queue.unread(), None);
     }
 
     #[test]

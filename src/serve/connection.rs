@@ -4,7 +4,6 @@
 
 use axum::serve::Listener;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,9 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 /// Half of the 1,024 descriptors that a process usually gets. The other half is the log's, the
-/// ledger's and the models': without one the log could not begin its next segment. Whoever comes
-/// beyond that waits in the system's queue.
+/// ledger's and the models': without one the log could not begin its next segment.
 pub(super) const CONNECTIONS_MAX: usize = 512;
+/// Places beyond those, for who asks whether the process lives: a few probes and a scrape at once, and some
+/// who only hold them for a second. Whoever comes beyond these too waits in the system's queue.
+pub(super) const RESERVE: usize = 32;
 /// A client that takes nothing for this long is gone, or might as well be.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection without a byte in either direction for this long gives its place to another. Event streams
@@ -27,35 +28,52 @@ pub(super) const IDLE: Duration = Duration::from_secs(300);
 pub(super) struct Bounded {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
     patience: Duration,
     idle: Duration,
 }
 
-impl Bounded {
-    pub(super) fn new(inner: TcpListener, places: usize, patience: Duration, idle: Duration) -> Self {
-        Bounded { inner, places: Arc::new(Semaphore::new(places)), patience, idle }
-    }
+/// Whose place a connection has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seat {
+    Ordinary,
+    /// All others were taken when it came.
+    Reserved,
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl Bounded {
+    pub(super) fn new(
+        inner: TcpListener,
+        places: usize,
+        reserve: usize,
+        patience: Duration,
+        idle: Duration,
+    ) -> Self {
+        let (places, reserve) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(reserve)));
+        Bounded { inner, places, reserve, patience, idle }
+    }
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The semaphore is never closed.
-        let place = self.places.clone().acquire_owned().await.ok();
-        let (stream, from) = Listener::accept(&mut self.inner).await;
+    /// The next connection, once there is a place for it. Cancel-safe.
+    pub(super) async fn accept(&mut self) -> (Connection, Seat) {
+        // The semaphores are never closed.
+        let held = tokio::select! {
+            biased;
+            place = self.places.clone().acquire_owned() => (place.ok(), Seat::Ordinary),
+            place = self.reserve.clone().acquire_owned() => (place.ok(), Seat::Reserved),
+        };
+        let (stream, _) = Listener::accept(&mut self.inner).await;
+        // An ordinary place may have become free while nobody came.
+        let (place, seat) = match self.places.clone().try_acquire_owned() {
+            Ok(place) if held.1 == Seat::Reserved => (Some(place), Seat::Ordinary),
+            _ => held,
+        };
         // Events are small and must not wait for the next one.
         if let Err(e) = stream.set_nodelay(true) {
             tracing::debug!(%e, "a connection keeps its delay");
         }
         let (patience, idle) = (self.patience, self.idle);
         let (last, silent) = (Instant::now(), Box::pin(tokio::time::sleep(idle)));
-        (Connection { stream, patience, idle, stalled: None, last, silent, _place: place }, from)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        (Connection { stream, patience, idle, stalled: None, last, silent, _place: place }, seat)
     }
 }
 
@@ -142,12 +160,13 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use tokio::io::AsyncWriteExt as _;
 
     async fn bounded(places: usize) -> (Bounded, SocketAddr) {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = inner.local_addr().unwrap();
-        (Bounded::new(inner, places, Duration::from_millis(200), Duration::from_millis(300)), at)
+        (Bounded::new(inner, places, 0, Duration::from_millis(200), Duration::from_millis(300)), at)
     }
 
     #[tokio::test]

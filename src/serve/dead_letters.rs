@@ -1,5 +1,6 @@
 //! `/v1/dead-letters`: a list, one with its bytes, events, and sending them again.
 
+mod again;
 mod find;
 
 use super::App;
@@ -7,10 +8,10 @@ use super::error::ApiError;
 use super::feed::{self, Event, Wanted};
 use super::task_view;
 use super::tasks::whole;
-use crate::dedupe::ClaimView;
 use crate::engine::Output;
 use crate::task::{Partition, Position, Record};
 use crate::write::{self, DeadLetter, Redrive};
+use again::Life;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -46,7 +47,9 @@ pub(super) async fn list(
     let filter = Filter::new(which.key, which.reason, which.kind)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
-    let letters: Vec<Value> = letters.into_iter().map(|seen| seen.view).collect();
+    let (mut letters, lives): (Vec<Value>, Vec<_>) = letters.into_iter().map(|s| (s.view, s.life)).unzip();
+    let left = again::left(&*app.engine.ledger, &lives).await?;
+    letters.iter_mut().zip(left).for_each(|(view, left)| again::mark(view, left));
     Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
 }
 
@@ -56,6 +59,8 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let letter = by_id(&app, &id?.0).await?;
     let mut view = task_view::dead_letter(&letter);
+    let left = again::left(&*app.engine.ledger, &[Life::of(&letter)]).await?;
+    again::mark(&mut view, left.first().copied().flatten());
     let value = letter.record.value.clone().unwrap_or_default();
     match std::str::from_utf8(&value) {
         Ok(text) => view["value"] = text.into(),
@@ -117,8 +122,8 @@ struct Redriven {
     dry_run: bool,
 }
 
-/// Appends each as the next life of its key. Those that were sent again before are left out: their key
-/// is at a later generation.
+/// Appends each as the next life of its key. Left out, however they are named: those that were sent again
+/// before, which would end in silence, and those that would conflict again.
 pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
     let body = whole(&app, body).await?;
     let asked: Redriven = serde_json::from_slice(&body.bytes).map_err(|e| {
@@ -165,8 +170,9 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
     batch.send(&app, &mut told).await?;
     let name = if asked.dry_run { "would_redrive" } else { "redriven" };
     let left = told.len() - count;
-    Ok(axum::Json(json!({ name: count, "left": left, "more": found.more, "dead_letters": told }))
-        .into_response())
+    let because = left_because(&told);
+    let answer = json!({ name: count, "left": left, "left_because": because, "more": found.more, "dead_letters": told });
+    Ok(axum::Json(answer).into_response())
 }
 
 /// What becomes durable together: bounded by count, and by bytes, for all of it is in memory.
@@ -203,8 +209,9 @@ impl Batch {
 /// What would be appended for a dead letter, or why nothing is.
 async fn plan(app: &App, letter: &DeadLetter) -> Result<(Value, Option<Output>), ApiError> {
     let mut view = task_view::dead_letter(letter);
-    if let Some(why) = superseded(app, letter).await? {
-        view["left"] = why.into();
+    let left = again::left(&*app.engine.ledger, &[Life::of(letter)]).await?;
+    if let Some(left) = left.first().copied().flatten() {
+        again::mark(&mut view, Some(left));
         return Ok((view, None));
     }
     let output = match write::redrive(&app.settings.topics, letter) {
@@ -218,12 +225,16 @@ async fn plan(app: &App, letter: &DeadLetter) -> Result<(Value, Option<Output>),
     Ok((view, Some(output)))
 }
 
-/// Why a dead letter has had its next life already.
-async fn superseded(app: &App, letter: &DeadLetter) -> Result<Option<&'static str>, ApiError> {
-    let Some(token) = letter.token.as_ref().filter(|_| letter.outcome) else { return Ok(None) };
-    let later = |claim: &ClaimView| claim.generation > token.generation;
-    let claim = app.engine.ledger.look(&token.key).await?;
-    Ok(claim.filter(later).map(|_| "it was sent again before"))
+/// How many were left for each reason, in the order they came.
+fn left_because(told: &[Value]) -> Vec<Value> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for why in told.iter().filter_map(|view| view["left"].as_str()) {
+        match counts.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((why, 1)),
+        }
+    }
+    counts.into_iter().map(|(why, count)| json!({ "why": why, "count": count })).collect()
 }
 
 async fn by_id(app: &App, id: &str) -> Result<DeadLetter, ApiError> {

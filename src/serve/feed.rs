@@ -16,6 +16,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
@@ -120,13 +121,10 @@ pub(super) async fn stream(
     }
     let feed = Feed {
         hub: hub.clone(),
-        show,
-        wanted,
         told,
-        cursor,
+        writer: Writer { show, wanted: Arc::new(wanted), cursor, out: String::new() },
         behind: true,
         begun: false,
-        out: String::new(),
         leaving: app.leaving.clone(),
         _permit: permit,
     };
@@ -144,17 +142,23 @@ pub(super) async fn stream(
 
 struct Feed {
     hub: Hub,
-    show: Show,
-    wanted: Wanted,
     told: Receiver<Told>,
-    cursor: Cursor,
+    writer: Writer,
     /// The log may hold what was not told.
     behind: bool,
     begun: bool,
-    /// Not yet sent.
-    out: String,
     leaving: CancellationToken,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Makes events of records, each once.
+#[derive(Clone)]
+struct Writer {
+    show: Show,
+    wanted: Arc<Wanted>,
+    cursor: Cursor,
+    /// Not yet sent.
+    out: String,
 }
 
 impl Feed {
@@ -172,9 +176,9 @@ impl Feed {
             goes_on = self.gather() => goes_on,
             () = tokio::time::sleep(ALIVE) => true,
         };
-        match (goes_on, self.out.is_empty()) {
+        match (goes_on, self.writer.out.is_empty()) {
             (false, _) => None,
-            (true, false) => Some(Bytes::from(std::mem::take(&mut self.out))),
+            (true, false) => Some(Bytes::from(std::mem::take(&mut self.writer.out))),
             (true, true) => Some(Bytes::from(format!(": alive\n{}", self.mark()))),
         }
     }
@@ -182,7 +186,7 @@ impl Feed {
     /// Until `out` holds something; false if the hub is gone. Cancel-safe: whatever the cursor has
     /// passed is in `out`.
     async fn gather(&mut self) -> bool {
-        while self.out.is_empty() {
+        while self.writer.out.is_empty() {
             if self.behind {
                 match self.read().await {
                     Ok(any) => self.behind = any,
@@ -195,7 +199,7 @@ impl Feed {
                 Err(RecvError::Lagged(_)) => self.behind = true,
                 Err(RecvError::Closed) => return false,
             }
-            while !self.behind && self.out.len() < CHUNK {
+            while !self.behind && self.writer.out.len() < CHUNK {
                 match self.told.try_recv() {
                     Ok(told) => self.hear(&told),
                     Err(TryRecvError::Lagged(_)) => self.behind = true,
@@ -209,28 +213,56 @@ impl Feed {
     fn hear(&mut self, told: &Told) {
         match told {
             // After a record that was not told, the log is read in order.
-            Told::Record(record) if !self.behind => self.take(record),
+            Told::Record(record) if !self.behind => self.writer.take(record),
             Told::Record(_) => {}
             Told::Look => self.behind = true,
         }
     }
 
-    /// One round over the partitions; false: nothing was left.
+    /// One round over the partitions, when it is this subscriber's turn; false: nothing was left.
     async fn read(&mut self) -> Result<bool, Unavailable> {
         let mut any = false;
-        let places: Vec<_> = self.cursor.partitions().collect();
+        let hub = self.hub.clone();
+        let _turn = hub.turn().await;
+        let places: Vec<_> = self.writer.cursor.partitions().collect();
         for from in places {
-            for record in self.hub.log().read(from, PAGE).await? {
+            let records = self.hub.log().read(from, PAGE).await?;
+            if !records.is_empty() {
                 any = true;
-                self.take(&record);
+                self.write(records).await?;
             }
-            if self.out.len() >= CHUNK {
+            if self.writer.out.len() >= CHUNK {
                 break;
             }
         }
         Ok(any)
     }
 
+    /// Beside the runtime's threads. There is work for as long as the client, or the system that buffers
+    /// for it, takes what is made: on those threads, a hundred such clients hold up all other requests,
+    /// for a thread that always has a task to run seldom looks for new ones.
+    async fn write(&mut self, records: Vec<Record>) -> Result<(), Unavailable> {
+        // A copy: whoever is cut off here has passed no record.
+        let mut writer = self.writer.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            records.iter().for_each(|record| writer.take(record));
+            writer
+        });
+        match written.await {
+            Ok(writer) => self.writer = writer,
+            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+            Err(_) => return Err(Unavailable("the process ends".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// An id without data: moves the place to go on from, and dispatches no event.
+    fn mark(&self) -> String {
+        format!("id: {}\n\n", self.writer.cursor.write())
+    }
+}
+
+impl Writer {
     fn take(&mut self, record: &Record) {
         if !self.cursor.pass(&record.position) {
             return;
@@ -239,14 +271,75 @@ impl Feed {
         // Writing to a String cannot fail.
         let out = &mut self.out;
         let _ = writeln!(out, "id: {}\nevent: {}", self.cursor.write(), event.name);
-        for line in event.data.split(['\n', '\r']) {
-            let _ = writeln!(out, "data: {line}");
+        // What we write is one line, and both searches are quick; a break would end the event.
+        if event.data.contains('\n') || event.data.contains('\r') {
+            for line in event.data.split(['\n', '\r']) {
+                let _ = writeln!(out, "data: {line}");
+            }
+        } else {
+            let _ = writeln!(out, "data: {}", event.data);
         }
         out.push('\n');
     }
+}
 
-    /// An id without data: moves the place to go on from, and dispatches no event.
-    fn mark(&self) -> String {
-        format!("id: {}\n\n", self.cursor.write())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Output;
+    use crate::serve::memory::Memory;
+    use crate::task::{Headers, Topic};
+    use futures::FutureExt as _;
+    use tokio::sync::Semaphore;
+
+    fn show(record: &Record) -> Option<Event> {
+        let data = String::from_utf8(record.value.as_ref()?.to_vec()).ok()?;
+        Some(Event { name: "result", data, ..Event::default() })
+    }
+
+    async fn behind(hub: &Hub) -> Feed {
+        Feed {
+            hub: hub.clone(),
+            told: hub.subscribe(),
+            writer: Writer {
+                show,
+                wanted: Arc::default(),
+                cursor: hub.cursor(Begin::Start).await.unwrap(),
+                out: String::new(),
+            },
+            behind: true,
+            begun: true,
+            leaving: CancellationToken::new(),
+            _permit: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_the_log_makes_its_events_beside_the_runtime_and_waits_for_its_turn() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        for n in 0..200 {
+            let (key, value) = (Some(Bytes::from("one partition")), Some(Bytes::from(format!("{n}"))));
+            let headers = Headers::default();
+            memory.put(Output { topic: topic.clone(), key, value, headers, not_before: None });
+        }
+        let hub = Hub::new(memory.engine().log, vec![topic]);
+        let mut feed = behind(&hub).await;
+        let mut chunks = 0;
+        let mut seen = 0;
+        while seen < 200 {
+            assert!(feed.chunk().now_or_never().is_none(), "made on the runtime's own thread");
+            let chunk = feed.chunk().await.unwrap();
+            seen += std::str::from_utf8(&chunk).unwrap().matches("event: result").count();
+            chunks += 1;
+        }
+        assert_eq!((seen, chunks), (200, 200_usize.div_ceil(PAGE)));
+
+        // Two others read: this one has to wait, and does read once one of them has its chunk.
+        let turns = [hub.turn().await, hub.turn().await];
+        let mut waits = behind(&hub).await;
+        let soon = tokio::time::timeout(Duration::from_millis(100), waits.chunk()).await;
+        assert!(soon.is_err(), "a third one reads at the same time: {soon:?}");
+        drop(turns);
+        assert!(waits.chunk().await.is_some_and(|chunk| chunk.starts_with(b"id: ")));
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::{Log, Unavailable};
 use crate::task::{Position, Record, Topic};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// Records kept for subscribers that are a little behind; with `SHARED_MAX` at most 32 MiB a hub.
@@ -17,6 +17,9 @@ const KEPT: usize = 512;
 const SHARED_MAX: usize = 64 * 1024;
 /// Records read at once from one partition.
 const PAGE: usize = 500;
+/// Subscribers that read the log at the same time. Reading is work for a processor, not waiting for one:
+/// more at once would be no faster, and all other requests would wait behind them.
+const READERS_MAX: usize = 2;
 /// How long to wait before the log is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -34,6 +37,7 @@ pub(super) struct Hub {
     topics: Arc<[Topic]>,
     told: broadcast::Sender<Told>,
     wanted: Arc<Notify>,
+    readers: Arc<Semaphore>,
 }
 
 /// Where a subscriber begins.
@@ -46,11 +50,18 @@ pub(super) enum Begin {
 impl Hub {
     pub(super) fn new(log: Arc<dyn Log>, topics: Vec<Topic>) -> Self {
         let (told, _) = broadcast::channel(KEPT);
-        Hub { log, topics: topics.into(), told, wanted: Arc::new(Notify::new()) }
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        Hub { log, topics: topics.into(), told, wanted: Arc::new(Notify::new()), readers }
     }
 
     pub(super) fn log(&self) -> &Arc<dyn Log> {
         &self.log
+    }
+
+    /// A subscriber's turn to read the log, in the order they ask: to be kept for one chunk.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.readers.acquire().await.ok()
     }
 
     /// Subscribe first and take the cursor then: what becomes visible between the two is told twice

@@ -93,6 +93,8 @@ impl Lookup {
             });
             return Ok(stands(key, &claim, place, trail));
         }
+        // Asked before the item: what is read between the two is not missed.
+        let unread = self.queue.unread();
         if let Some(open) = self.item(&claim)
             && let Some(item) = review::whole_item(&*self.engine.log, &open).await?
         {
@@ -104,6 +106,10 @@ impl Lookup {
         }
         if let Some((place, trail)) = self.token(&claim).await? {
             return Ok(stands(key, &claim, place, trail));
+        }
+        // It may wait for a person all the same.
+        if let Some(why) = unread {
+            return Err(Unavailable(why));
         }
         // Nothing in the log carries the task on: it has its outcome, and the mark was lost.
         if let Some((place, trail)) = self.published(&claim).await? {

@@ -20,6 +20,7 @@ mod ready;
 mod records;
 mod results;
 mod review;
+mod server;
 mod status;
 mod task_view;
 mod tasks;
@@ -40,7 +41,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
-use connection::{Bounded, CONNECTIONS_MAX, IDLE, PATIENCE};
+use connection::{Bounded, CONNECTIONS_MAX, IDLE, PATIENCE, RESERVE};
 use error::ApiError;
 use hub::Hub;
 use std::sync::Arc;
@@ -170,6 +171,17 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// What is answered when all places are taken: health, and nothing else.
+fn few(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(ready::metrics))
+        .route("/healthz", get(ready::alive))
+        .route("/readyz", get(ready::ready))
+        .fallback(server::full)
+        .layer(axum::middleware::from_fn(browser::refuse))
+        .with_state(app)
+}
+
 /// Serves until `stop`, then gives open requests a moment.
 pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
     let mut background = JoinSet::new();
@@ -182,13 +194,11 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         let (lookup, stop) = (app.lookup.clone(), stop.clone());
         async move { lookup.passes(stop).await }
     });
-    let listener = Bounded::new(listener, CONNECTIONS_MAX, PATIENCE, IDLE);
-    let (leaving, ended) = (app.leaving.clone(), stop.clone());
-    let shutdown = async move {
-        ended.cancelled().await;
-        leaving.cancel();
-    };
-    let serve = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
+    let listener = Bounded::new(listener, CONNECTIONS_MAX, RESERVE, PATIENCE, IDLE);
+    let heads = server::Heads { ordinary: server::HEAD, reserved: server::HEAD_RESERVED };
+    let leaving = app.leaving.clone();
+    let few = few(app.clone());
+    let serve = server::serve(listener, router(app), few, heads, stop.clone());
     // Each of them runs until `stop`; without one, events or gauges would stand still unseen.
     let lost = async {
         while background.join_next().await.is_some() {
@@ -200,12 +210,11 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
     };
     let limit = async {
         stop.cancelled().await;
+        leaving.cancel();
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        ended = serve => if let Err(e) = ended {
-            tracing::error!(%e, "the HTTP API has ended");
-        },
+        () = serve => {}
         () = lost => tracing::error!("a part of the HTTP API has ended"),
         () = limit => tracing::info!("some connections were still open"),
     }

@@ -2,7 +2,8 @@
 //!
 //! Ready means that this process can accept and serve. A provider outage is ready but `degraded`: a
 //! restart or another process would not help. A process that was asked to stop is not ready from then
-//! on, so that nobody sends it new tasks while the running ones end.
+//! on, so that nobody sends it new tasks while the running ones end; nor is one that has not read its
+//! review queue yet, for it cannot say which items are open.
 
 use super::App;
 use super::status::{self, State as Now};
@@ -20,7 +21,8 @@ pub(super) async fn alive() -> Response {
 
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let now = Now::of(&app);
-    let (ready, degraded) = (now.health == Health::Well && !now.stopping, now.degraded());
+    let ready = now.health == Health::Well && !now.stopping && now.unread.is_none();
+    let degraded = now.degraded();
     let why = status::sentence(&now);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": ready, "degraded": degraded, "why": why }))).into_response()

@@ -9,6 +9,7 @@ use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
 use super::tasks::whole;
+use crate::engine::Unavailable;
 use crate::review::{self, Brief, Item, SubmitError, Wrong};
 use crate::task::{Record, Timestamp};
 use crate::token;
@@ -49,6 +50,10 @@ pub(super) async fn list(
             && same(&which.key, Some(&item.key))
             && same(&which.team, item.team.as_deref())
     };
+    if let Some(why) = app.queue.unread() {
+        // A part of the list would read as all of it.
+        return Err(Unavailable(why).into());
+    }
     let open = app.queue.list();
     let total = open.len();
     let limit = which.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
@@ -65,9 +70,10 @@ pub(super) async fn show(
     let Path(id) = id?;
     let open = match app.queue.get(&id) {
         Some(open) => open,
+        None if app.queue.unread().is_some() => return Err(no_such_item(&app, &id)),
         None => begun(&app, &id).await?,
     };
-    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&app, &id))?;
     let mut view = json!(*item.body);
     view["position"] = item.at.to_string().into();
     view["trail"] = task_view::notes(&trail_of(&item.record));
@@ -149,12 +155,18 @@ pub(super) async fn decide(
     })?;
     // A ruling may take seconds; the bytes are read and done with.
     drop(body);
+    // Asked before the item: what is read between the two is not missed.
+    let unread = app.queue.unread();
     // By its whole id alone: what a beginning names may change between a look and a decision.
     let Some(open) = app.queue.get(&id) else {
         let before = decided(&app, |item| item == id).await?;
-        return Err(before.first().map_or_else(|| no_such_item(&id), superseded));
+        return Err(match (before.first(), unread) {
+            (Some(outcome), _) => superseded(outcome),
+            (None, Some(why)) => Unavailable(why).into(),
+            (None, None) => no_such_item(&app, &id),
+        });
     };
-    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&id))?;
+    let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&app, &id))?;
     judge(&app, &item, action, &said)?;
     let decision = Decision {
         v: VERSION,
@@ -226,7 +238,11 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
     })
 }
 
-fn no_such_item(id: &str) -> ApiError {
+/// While the queue is still being read, nobody can say so.
+fn no_such_item(app: &App, id: &str) -> ApiError {
+    if let Some(why) = app.queue.unread() {
+        return Unavailable(why).into();
+    }
     let id: String = id.chars().take(40).collect();
     ApiError::not_found(
         format!("no review item `{id}`"),
@@ -242,7 +258,7 @@ async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
     let before: Vec<_> = before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
     match (open.len(), before.as_slice()) {
         (1, []) => Ok(open.remove(0)),
-        (0, []) => Err(no_such_item(id)),
+        (0, []) => Err(no_such_item(app, id)),
         (0, [outcome]) => {
             let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
             Err(who_decided(StatusCode::GONE, outcome, help))

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) health: Health,
     /// Asked to stop: running tasks may end.
     pub(super) stopping: bool,
+    /// Why items that are open may not be found yet.
+    pub(super) unread: Option<String>,
     pub(super) held: Vec<Held>,
     /// Models that may not be called now, and why.
     pub(super) away: Vec<(String, String)>,
@@ -43,6 +45,7 @@ impl State {
         State {
             health: app.engine.operation.health().borrow().clone(),
             stopping: app.stopping.is_cancelled(),
+            unread: app.queue.unread(),
             held: app.worker.held(),
             away: views.iter().filter_map(away).collect(),
             models: views.len(),
@@ -74,6 +77,9 @@ pub(super) fn sentence(now: &State) -> String {
     }
     if now.stopping {
         return "This process is stopping: running tasks may end, new ones are not taken.".to_owned();
+    }
+    if let Some(why) = &now.unread {
+        return format!("Not all that is open can be found yet, nothing is lost: {why}.");
     }
     // A topic is held as a whole: kinds that could be served wait with the others on it.
     let mut waiting: Vec<&str> = Vec::new();
@@ -270,6 +276,7 @@ mod tests {
         State {
             health: Health::Well,
             stopping: false,
+            unread: None,
             held: vec![],
             away: vec![],
             models: 2,
@@ -299,12 +306,17 @@ mod tests {
         let held = State { held: vec![held], ..one };
         assert_eq!(sentence(&held), "Tasks of ticket wait, nothing is lost: no model answers.");
         assert!(held.degraded());
-        let stopping = State { stopping: true, ..held.clone() };
+        let unread = State { unread: Some("the review queue is still being read: 1 of 2".into()), ..held };
+        assert_eq!(
+            sentence(&unread),
+            "Not all that is open can be found yet, nothing is lost: the review queue is still being read: 1 of 2."
+        );
+        let stopping = State { stopping: true, ..unread.clone() };
         assert_eq!(
             sentence(&stopping),
             "This process is stopping: running tasks may end, new ones are not taken."
         );
-        let full = State { health: Health::Paused { why: "the disk is full".into() }, ..held };
+        let full = State { health: Health::Paused { why: "the disk is full".into() }, ..unread };
         assert_eq!(sentence(&full), "Intake is paused, nothing is lost: the disk is full.");
     }
 

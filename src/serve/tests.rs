@@ -1,6 +1,8 @@
 //! The API over real sockets, with an engine in memory that holds what each test puts there.
 
+mod beginning;
 mod bounds;
+mod dead_letters;
 mod decisions;
 mod lost_marks;
 
@@ -46,11 +48,16 @@ input = { text = "string" }
 
 impl Server {
     async fn start() -> Server {
+        Server::start_on(Memory::new()).await
+    }
+
+    /// On what an earlier process left in the log.
+    async fn start_on(memory: Memory) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tidegate.toml");
         std::fs::write(&file, CONFIGURATION).unwrap();
         let settings = Settings::load(&file).map_err(|e| e.to_string()).unwrap();
-        let (settings, memory) = (Arc::new(settings), Memory::new());
+        let settings = Arc::new(settings);
         let models = Arc::new(Models::new(&settings.models, 1 << 20).unwrap());
         let (kinds, queue) = (Arc::new(Kinds::new(&settings)), Queue::default());
         let (view, stopping) = (View::default(), CancellationToken::new());
@@ -425,48 +432,6 @@ fn bury(token: &Token, outcome: bool, value: &'static [u8]) -> Output {
         trail: Trail::default(),
     };
     write::bury(&Topic::new("dead-letters"), &record, &burial)
-}
-
-#[tokio::test]
-async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
-    let server = Server::start().await;
-    let one = token("copy", "k1", &position("tasks.copy/0/0"), "{}");
-    let two = token("other", "k2", &position("tasks.other/1/0"), "{}");
-    let at = server.memory.put(bury(&one, true, b"\xff\x00raw"));
-    server.memory.put(bury(&two, true, b"{}"));
-    server.memory.claim(claim(&one, 0, Phase::Closed { outcome: OutcomeKind::DeadLetter, at: at.clone() }));
-    let mut again = claim(&two, 0, Phase::Open);
-    again.generation = 1;
-    server.memory.claim(again);
-
-    let (_, list) = server.get("/v1/dead-letters?reason=TG-payload-refused&kind=copy").await;
-    assert_eq!(list["dead_letters"].as_array().unwrap().len(), 1, "{list}");
-    assert_eq!(server.get("/v1/dead-letters?reason=nonsense").await.0, 400);
-    let id = list["dead_letters"][0]["id"].as_str().unwrap().to_owned();
-    let (_, letter) = server.get(&format!("/v1/dead-letters/{id}")).await;
-    assert_eq!((&letter["value_hex"], &letter["key"]), (&json!("ff00726177"), &json!("k1")), "{letter}");
-    assert_eq!(letter["headers"], json!([["x-own", "kept"]]));
-    let raw = server.client.get(format!("{}/v1/dead-letters/{id}/value", server.url)).send().await.unwrap();
-    assert_eq!(raw.bytes().await.unwrap(), &b"\xff\x00raw"[..]);
-    assert_eq!(server.get("/v1/dead-letters/7-7").await.0, 404);
-    assert_eq!(server.get("/v1/dead-letters/x").await.0, 404);
-
-    let redrive = async |body: Value| {
-        server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await
-    };
-    assert_eq!(redrive(json!({})).await.0, 400, "nothing says which");
-    let (_, told) = redrive(json!({ "reason": "payload-refused", "dry_run": true })).await;
-    assert_eq!((&told["would_redrive"], &told["left"]), (&json!(1), &json!(1)), "{told}");
-    assert!(server.memory.all("resume").is_empty());
-    let (status, told) = redrive(json!({ "reason": "payload-refused" })).await;
-    assert_eq!((status, &told["redriven"]), (200, &json!(1)), "{told}");
-    let sent = server.memory.all("resume");
-    assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].value.as_deref(), Some(&b"\xff\x00raw"[..]));
-    let (next, _) = token::decode(&sent[0], Bytes::new()).unwrap();
-    assert_eq!((next.generation, next.proof, next.hop), (1, Some(at), 0));
-    assert_eq!(next.origin.position, sent[0].position, "it is its own origin");
-    server.end().await;
 }
 
 fn item(token: &Token) -> ReviewItem {

@@ -10,7 +10,7 @@ const STAGES: [&str; 6] = ["consume", "dedupe", "infer", "validate", "weigh", "w
 const SEAMS: [(&str, &str, &str); 0] = [];
 
 /// A technology's crate, and the only places that may import it.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("cel", &["src/cel.rs", "src/cel/"]),
     ("jsonschema", &["src/validate/"]),
     ("redb", &["src/engine/embedded/"]),
@@ -19,6 +19,8 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("minijinja", &["src/infer/"]),
     ("reqwest", &["src/infer/", "src/cli/"]),
     ("axum", &["src/serve/", "src/simulate/"]),
+    ("hyper", &["src/serve/"]),
+    ("hyper_util", &["src/serve/"]),
     ("ratatui", &["src/cli/"]),
     ("indicatif", &["src/cli/"]),
     ("comfy_table", &["src/cli/"]),

@@ -3,6 +3,7 @@
 use crate::rig::eventually;
 use crate::rig::script::Reply;
 use crate::stage::{KINDS, Stage, good, ticket};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// A run of so many hard failures opens a breaker, and it stays open for so long before one probe.
@@ -177,4 +178,25 @@ async fn a_task_that_waits_ends_at_its_deadline_and_not_when_its_models_may_be_a
         task.to_string().contains("TG-deadline-passed") && task["trail"].to_string().contains("parked"),
         "{task}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_a_blocked_model_says_in_status_when_it_is_tried_again_and_what_to_do() {
+    let stage = Stage::open(|asked| match asked.model.as_str() {
+        "main" => Reply::Fails(401, &[], json!({ "error": { "message": "no such key" } })),
+        _ => Reply::json(good()),
+    })
+    .await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    stage.api.until("ticket", "t1", "done").await;
+    let (code, said, problem) = stage.place.tool(&["status"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let text = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("main: tried again in 5 min; what to do: check the model's `key`"), "{said}");
+    assert!(text.contains("stopped: unauthorized"), "{said}");
+    let (_, told) = stage.api.get("/v1/models").await.unwrap();
+    let main = told["models"].as_array().unwrap().iter().find(|m| m["name"] == "main").unwrap();
+    assert!(main["next_try_ms"].as_u64().is_some_and(|ms| ms > 200_000), "{main}");
+    assert!(main["help"].as_str().is_some_and(|help| help.contains("`key`")), "{main}");
+    assert!(main["last_error_ms"].is_u64() && main["last_error"].as_str().is_some(), "{main}");
 }

@@ -30,6 +30,15 @@ async fn generation(stage: &Stage, wanted: u64) -> Value {
     .await
 }
 
+/// What `ls` says became of the one dead letter of this key since; empty where it says nothing.
+fn marked(stage: &Stage, key: &str) -> String {
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "ls", "--key", key]);
+    assert_eq!((code, said.lines().count()), (0, 2), "{said}{problem}");
+    let mut lines = said.lines();
+    let at = lines.next().and_then(|header| header.find("since then"));
+    at.and_then(|at| lines.next()?.get(at..)).unwrap_or_default().trim().to_owned()
+}
+
 /// Ends in order; how many records lie on `resume`, what became of tickets, and how many dead letters.
 async fn at_rest(stage: &mut Stage) -> (usize, Vec<Value>, usize) {
     let rest = stage.rest();
@@ -52,6 +61,12 @@ async fn p1_a_redriven_outcome_is_the_next_generation_and_a_second_redrive_sends
     let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
     assert_eq!(code, 0, "{said}{problem}");
     assert!(said.contains("it was sent again before") && said.contains("1 left as they are"), "{said}");
+    let (code, said, _) =
+        stage.place.tool(&["dead-letters", "redrive", "--reason", "payload-refused", "--json"]);
+    let told: Value = serde_json::from_str(&said).unwrap();
+    let because = json!([{ "why": "it was sent again before", "count": 1 }]);
+    assert_eq!((code, &told["redriven"], &told["left_because"]), (0, &json!(0), &because), "{told}");
+    assert_eq!(marked(&stage, "t1"), "sent again");
     let (resumed, tickets, buried) = at_rest(&mut stage).await;
     assert_eq!((resumed, tickets.len(), buried), (1, 1, 1));
     assert_eq!(tickets[0]["generation"], 1);
@@ -131,10 +146,15 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
     let config = std::fs::read_to_string(stage.place.config()).unwrap();
     std::fs::write(stage.place.config(), config.replace("input = { text = \"string\" }", "")).unwrap();
     stage.start().await;
+    assert_eq!(marked(&stage, "t1"), "");
     let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
     assert_eq!(code, 0, "{said}{problem}");
     let task = generation(&stage, 0).await;
     assert_eq!((&task["outcome"], &task["result"]["generation"]), (&json!("result"), &json!(0)), "{task}");
+    assert_eq!(marked(&stage, "t1"), "sent again");
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--kind", "ticket"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert!(said.contains("0 dead letters sent again, 1 left as they are"), "{said}");
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 1));
 }
@@ -150,4 +170,36 @@ async fn a_redriven_task_does_not_die_again_of_the_deadline_it_was_sent_with() {
     assert_eq!(code, 0, "{said}{problem}");
     let task = generation(&stage, 1).await;
     assert_eq!((&task["outcome"], &task["result"]["late"]), (&json!("result"), &json!(false)), "{task}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_letter_that_would_conflict_again_is_left_and_says_what_to_do_instead() {
+    let mut stage = Stage::open(|_| Reply::json(good())).await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    stage.api.until("ticket", "t1", "done").await;
+    let record =
+        json!({ "records": [{ "value": "{\"text\":\"another\"}", "headers": { "idempotency-key": "t1" } }] });
+    let (status, told) = stage.api.post("/v1/records/tasks.ticket", &record).await.unwrap();
+    assert_eq!(status, 202, "{told}");
+    let api = stage.api.clone();
+    let id = eventually("it is buried", SOON, || async {
+        let (_, found) = api.get("/v1/dead-letters?reason=key-conflict").await.ok()?;
+        found["dead_letters"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert_eq!(marked(&stage, "t1"), "key taken");
+    for named in [&["--reason", "key-conflict"][..], &["--key", "t1"], &[&id]] {
+        let (code, said, problem) = stage.place.tool(&[&["dead-letters", "redrive"], named].concat());
+        assert_eq!(code, 0, "{said}{problem}");
+        assert!(said.contains("0 dead letters sent again, 1 left as they are"), "{said}");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let help = "submit it under a new key, or set `on_conflict = \"ignore\"`";
+        assert!(said.contains("it would conflict again") && said.contains(help), "{said}");
+    }
+    for hint in [&["dead-letters", "show", &id][..], &["explain", "key-conflict"]] {
+        let (code, said, problem) = stage.place.tool(hint);
+        assert_eq!(code, 0, "{said}{problem}");
+        assert!(!said.contains("redrive") && said.contains("on_conflict"), "{said}");
+    }
+    assert_eq!(stage.rest().all("resume").await.len(), 0);
 }

@@ -202,7 +202,10 @@ async fn p7_a_broken_model_is_left_for_the_next_and_every_try_is_noted() {
     assert_eq!((got.text.as_str(), got.position, got.model_name.as_str()), ("spare", 1, "model-1"));
     let classes: Vec<&str> = got.tries.iter().map(|t| t.class.as_str()).collect();
     assert_eq!(classes, ["misconfigured", "ok"]);
-    assert_eq!(w.models.view()[0].state, "blocked");
+    let view = &w.models.view()[0];
+    assert_eq!(view.state, "blocked");
+    assert!(view.next_try_ms.is_some_and(|ms| (200_000..=300_000).contains(&ms)), "{view:?}");
+    assert!(view.last_error_ms.is_some_and(|ms| ms < 60_000) && view.help.is_some(), "{view:?}");
 }
 
 #[tokio::test]

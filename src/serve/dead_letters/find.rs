@@ -1,5 +1,6 @@
 //! Finds dead letters by key, reason or kind, the newest first, within a bound.
 
+use super::again::Life;
 use crate::engine::Unavailable;
 use crate::outcome::Reason;
 use crate::serve::App;
@@ -29,12 +30,13 @@ pub(super) struct Seen {
     at: Timestamp,
     pub(super) position: Position,
     pub(super) view: Value,
+    pub(super) life: Option<Life>,
 }
 
 impl Seen {
     pub(super) fn of(letter: &DeadLetter) -> Seen {
         let (at, position) = (letter.at, letter.record.position.clone());
-        Seen { at, position, view: task_view::dead_letter(letter) }
+        Seen { at, position, view: task_view::dead_letter(letter), life: Life::of(letter) }
     }
 }
 

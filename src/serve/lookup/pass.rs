@@ -82,6 +82,7 @@ impl Lookup {
             }
             for claim in page {
                 let works = claim.hop == 0 && !self.engine.commits.is_complete(&claim.origin.position);
+                // Before the queue is read, what waits for a person is looked for as well: more work, no harm.
                 let closed = matches!(claim.phase, Phase::Closed { .. });
                 if !closed && !works && claim.changed <= still && self.item(&claim).is_none() {
                     lost.insert(claim.key.clone(), claim);

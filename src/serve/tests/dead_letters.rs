@@ -1,0 +1,118 @@
+//! What a list says became of dead letters, and which of them a redrive sends.
+
+use super::*;
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
+    let server = Server::start().await;
+    let one = token("copy", "k1", &position("tasks.copy/0/0"), "{}");
+    let two = token("other", "k2", &position("tasks.other/1/0"), "{}");
+    let at = server.memory.put(bury(&one, true, b"\xff\x00raw"));
+    server.memory.put(bury(&two, true, b"{}"));
+    server.memory.claim(claim(&one, 0, Phase::Closed { outcome: OutcomeKind::DeadLetter, at: at.clone() }));
+    let mut again = claim(&two, 0, Phase::Open);
+    again.generation = 1;
+    server.memory.claim(again);
+
+    let (_, all) = server.get("/v1/dead-letters").await;
+    let marks = |id: &str| {
+        let found = all["dead_letters"].as_array().unwrap().iter().find(|l| l["key"] == id).unwrap();
+        (found["redriven"].clone(), found["left"].clone())
+    };
+    assert_eq!(marks("k1"), (json!(false), Value::Null), "{all}");
+    assert_eq!(marks("k2"), (json!(true), json!("it was sent again before")), "{all}");
+    let (_, list) = server.get("/v1/dead-letters?reason=TG-payload-refused&kind=copy").await;
+    assert_eq!(list["dead_letters"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(server.get("/v1/dead-letters?reason=nonsense").await.0, 400);
+    let id = list["dead_letters"][0]["id"].as_str().unwrap().to_owned();
+    let (_, letter) = server.get(&format!("/v1/dead-letters/{id}")).await;
+    assert_eq!((&letter["value_hex"], &letter["key"]), (&json!("ff00726177"), &json!("k1")), "{letter}");
+    assert_eq!(letter["headers"], json!([["x-own", "kept"]]));
+    let raw = server.client.get(format!("{}/v1/dead-letters/{id}/value", server.url)).send().await.unwrap();
+    assert_eq!(raw.bytes().await.unwrap(), &b"\xff\x00raw"[..]);
+    assert_eq!(server.get("/v1/dead-letters/7-7").await.0, 404);
+    assert_eq!(server.get("/v1/dead-letters/x").await.0, 404);
+
+    let redrive = async |body: Value| {
+        server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await
+    };
+    assert_eq!(redrive(json!({})).await.0, 400, "nothing says which");
+    let (_, told) = redrive(json!({ "reason": "payload-refused", "dry_run": true })).await;
+    assert_eq!((&told["would_redrive"], &told["left"]), (&json!(1), &json!(1)), "{told}");
+    assert_eq!(told["left_because"], json!([{ "why": "it was sent again before", "count": 1 }]), "{told}");
+    assert!(server.memory.all("resume").is_empty());
+    let (status, told) = redrive(json!({ "reason": "payload-refused" })).await;
+    assert_eq!((status, &told["redriven"]), (200, &json!(1)), "{told}");
+    let sent = server.memory.all("resume");
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].value.as_deref(), Some(&b"\xff\x00raw"[..]));
+    let (next, _) = token::decode(&sent[0], Bytes::new()).unwrap();
+    assert_eq!((next.generation, next.proof, next.hop), (1, Some(at), 0));
+    assert_eq!(next.origin.position, sent[0].position, "it is its own origin");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn letters_that_never_owned_their_key_are_left_once_another_record_does() {
+    let server = Server::start().await;
+    let mine = |key: &str, n: u32, payload: &str| {
+        token("copy", key, &position(&format!("tasks.copy/0/{n}")), payload)
+    };
+    let conflict = |token: &Token| {
+        let mut output = bury(token, false, b"{}");
+        output.headers.0.retain(|(name, _)| name != crate::write::record::REASON);
+        output.headers = output.headers.with(crate::write::record::REASON, "TG-key-conflict");
+        output
+    };
+    let (taken, other) = (mine("taken", 1, "{}"), mine("other", 2, "{}"));
+    for output in
+        [bury(&taken, false, b"{}"), bury(&other, false, b"{}"), bury(&mine("free", 3, "{}"), false, b"{}")]
+    {
+        server.memory.put(output);
+    }
+    let (conflicts, over) = (mine("conflicts", 4, "{}"), mine("over", 5, "{}"));
+    server.memory.put(conflict(&conflicts));
+    server.memory.put(conflict(&over));
+    server.memory.claim(claim(&mine("taken", 7, "{}"), 0, Phase::Open));
+    server.memory.claim(claim(&mine("other", 8, r#"{"text":"y"}"#), 0, Phase::Open));
+    server.memory.claim(claim(&mine("conflicts", 9, r#"{"text":"y"}"#), 0, Phase::Open));
+
+    let (_, list) = server.get("/v1/dead-letters").await;
+    let mut marks: Vec<(&str, bool, bool)> = list["dead_letters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| (l["key"].as_str().unwrap(), l["redriven"] == true, l["left"].is_string()))
+        .collect();
+    marks.sort_unstable();
+    let expected = [
+        ("conflicts", false, true),
+        ("free", false, false),
+        ("other", false, true),
+        // The window of its key is over: it can be a task now.
+        ("over", false, false),
+        ("taken", true, true),
+    ];
+    assert_eq!(marks, expected, "{list}");
+    let redrive = async |body: Value| {
+        server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await.1
+    };
+    let help = "submit it under a new key, or set `on_conflict = \"ignore\"`";
+    let id = list["dead_letters"].as_array().unwrap().iter().find(|l| l["key"] == "conflicts").unwrap()["id"]
+        .clone();
+    for named in [json!({ "key": "conflicts" }), json!({ "id": id })] {
+        let told = redrive(named).await;
+        assert_eq!((&told["redriven"], &told["left"]), (&json!(0), &json!(1)), "{told}");
+        assert!(told["left_because"][0]["why"].as_str().unwrap().ends_with(help), "{told}");
+    }
+    let told = redrive(json!({ "kind": "copy" })).await;
+    assert_eq!((&told["redriven"], &told["left"]), (&json!(2), &json!(3)), "{told}");
+    let counts: Vec<u64> =
+        told["left_because"].as_array().unwrap().iter().map(|b| b["count"].as_u64().unwrap()).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (2, 3), "{told}");
+    let mut sent: Vec<_> =
+        server.memory.all("resume").iter().map(|r| r.headers.text(token::KEY).unwrap().to_owned()).collect();
+    sent.sort_unstable();
+    assert_eq!(sent, ["free", "over"]);
+    server.end().await;
+}
