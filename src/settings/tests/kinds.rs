@@ -166,6 +166,39 @@ error: `answer` has no field `catgory`
 }
 
 #[test]
+fn a_rule_that_can_be_neither_true_nor_false_is_refused() {
+    says(
+        r##"
+[tasks.edit]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Edit."
+answer = { dosage_mg = "number", sure = "boolean" }
+rules = [
+  { that = "answer.dosage_mg + 1" },
+  { that = "answer.dosage_mg" },
+  { that = "answer.sure" },
+]
+"##,
+        r##"
+error: a rule of [tasks.edit] can be neither true nor false: `+` gives a sum or
+       a joined text
+ --> tidegate.toml:6:12
+  |
+6 |   { that = "answer.dosage_mg + 1" },
+  |            ^^^^^^^^^^^^^^^^^^^^^^
+  = help: compare it with something, such as that = "answer.amount + 1 <= 500"
+
+error: `answer.dosage_mg` can be neither true nor false: it is of type number
+ --> tidegate.toml:7:12
+  |
+7 |   { that = "answer.dosage_mg" },
+  |            ^^^^^^^^^^^^^^^^^^
+  = help: compare it with something, such as that = "answer.amount + 1 <= 500"
+"##,
+    );
+}
+
+#[test]
 fn a_rule_without_an_expression_is_refused() {
     says(
         r##"
