@@ -15,7 +15,7 @@ mod functions;
 mod shape;
 mod truth;
 
-pub use functions::{contains_text, contains_words, same_text};
+pub use functions::{OURS, contains_text, contains_words, same_text};
 
 use cel::{Context, Env, ExecutionError, ParseErrors, Program};
 use serde_json::Value;

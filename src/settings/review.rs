@@ -6,7 +6,7 @@ use super::fields;
 use super::kind::{AllowanceSettings, Step, StepKind};
 use super::raw::{RawAllowance, RawKind, RawReview, RawRule};
 use super::written::{closest, path};
-use crate::cel::ExpressionError;
+use crate::cel::{ExpressionError, OURS};
 use crate::validate::{Rule, Schema};
 use crate::weigh::{LINE, ReviewRules, SAMPLE, Start};
 use std::time::Duration;
@@ -80,7 +80,10 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
             None
         }
         Err(e) => {
-            let help = "an expression in CEL that must be true, over `task` and `answer`";
+            let help = match e {
+                ExpressionError::UnknownFunction { .. } => OURS,
+                _ => "an expression in CEL that must be true, over `task` and `answer`",
+            };
             cx.report.add(given.span(), format!("a rule of [{place}] does not compile: {e}"), help);
             None
         }

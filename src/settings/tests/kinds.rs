@@ -199,6 +199,30 @@ error: `answer.dosage_mg` can be neither true nor false: it is of type number
 }
 
 #[test]
+fn a_rule_that_calls_an_unknown_function_is_told_which_there_are() {
+    says(
+        r##"
+[tasks.edit]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Edit."
+answer = { drug = "string" }
+rules = [{ that = "contain_text(task.text, answer.drug)" }]
+"##,
+        r##"
+error: a rule of [tasks.edit] does not compile: unknown function `contain_text`,
+       did you mean `contains_text`?
+ --> tidegate.toml:5:19
+  |
+5 | rules = [{ that = "contain_text(task.text, answer.drug)" }]
+  |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: besides CEL's own: contains_text(text, part), contains_words(text,
+          part) (no piece of a longer word), same_text(a, b), cites(list, index,
+          quote) (the text of that item contains the quote)
+"##,
+    );
+}
+
+#[test]
 fn a_rule_without_an_expression_is_refused() {
     says(
         r##"
