@@ -16,6 +16,11 @@ use cel::{Context, ExecutionError, FunctionContext, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Ours in a sentence, for whoever looks for one.
+pub const OURS: &str = "besides CEL's own: contains_text(text, part), contains_words(text, part) (no piece of \
+                        a longer word), same_text(a, b), cites(list, index, quote) (the text of that item \
+                        contains the quote)";
+
 /// Everything an expression may call, besides operators and loops.
 #[rustfmt::skip]
 pub(super) const KNOWN: &[&str] = &[

@@ -13,8 +13,9 @@
 mod convert;
 mod functions;
 mod shape;
+mod truth;
 
-pub use functions::{contains_text, contains_words, same_text};
+pub use functions::{OURS, contains_text, contains_words, same_text};
 
 use cel::{Context, Env, ExecutionError, ParseErrors, Program};
 use serde_json::Value;
@@ -47,6 +48,8 @@ struct Inner {
     source: String,
     program: Program,
     shape: shape::Shape,
+    /// What it gives where it can be neither true nor false.
+    never: Option<String>,
 }
 
 /// Why an expression cannot be used. Found at load, never while tasks flow.
@@ -67,6 +70,9 @@ pub enum ExpressionError {
     UnknownName { name: String, hint: Option<String>, known: Vec<String> },
     #[error("unknown function `{name}`{}", did_you_mean(.hint))]
     UnknownFunction { name: String, hint: Option<String> },
+    /// What it gives instead.
+    #[error("the expression can be neither true nor false: {0}")]
+    NoTruth(String),
     #[error("the expression could not be compiled; please report it as a bug")]
     Crashed,
 }
@@ -206,6 +212,14 @@ impl Expression {
         }
     }
 
+    /// Can it be true or false at all? Says what it gives where its form tells that it cannot.
+    pub fn check_truth(&self) -> Result<(), ExpressionError> {
+        match &self.inner.never {
+            None => Ok(()),
+            Some(gives) => Err(ExpressionError::NoTruth(gives.clone())),
+        }
+    }
+
     pub fn source(&self) -> &str {
         &self.inner.source
     }
@@ -246,7 +260,8 @@ fn compile_here(source: String) -> Result<Inner, ExpressionError> {
         let hint = nearest(name, functions::KNOWN.iter().copied());
         return Err(ExpressionError::UnknownFunction { name: name.clone(), hint });
     }
-    Ok(Inner { source, program, shape })
+    let never = truth::never(program.expression());
+    Ok(Inner { source, program, shape, never })
 }
 
 /// The standard library and the string extension (`lowerAscii`, `split`, `trim`, `replace`, …).

@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    match Settings::load(&global.config) {
+    match Settings::load(global.config()) {
         Ok(settings) => {
             say(good(&settings, args.resolved, global.json));
             Ok(ExitCode::SUCCESS)

@@ -39,6 +39,17 @@ pub(super) enum Failed {
 }
 
 impl Failed {
+    /// What is wrong, without what to do about it: for a sentence that goes on.
+    pub(super) fn what(&self) -> String {
+        match self {
+            Failed::NoAnswer { url, why } => format!("no processor answers at {url} ({why})"),
+            Failed::Refused { message, .. } => message.clone(),
+            Failed::Stranger { url, what } => {
+                format!("what answers at {url} is not a tidegate processor ({what})")
+            }
+        }
+    }
+
     /// It may go well a little later.
     pub(super) fn passes(&self) -> bool {
         matches!(self, Failed::NoAnswer { .. } | Failed::Refused { status: 429 | 503, .. })
@@ -52,7 +63,7 @@ impl Client {
             None => configured(global),
         };
         let mut base = Url::parse(&text)
-            .with_context(|| format!("`{text}` is not a URL; write --url http://HOST:PORT"))?;
+            .map_err(|e| anyhow::anyhow!("`{text}` is not a URL ({e}); write --url http://HOST:PORT"))?;
         anyhow::ensure!(
             base.has_host() && !base.cannot_be_a_base(),
             "`{text}` is not a URL of a server; write --url http://HOST:PORT"
@@ -146,7 +157,7 @@ impl Client {
 
 /// Read without judging the rest of the file: a mistake elsewhere must not keep anybody from looking.
 fn configured(global: &Global) -> String {
-    let file = std::fs::read_to_string(&global.config).ok();
+    let file = std::fs::read_to_string(global.config()).ok();
     let table = file.and_then(|text| text.parse::<toml::Table>().ok());
     let listen = table.as_ref().and_then(|t| t.get("http")?.get("listen")?.as_str());
     listen.map_or_else(|| DEFAULT_URL.to_owned(), |listen| format!("http://{}", reachable(listen)))
@@ -170,7 +181,7 @@ mod tests {
     use super::*;
 
     fn global(url: Option<&str>, config: &str) -> Global {
-        Global { config: config.into(), url: url.map(str::to_owned), json: false }
+        Global { config: Some(config.into()), url: url.map(str::to_owned), json: false }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The commands: one file each. This file only names them and picks one.
 //!
 //! Exit codes, for every command: **0** done; **1** failed, or the answer is no; **2** the command line
-//! or the configuration is wrong, and nothing was done. What a signal cuts off ends as shells say it,
+//! or the configuration is wrong, and nothing was done. Whose output nobody reads any more
+//! (`| head -1`) has done what was wanted, and ends at once, as if it were done. What a signal cuts off ends as shells say it,
 //! with 128 and the signal's number.
 
 mod check;
@@ -23,7 +24,7 @@ mod try_task;
 
 use crate::settings::Problems;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A stream processor for language-model work that must not go wrong.
@@ -39,15 +40,22 @@ pub struct Cli {
 /// Options that every command understands.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Global {
-    /// The configuration file.
-    #[arg(short, long, global = true, default_value = "tidegate.toml", env = "TIDEGATE_CONFIG")]
-    pub config: PathBuf,
+    /// The configuration file (default: tidegate.toml)
+    #[arg(short, long, global = true, env = "TIDEGATE_CONFIG")]
+    pub config: Option<PathBuf>,
     /// Where the running processor answers (default: what the configuration says).
     #[arg(long, global = true, env = "TIDEGATE_URL")]
     pub url: Option<String>,
     /// Print JSON, one object per line, instead of text for people.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Global {
+    /// The configuration file, whether it is there or not.
+    pub fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("tidegate.toml"))
+    }
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -123,6 +131,11 @@ fn failed(e: &anyhow::Error, json: bool) -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
+    // Who names a file means it, also for a command that could do without. `check` has its own words.
+    match &global.config {
+        Some(named) if !matches!(cli.command, Command::Check(_)) => crate::settings::is_there(named)?,
+        _ => {}
+    }
     match cli.command {
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Check(args) => check::run(args, &global).await,

@@ -7,6 +7,7 @@ use super::client::Client;
 use super::show::reason;
 use super::status::trim;
 use super::text::{field, note, plain, pretty, row, say, say_json, short, table, time};
+use crate::settings::Problems;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ enum Command {
         /// Show the difference and publish nothing
         #[arg(long)]
         dry_run: bool,
+        /// Publish it although it breaks rules of its kind; the published reason names them
+        #[arg(long)]
+        despite_rules: bool,
         #[command(flatten)]
         who: Who,
     },
@@ -68,12 +72,24 @@ enum Command {
 
 #[derive(clap::Args, Debug)]
 struct Who {
-    /// Who decides
-    #[arg(long, env = "USER", hide_env_values = true)]
-    by: String,
+    /// Who decides (default: the name you are logged in by, $USER)
+    #[arg(long, env = "USER", hide_env = true)]
+    by: Option<String>,
     /// Why
     #[arg(long)]
     reason: Option<String>,
+}
+
+impl Who {
+    /// The decision without its answer.
+    fn says(&self) -> Result<Value, Problems> {
+        let by = self.by.as_deref().filter(|by| !by.trim().is_empty());
+        let by = by.ok_or_else(|| {
+            let what = "it is not known who decides: $USER is not set";
+            Problems::whole("--by", what, "say it with --by NAME; it is published with the result")
+        })?;
+        Ok(json!({ "by": by, "reason": self.reason }))
+    }
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -91,15 +107,17 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Approve { id, who } => decide(&client, global, &id, "approve", &who, None).await,
+        Command::Approve { id, who } => decide(&client, global, &id, "approve", &who.says()?).await,
         Command::Reject { id, who } => {
             anyhow::ensure!(
                 who.reason.is_some(),
                 "a rejection needs --reason: it is published with the result"
             );
-            decide(&client, global, &id, "reject", &who, None).await
+            decide(&client, global, &id, "reject", &who.says()?).await
         }
-        Command::Edit { id, set, file, dry_run, who } => {
+        Command::Edit { id, set, file, dry_run, despite_rules, who } => {
+            // Before an editor opens.
+            let mut body = who.says()?;
             let item = client.get(&["v1", "review", &id], &[]).await?;
             let before = item["proposed"]["answer"].clone();
             let after = edited(&before, &item, &set, file)?;
@@ -118,7 +136,11 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
                 }
                 return Ok(ExitCode::SUCCESS);
             }
-            decide(&client, global, field(&item, "id"), "edit", &who, Some(after)).await
+            body["answer"] = after;
+            if despite_rules {
+                body["despite_rules"] = true.into();
+            }
+            decide(&client, global, field(&item, "id"), "edit", &body).await
         }
     }
 }
@@ -223,16 +245,11 @@ async fn decide(
     global: &Global,
     id: &str,
     action: &str,
-    who: &Who,
-    answer: Option<Value>,
+    body: &Value,
 ) -> anyhow::Result<ExitCode> {
-    let mut body = json!({ "by": who.by, "reason": who.reason });
-    if let Some(answer) = answer {
-        body["answer"] = answer;
-    }
     let sent = async {
         let item = client.get(&["v1", "review", id], &[]).await?;
-        client.post(&["v1", "review", field(&item, "id"), action], &body).await
+        client.post(&["v1", "review", field(&item, "id"), action], body).await
     };
     let told = match sent.await {
         Ok(told) => told,
@@ -243,7 +260,12 @@ async fn decide(
             }
             note(format!("error: {message}"));
             for wrong in error["fields"].as_array().into_iter().flatten() {
-                note(format!("  {}: {}", plain(field(wrong, "field")), plain(field(wrong, "message"))));
+                let place = match field(wrong, "field") {
+                    // It is about the whole answer.
+                    "" => String::new(),
+                    name => format!("{}: ", plain(name)),
+                };
+                note(format!("  {place}{}", plain(field(wrong, "message"))));
             }
             note(format!("  {help}"));
             return Ok(ExitCode::FAILURE);

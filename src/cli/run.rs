@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     {
         return Ok(ExitCode::FAILURE);
     }
-    let mut settings = Settings::load(&global.config)?;
+    let mut settings = Settings::load(global.config())?;
     if let Some(listen) = args.listen {
         if let Some((what, help)) = settings::open_to_others(listen) {
             return Err(Problems::whole("--listen", format!("`--listen` {what}"), help).into());
@@ -66,9 +66,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
 pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) -> anyhow::Result<()> {
     // The port is taken before the store is opened: the cheaper mistake is told first.
     let listen = settings.http.listen;
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
-        format!(
-            "cannot listen on {listen}; is another process using it? set `[http] listen`, or give --listen"
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|e| {
+        anyhow::anyhow!(
+            "cannot listen on {listen} ({e}); is another process using it? set `[http] listen`, or give --listen"
         )
     })?;
     let engine = open(&settings).await?;

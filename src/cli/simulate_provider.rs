@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::text::{say, say_json};
-use crate::simulate::{Scenario, serve};
+use crate::simulate::{REFERENCE, Scenario, serve};
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,9 +13,17 @@ use tokio_util::sync::CancellationToken;
 /// Connections that wait to be accepted: a load test opens thousands at once.
 const BACKLOG: u32 = 4_096;
 
+/// `--help` tells all that a scenario may say; `-h` is short.
+fn reference() -> String {
+    let commented = "deploy/demo/provider.toml is a whole one.";
+    format!("A scenario file, with every key there is. {commented}\n\n{REFERENCE}")
+}
+
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = reference())]
 pub struct Args {
-    /// What the models answer, and what goes wrong when (default: every model, no faults)
+    /// What the models answer, and what goes wrong when (default: every model, no faults); `--help` shows all
+    /// that it may say
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
     /// Where to listen; port 0 takes any that is free
@@ -39,7 +47,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let listener = socket
         .bind(args.listen)
         .and_then(|()| socket.listen(BACKLOG))
-        .with_context(|| format!("cannot listen on {}; is another program there?", args.listen))?;
+        .map_err(|e| anyhow::anyhow!("cannot listen on {} ({e}); is another program there?", args.listen))?;
     let address = listener.local_addr()?;
     if global.json {
         say_json(&serde_json::json!({ "listening": address.to_string(), "seed": args.seed }));

@@ -9,7 +9,7 @@ mod wait;
 
 use super::Global;
 use super::client::{Client, Failed};
-use super::text::{field, many, note, number, plain, say, say_json};
+use super::text::{field, many, note, number, plain, say, say_json, unread};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use lines::{Line, Lines};
@@ -85,8 +85,16 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     job.bar.finish_and_clear();
     job.summary();
     if let Some(waiting) = &mut waiting {
-        waiting.rest(&mut job).await?;
-        job.rested();
+        // Shows only why nothing moves, where that is so.
+        job.bar = styled(ProgressBar::new_spinner(), "{msg}");
+        let all = tokio::select! {
+            ended = waiting.rest(&mut job) => ended.map(|()| true),
+            () = unread() => Ok(false),
+        };
+        job.bar.finish_and_clear();
+        if all? {
+            job.rested();
+        }
     }
     Ok(if job.sums.refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -96,8 +104,9 @@ async fn open(file: &Path) -> anyhow::Result<(Lines, Option<u64>)> {
         return Ok((Lines::new(Box::new(tokio::io::stdin())), None));
     }
     let opened = tokio::fs::File::open(file).await;
-    let opened = opened.with_context(|| {
-        format!("cannot open {}; give a file of JSON lines, or `-` for standard input", file.display())
+    let opened = opened.map_err(|e| {
+        let file = file.display();
+        anyhow::anyhow!("cannot open {file} ({e}); give a file of JSON lines, or `-` for standard input")
     })?;
     let bytes = opened.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
     Ok((Lines::new(Box::new(opened)), bytes))
@@ -105,10 +114,13 @@ async fn open(file: &Path) -> anyhow::Result<(Lines, Option<u64>)> {
 
 /// Hidden where standard error is no terminal.
 fn bar(bytes: Option<u64>) -> ProgressBar {
-    let (bar, style) = match bytes {
-        Some(bytes) => (ProgressBar::new(bytes), "{bar:30} {percent:>3} %  {msg}"),
-        None => (ProgressBar::no_length(), "{spinner} {msg}"),
-    };
+    match bytes {
+        Some(bytes) => styled(ProgressBar::new(bytes), "{bar:30} {percent:>3} %  {msg}"),
+        None => styled(ProgressBar::no_length(), "{spinner} {msg}"),
+    }
+}
+
+fn styled(bar: ProgressBar, style: &str) -> ProgressBar {
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -212,11 +224,13 @@ impl Submitter<'_> {
     /// What of the file is in, and what to do about the rest.
     fn gave_up(&self, failed: Failed) -> anyhow::Error {
         self.bar.finish_and_clear();
-        if self.sums.accepted == 0 {
-            return failed.into();
+        if self.sums.accepted > 0 {
+            let kept = many(self.sums.accepted, "task");
+            note(format!(
+                "{kept} of this file are accepted and safe; send the same file again for the rest, nothing is done twice"
+            ));
         }
-        let kept = many(self.sums.accepted, "task");
-        anyhow::Error::new(failed).context(format!("{kept} of this file are accepted and safe; send the same file again for the rest, nothing is done twice"))
+        failed.into()
     }
 
     fn summary(&self) {

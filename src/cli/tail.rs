@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::client::{Client, Event, Events};
-use super::text::{field, note, plain, say, short, time};
+use super::text::{field, note, plain, say, short, time, unread};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -34,7 +34,15 @@ enum Begin {
     Now,
 }
 
+/// Until it is stopped; or, as with [`say`], until who reads it has seen enough.
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        failed = follow(args, global) => failed,
+        () = unread() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn follow(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let path: &[&str] = match args.what {
         What::Results => &["v1", "results"],
         What::Review => &["v1", "review", "events"],
@@ -46,7 +54,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let client = Client::new(global)?;
     let mut events = Events::open(&client, path, &query).await?;
     loop {
-        let event = events.next(|failed| note(format!("{failed}; trying again"))).await?;
+        let event = events.next(|failed| note(format!("{}; trying again", failed.what()))).await?;
         say(if global.json { as_json(&event) } else { line(&event) });
     }
 }

@@ -4,6 +4,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::fmt::Display;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 /// Lines are broken here; a terminal is never narrower.
 pub(super) const WIDTH: usize = 80;
@@ -21,6 +24,23 @@ pub(super) fn say(line: impl Display) {
         let code = if e.kind() == std::io::ErrorKind::BrokenPipe { 0 } else { 1 };
         std::process::exit(code);
     }
+}
+
+/// Ends once nobody reads standard output any more; never where that cannot be seen, as with a file.
+///
+/// Who follows something would otherwise notice with the next line only, and that may never come.
+pub(super) async fn unread() {
+    // Nothing is written through this handle: it only watches, so that it blocks does not matter.
+    let out = std::io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    if let Ok(out) = out {
+        // It may be woken without a reason.
+        while let Ok(ready) = out.ready(Interest::ERROR).await {
+            if ready.is_error() {
+                return;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Prints one JSON object on its line.

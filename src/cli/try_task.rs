@@ -47,7 +47,7 @@ pub struct Args {
 pub(super) struct Stopped;
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let settings = Arc::new(Settings::load(&global.config)?);
+    let settings = Arc::new(Settings::load(global.config())?);
     let kinds = Kinds::new(&settings);
     let Some(kind) = kinds.named(&args.kind).cloned() else {
         let known: Vec<&str> = settings.kinds.iter().map(|k| &*k.name).collect();
@@ -179,8 +179,25 @@ fn ends(settings: &Settings, kind: &Kind, done: &Done) -> Value {
     let notes = carry.map(|c| c.trail.notes().to_vec()).unwrap_or_default();
     let last = notes.iter().rev().find(|note| note.what == "parked");
     let why = last.map_or("no model can serve now", |note| note.detail.as_str());
-    let tried: Vec<&str> = notes.iter().filter(|n| n.what == "tried").map(|n| n.detail.as_str()).collect();
-    json!({ "as": "waiting", "why": why, "tried": tried })
+    let tried = notes.iter().filter(|n| n.what == "tried").map(|n| n.detail.as_str());
+    json!({ "as": "waiting", "why": why, "tried": together(tried) })
+}
+
+/// `main: 3 tries, each: it could not be reached: Connection refused`: what is the same is said once, in the order of
+/// the first.
+fn together<'n>(tried: impl Iterator<Item = &'n str>) -> Vec<String> {
+    let mut all: Vec<(&str, u64)> = Vec::new();
+    for detail in tried {
+        match all.iter_mut().find(|(known, _)| *known == detail) {
+            Some((_, times)) => *times += 1,
+            None => all.push((detail, 1)),
+        }
+    }
+    let one = |(detail, times): (&str, u64)| match (times, detail.split_once(": ")) {
+        (2.., Some((model, cause))) => format!("{model}: {times} tries, each: {cause}"),
+        _ => detail.to_owned(),
+    };
+    all.into_iter().map(one).collect()
 }
 
 /// A model's words, and a payload's, never steer the terminal.

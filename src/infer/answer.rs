@@ -93,6 +93,20 @@ fn is_zero(n: &u64) -> bool {
 }
 
 impl TryNote {
+    /// Why there was no answer, in words that are never the provider's: those may quote the task.
+    pub fn cause(&self) -> String {
+        let class = Class::ALL.into_iter().find(|class| class.as_str() == self.class);
+        let words = class.map_or(self.class.as_str(), |class| class.words(self.status));
+        match (self.status, class) {
+            (Some(status), _) => format!("{words} (HTTP {status})"),
+            // Without a reply the cause is the connection's, or the limit that was reached.
+            (None, Some(Class::Transient | Class::Timeout)) if !self.detail.is_empty() => {
+                format!("{words}: {}", self.detail)
+            }
+            (None, _) => words.to_owned(),
+        }
+    }
+
     /// The answer broke off in the middle: what there was of it was bought.
     pub fn broke_off(&self) -> bool {
         self.class == Class::Malformed.as_str() && self.first_token_ms.is_some()

@@ -145,7 +145,7 @@ pub(super) fn nobody(
         };
     }
     let why = match at.out.iter().flatten().last() {
-        Some(f) => format!("no model can serve; last: {}: {}", f.class.as_str(), f.detail),
+        Some(f) => format!("no model can serve; last: {}: {}", f.class.words(f.status), f.detail),
         None => "no model can serve".to_owned(),
     };
     let earliest = [soonest, at.hinted].into_iter().flatten().min().unwrap_or_default();
@@ -305,6 +305,6 @@ mod tests {
         at.leave(1, failure(Class::RateLimited, Some(30)));
         let Nobody::Park { wait, why } = nobody(&at, None, LEFT, 6, 0) else { panic!("parks") };
         assert_eq!(wait, Duration::from_secs(30));
-        assert!(why.contains("rate-limited"), "{why}");
+        assert!(why.contains("it asked to wait"), "{why}");
     }
 }

@@ -84,6 +84,25 @@ impl Class {
         }
     }
 
+    /// For people, after a model's name. `status`: of the reply, where there was one.
+    pub(super) fn words(self, status: Option<u16>) -> &'static str {
+        match self {
+            Class::BadRequest => "the request was refused",
+            Class::Misconfigured => "it does not know the model, or a parameter",
+            Class::Cut => "the answer was cut off",
+            Class::ContextTooLong => "the task is too long for it",
+            Class::Refusal => "it declined to answer",
+            Class::Unauthorized => "the key was refused",
+            Class::SpendCap => "there is no credit left",
+            Class::RateLimited => "it asked to wait",
+            Class::Overloaded => "it is overloaded",
+            Class::Transient if status.is_none() => "it could not be reached",
+            Class::Transient => "it failed",
+            Class::Timeout => "it took too long",
+            Class::Malformed => "the answer broke off",
+        }
+    }
+
     pub(super) fn again(self) -> Again {
         match self {
             Class::RateLimited | Class::Overloaded | Class::Transient => Again::Yes,
@@ -228,6 +247,14 @@ mod tests {
         }
         let names: std::collections::BTreeSet<_> = Class::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(names.len(), Class::ALL.len());
+    }
+
+    #[test]
+    fn each_class_is_told_in_words_of_its_own_and_none_by_its_name() {
+        let words: std::collections::BTreeSet<_> = Class::ALL.iter().map(|c| c.words(None)).collect();
+        assert_eq!(words.len(), Class::ALL.len());
+        assert!(Class::ALL.iter().all(|c| !words.contains(c.as_str())));
+        assert_eq!(Class::Transient.words(Some(500)), "it failed");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::queue::Item;
 use crate::consume::Kinds;
 use crate::finding::Finding;
+use crate::validate::check_rules;
 use crate::write::record::Action;
 use serde_json::Value;
 
@@ -32,4 +33,12 @@ pub fn judge(kinds: &Kinds, item: &Item, action: Action, answer: Option<&Value>)
             if findings.is_empty() { Ok(()) } else { Err(Wrong::Schema(findings)) }
         }
     }
+}
+
+/// What an edited answer breaks of its kind's rules. Told at the door only: a person may break a rule on
+/// purpose, so the arbiter does not ask.
+pub fn broken_rules(kinds: &Kinds, item: &Item, answer: &Value) -> Vec<Finding> {
+    let Some(kind) = kinds.named(&item.body.proposed.kind) else { return Vec::new() };
+    let step = kind.plan.first().map_or("answer", |step| &step.name);
+    check_rules(&kind.rules, &item.body.payload, answer, step)
 }

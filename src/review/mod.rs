@@ -9,6 +9,6 @@ mod queue;
 mod submit;
 
 pub use arbiter::Arbiter;
-pub use judge::{Wrong, judge};
+pub use judge::{Wrong, broken_rules, judge};
 pub use queue::{Brief, Item, Queue, whole_item};
 pub use submit::{SubmitError, submit};

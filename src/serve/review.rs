@@ -10,6 +10,7 @@ use super::lookup::trail_of;
 use super::task_view;
 use super::tasks::whole;
 use crate::engine::Unavailable;
+use crate::finding::Finding;
 use crate::review::{self, Brief, Item, SubmitError, Wrong};
 use crate::task::{Record, Timestamp};
 use crate::token;
@@ -126,6 +127,9 @@ struct Said {
     reason: Option<String>,
     #[serde(default)]
     answer: Option<Value>,
+    /// Publish an edit although it breaks rules of its kind; the reason then names them.
+    #[serde(default)]
+    despite_rules: bool,
 }
 
 pub(super) async fn decide(
@@ -168,13 +172,14 @@ pub(super) async fn decide(
     };
     let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&app, &id))?;
     judge(&app, &item, action, &said)?;
+    let broken = broken(&app, &item, action, &said)?;
     let decision = Decision {
         v: VERSION,
         item: item.body.id.clone(),
         item_at: item.at.to_string(),
         action,
         by: said.by.trim().to_owned(),
-        reason: said.reason,
+        reason: despite(said.reason, &broken),
         answer: said.answer,
         nonce: format!("{:032x}", rand::random::<u128>()),
         at: Timestamp::now(),
@@ -235,6 +240,34 @@ fn judge(app: &App, item: &Item, action: Action, said: &Said) -> Result<(), ApiE
                 findings.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
             invalid("the answer does not satisfy its schema", &fields)
         }
+    })
+}
+
+/// The rules of its kind that an edit breaks on purpose; by mistake it breaks none.
+fn broken(app: &App, item: &Item, action: Action, said: &Said) -> Result<Vec<Finding>, ApiError> {
+    let answer = said.answer.as_ref().filter(|_| action == Action::Edit);
+    let broken = answer.map(|answer| review::broken_rules(&app.kinds, item, answer)).unwrap_or_default();
+    if broken.is_empty() || said.despite_rules {
+        return Ok(broken);
+    }
+    let fields: Vec<Value> =
+        broken.iter().map(|f| json!({ "field": f.path, "message": f.message })).collect();
+    let help = "mend the answer; if it is meant so, send it with `\"despite_rules\": true` \
+                (`tidegate review edit --despite-rules`): the reason then names the rules";
+    let message = format!("the answer breaks {}", if broken.len() == 1 { "a rule" } else { "rules" });
+    Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "breaks-rules", message, help).with("fields", fields))
+}
+
+/// The reason as it is published, with the rules that were broken on purpose.
+fn despite(reason: Option<String>, broken: &[Finding]) -> Option<String> {
+    if broken.is_empty() {
+        return reason;
+    }
+    let rules: Vec<&str> = broken.iter().map(|f| f.message.as_str()).collect();
+    let rules: String = rules.join("; ").chars().take(TEXT_MAX).collect();
+    Some(match reason {
+        Some(reason) => format!("{reason} (despite the rules: {rules})"),
+        None => format!("despite the rules: {rules}"),
     })
 }
 

@@ -24,6 +24,35 @@ pub(super) fn check(
     check_names(read, root, schema, span, cx);
 }
 
+/// What to do about a rule that is no condition.
+pub(super) const COMPARE: &str = "compare it with something, such as that = \"answer.amount + 1 <= 500\"";
+
+/// Reports a rule that is nothing but a field of `root`, where the schema says that the field is never
+/// true or false.
+pub(super) fn check_truth(
+    expression: &Expression,
+    root: &str,
+    schema: &Schema,
+    span: Range<usize>,
+    cx: &Context<'_>,
+) {
+    let source = expression.source().trim();
+    let alone = matches!(expression.fields(), [field] if field == source);
+    let Some(path) = source.strip_prefix(root).and_then(|rest| rest.strip_prefix('.')).filter(|_| alone)
+    else {
+        return;
+    };
+    let at = path.split('.').try_fold(schema.json(), |at, field| at.get("properties")?.get(field));
+    let is = match at.and_then(|at| at.get("type")) {
+        Some(Value::String(one)) => one.clone(),
+        Some(Value::Array(some)) => some.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        _ => return,
+    };
+    if !is.split(" or ").any(|one| one == "boolean") {
+        cx.report.add(span, format!("`{source}` can be neither true nor false: it is of type {is}"), COMPARE);
+    }
+}
+
 /// The same for the fields that something reads, without their root.
 pub(super) fn check_names(
     read: impl Iterator<Item = String>,

@@ -52,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use written::Written;
+pub(crate) use written::closest;
 
 /// A configuration in force.
 pub struct Settings {
@@ -150,17 +151,30 @@ fn resolve(path: &Path, raw: &RawSettings, cx: &Context<'_>) -> Settings {
     settings
 }
 
+/// Whether a configuration lies there at all; what it says does not matter.
+pub fn is_there(path: &Path) -> Result<(), Problems> {
+    if path.try_exists().unwrap_or(true) { Ok(()) } else { Err(missing(path)) }
+}
+
+fn missing(path: &Path) -> Problems {
+    let name = path.display().to_string();
+    let shown = if path.is_relative() { format!("./{name}") } else { name.clone() };
+    let help = "make one of four lines (a kind with models, ask and answer: the README has it), or name \
+                another with --config FILE or TIDEGATE_CONFIG";
+    Problems::whole(&name, format!("no configuration at {shown}"), help)
+}
+
 /// The text of the file, or why there is none.
 fn read(path: &Path) -> Result<String, Problems> {
     let name = path.display().to_string();
     let shown = if path.is_relative() { format!("./{name}") } else { name.clone() };
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            let help = "make one of four lines (a kind with models, ask and answer: the README has it), or name \
-                        another with --config FILE or TIDEGATE_CONFIG";
-            Problems::whole(&name, format!("no configuration at {shown}"), help)
-        }
-        _ => Problems::whole(&name, format!("cannot read {shown}: {e}"), "mend its rights, or name another with --config FILE"),
+        std::io::ErrorKind::NotFound => missing(path),
+        _ => Problems::whole(
+            &name,
+            format!("cannot read {shown}: {e}"),
+            "mend its rights, or name another with --config FILE",
+        ),
     })?;
     if bytes.len() > FILE_MAX {
         let what = format!("{shown} has {} bytes, more than 4 MiB", bytes.len());

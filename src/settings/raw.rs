@@ -116,7 +116,12 @@ written! {
 written! {
     /// One of a kind's `rules`.
     RawRule {
-        /// CEL over `task` and `answer` (or the step's name) that must be true.
+        /// CEL over `task` and `answer` (or the step's name) that must be true. Besides CEL's own functions
+        /// (`size`, `matches`, `all`, `exists`, …) it may call four of ours, which read as a person does
+        /// (case, white space, quotes and dashes do not count): `contains_text(text, part)`;
+        /// `contains_words(text, part)`, where the part is no piece of a longer word or number;
+        /// `same_text(a, b)`; `cites(list, index, quote)`: the item is there, and it or its field `text`
+        /// contains the quote.
         that: String,
         /// CEL giving a list: then `that` is asked for each `item` (and its `index`), and a finding names the
         /// item. Default: asked once.

@@ -6,6 +6,7 @@ use super::fields;
 use super::kind::{AllowanceSettings, Step, StepKind};
 use super::raw::{RawAllowance, RawKind, RawReview, RawRule};
 use super::written::{closest, path};
+use crate::cel::{ExpressionError, OURS};
 use crate::validate::{Rule, Schema};
 use crate::weigh::{LINE, ReviewRules, SAMPLE, Start};
 use std::time::Duration;
@@ -65,6 +66,7 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
             for root in ["task", "answer", seen.step] {
                 if let Some(schema) = if root == "task" { seen.input } else { seen.answer } {
                     fields::check(&rule.that, root, schema, given.span(), cx);
+                    fields::check_truth(&rule.that, root, schema, given.span(), cx);
                     if let (Some(each), Some(written)) = (&rule.each, raw.get_ref().each.given()) {
                         fields::check(each, root, schema, written.span(), cx);
                     }
@@ -72,8 +74,16 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
             }
             Some(rule)
         }
+        Err(ExpressionError::NoTruth(gives)) => {
+            let what = format!("a rule of [{place}] can be neither true nor false: {gives}");
+            cx.report.add(given.span(), what, fields::COMPARE);
+            None
+        }
         Err(e) => {
-            let help = "an expression in CEL that must be true, over `task` and `answer`";
+            let help = match e {
+                ExpressionError::UnknownFunction { .. } => OURS,
+                _ => "an expression in CEL that must be true, over `task` and `answer`",
+            };
             cx.report.add(given.span(), format!("a rule of [{place}] does not compile: {e}"), help);
             None
         }

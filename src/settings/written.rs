@@ -266,7 +266,7 @@ pub(super) fn path(place: &str, key: &str) -> String {
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let far = |candidate: &str| {
         let edits = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
         // One mistake in three letters is still the same word; so are a beginning (`window`) and a

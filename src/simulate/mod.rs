@@ -35,7 +35,7 @@ mod written;
 
 pub use faults::Fault;
 pub use journal::Summary;
-pub use scenario::{Scenario, ScenarioError};
+pub use scenario::{REFERENCE, Scenario, ScenarioError};
 pub use server::serve;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::answer::Rule;
 use super::faults::{Stretch, When};
 use super::latency::Latency;
 use super::written::Span;
+use crate::settings::closest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +20,63 @@ const BUILT_IN: &str = r#"
 first_token = { lognormal = { median = "500ms", sigma = 0.3 } }
 total = { lognormal = { median = "1500ms", sigma = 0.3 } }
 "#;
+
+/// A scenario that uses every key, for people who write one.
+pub const REFERENCE: &str = r##"clock = "first-request"  # what times count from; or "start", of the server
+
+[models.main]            # by name; "*" stands for every other
+first_token = { fixed = "200ms" }           # default: at once
+total = { lognormal = { median = "900ms", sigma = 0.3 } }
+                         # or { uniform = ["1s", "3s"] }
+timeline = [             # the first stretch that holds decides
+  { from = "4s", to = "13s", fault = "unavailable" },
+  { fault = "rate-limited", share = 0.01, retry_after = "2s" },
+  { fault = "slow-drip", share = 0.01, every = "500ms" },
+]
+
+# Faults: rate-limited, server-error (500), unavailable (503), overloaded (529),
+# silence, slow-drip, truncated, malformed, prose, low-confidence, refusal,
+# spend-cap, model-not-found, unauthorized, wrong-schema, long-answer, cut.
+
+[[when]]                 # goes before the timeline
+contains = "#broken"     # in the payload
+fault = "malformed"      # with `retry_after` and `every` as above
+once = true              # only a task's first request
+model = "main"           # default: whichever is asked
+
+# Fields of the answer, each by one rule. What no rule gives is made up from the
+# schema. Patterns are regular expressions; paths such as `customer.name` lead
+# into the payload.
+[answer.source]
+value = "simulated"      # always this
+[answer."customer.name"]
+copy = "name"            # what stands at this path
+[answer.urgency]
+one_of = ["low", "high"] # by chance
+[answer.category]
+from = "text"            # where to look; default: the whole payload
+choose = [{ match = "(?i)invoice|charged", value = "billing" }]
+otherwise = "other"      # default: made up from the schema
+[answer.order_id]
+from = "text"
+capture = '(?i)order (?<value>\d+)'   # the group `value`, else the first
+otherwise = "none"       # default: null
+[answer.medication]
+each = "utterances"      # a list in the payload, searched element by element
+text = "text"            # the path of its text; default: the element
+where = { who = "doctor" }            # only elements with these fields
+match = '(?<drug>\w+) (?<dose>\d+ mg)'
+unless = "never"         # a sentence in which this stands gives no item
+item = { drug = "$drug", dose = "$dose", source = "$index", quote = "$text" }
+                         # also $sentence, $null, each group; default: "$text"
+every = true             # each match of a text, not its first alone
+distinct = "drug"        # of items with an equal field only the first is kept
+prefer = "dose"          # but one that has this field goes before one without
+max = 20                 # items; default 100
+first = false            # true: the first item alone, instead of a list
+fallback = []            # where nothing is found; default: an empty list
+confidence = { medication = 0.5 }     # and how sure the model says it is then
+"##;
 
 /// A model server's behaviour.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,7 +166,10 @@ impl Scenario {
 }
 
 fn error(text: &str, span: Option<std::ops::Range<usize>>, what: String) -> ScenarioError {
-    let what = what.lines().collect::<Vec<_>>().join("; ");
+    let mut what = what.lines().collect::<Vec<_>>().join("; ");
+    if let Some(near) = meant(&what) {
+        what.push_str(&format!("; did you mean `{near}`?"));
+    }
     let Some(span) = span else {
         return ScenarioError { file: "scenario".to_owned(), line: 0, column: 0, what };
     };
@@ -120,6 +181,14 @@ fn error(text: &str, span: Option<std::ops::Range<usize>>, what: String) -> Scen
         column: before[line_start..].chars().count() + 1,
         what,
     }
+}
+
+/// The key or the word that was meant: the reader names the unknown one first, then all that are known.
+fn meant(what: &str) -> Option<String> {
+    let names = what.strip_prefix("unknown field ").or_else(|| what.strip_prefix("unknown variant "))?;
+    let mut names = names.split('`').skip(1).step_by(2);
+    let wrong = names.next()?;
+    closest(wrong, names).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -135,6 +204,10 @@ mod tests {
         let head = "clock = 'first-request'\n[models.a]\n";
         let cases = [
             ("totl = { fixed = '1s' }", "scenario:3:", "unknown field `totl`"),
+            ("totl = { fixed = '1s' }", "scenario:3:", "; did you mean `total`?"),
+            ("[answer.x]\ncapure = 'a'", "scenario:", "; did you mean `capture`?"),
+            ("[[when]]\ncontain = 'a'\nfault = '500'", "scenario:4:", "; did you mean `contains`?"),
+            ("timeline = [{ fault = 'overlode' }]", "scenario:3:", "; did you mean `overloaded`?"),
             ("total = { fixed = '1 parsec' }", "scenario:3:", "`1 parsec` is no duration"),
             ("total = { uniform = ['2s', '1s'] }", "scenario:3:", "`uniform` goes from"),
             ("timeline = [{ fault = 'overlode' }]", "scenario:3:", "unknown variant `overlode`"),
@@ -155,6 +228,38 @@ mod tests {
             );
         }
         assert_eq!(refused("[models]"), "scenario: names no model; `[models.\"*\"]` serves every name");
+    }
+
+    /// What the reader says it knows, where something unknown stands.
+    fn known(text: &str) -> Vec<String> {
+        let said = refused(text);
+        let names = said.split_once("expected ").unwrap_or_else(|| panic!("{said}")).1;
+        let names = names.split_once("; did you").map_or(names, |(names, _)| names);
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_reference_is_a_scenario_and_names_every_key_and_every_fault() {
+        let scenario = Scenario::parse(REFERENCE).expect("what the help shows can be used");
+        assert!(scenario.model("main").is_some() && !scenario.answer.is_empty());
+        for text in [
+            "zzz = 1",
+            "clock = 'zzz'",
+            "[models.a]\nzzz = 1",
+            "[models.a]\ntotal = { zzz = 1 }",
+            "[models.a]\ntotal = { lognormal = { zzz = 1 } }",
+            "[models.a]\ntimeline = [{ zzz = 1 }]",
+            "[models.a]\ntimeline = [{ fault = 'zzz' }]",
+            "[[when]]\nzzz = 1",
+            "[answer.a]\nzzz = 1",
+            "[answer.a]\nchoose = [{ zzz = 1 }]",
+        ] {
+            for name in known(text) {
+                let told = REFERENCE.split(|c: char| !(c.is_alphanumeric() || "-_".contains(c)));
+                assert!(told.into_iter().any(|word| word == name), "`{name}` is not told");
+            }
+        }
+        assert!(REFERENCE.lines().all(|line| line.chars().count() <= 80));
     }
 
     #[test]

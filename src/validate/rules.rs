@@ -13,6 +13,8 @@ use serde_json::Value;
 const ITEMS_MAX: usize = 1_000;
 /// Findings of one rule: enough to act on.
 const FINDINGS_MAX: usize = 20;
+/// Characters of a rule that a finding quotes: enough to know it by.
+const SOURCE_TOLD: usize = 120;
 
 /// One rule. `that` must be true; `message` says what is wrong when it is not.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +43,26 @@ impl Rule {
         }
         let that = Expression::compile(that)?;
         that.check_names(&known)?;
+        that.check_truth()?;
         // `each` is a loop as well.
         let nesting = that.nesting() + usize::from(each.is_some());
         if nesting > NESTING_MAX {
             return Err(ExpressionError::TooNested(nesting));
         }
         Ok(Rule { that, each, message: message.to_owned(), critical })
+    }
+
+    /// True, or why not. A value that is no truth value is named by its type, never quoted.
+    fn holds(&self, verdict: Result<Value, EvalError>) -> Result<(), Option<String>> {
+        match verdict {
+            Ok(Value::Bool(true)) => Ok(()),
+            Ok(Value::Bool(false)) => Err(None),
+            Ok(other) => {
+                let source: String = self.that.source().chars().take(SOURCE_TOLD).collect();
+                Err(Some(format!("the rule `{source}` gave {}, neither true nor false", type_of(&other))))
+            }
+            Err(e) => Err(Some(e.to_string())),
+        }
     }
 
     fn finding(&self, path: String, why: Option<String>) -> Finding {
@@ -60,7 +76,7 @@ impl Rule {
 
     fn check(&self, names: &Names, step: &str, out: &mut Vec<Finding>) {
         let Some(each) = &self.each else {
-            let verdict = holds(self.that.eval_in(names, &[]));
+            let verdict = self.holds(self.that.eval_in(names, &[]));
             out.extend(verdict.err().map(|why| self.finding(field(&self.that, step), why)));
             return;
         };
@@ -73,12 +89,15 @@ impl Rule {
                 let why = format!("{} items, more than {ITEMS_MAX}", items.len());
                 return out.push(self.finding(list, Some(why)));
             }
-            Ok(_) => return out.push(self.finding(list, Some("`each` gives no list".into()))),
+            Ok(other) => {
+                let why = format!("`each` gives no list, but {}", type_of(&other));
+                return out.push(self.finding(list, Some(why)));
+            }
             Err(e) => return out.push(self.finding(list, Some(e.to_string()))),
         };
         let broken = items.iter().enumerate().filter_map(|(i, item)| {
             let index = Value::from(i);
-            let verdict = holds(self.that.eval_in(names, &[("item", item), ("index", &index)]));
+            let verdict = self.holds(self.that.eval_in(names, &[("item", item), ("index", &index)]));
             // A list that is not of the answer names no field of it.
             let path = if list.is_empty() { String::new() } else { format!("{list}[{i}]") };
             verdict.err().map(|why| self.finding(path, why))
@@ -105,12 +124,14 @@ pub fn check_rules(rules: &[Rule], task: &Value, answer: &Value, step: &str) -> 
     findings
 }
 
-fn holds(verdict: Result<Value, EvalError>) -> Result<(), Option<String>> {
-    match verdict {
-        Ok(Value::Bool(true)) => Ok(()),
-        Ok(Value::Bool(false)) => Err(None),
-        Ok(_) => Err(Some("the rule is neither true nor false".into())),
-        Err(e) => Err(Some(e.to_string())),
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }
 
@@ -191,6 +212,15 @@ mod tests {
             assert_eq!(findings.len(), 1, "{that}");
             assert!(findings[0].message.contains("could not be checked"), "{}", findings[0].message);
         }
+        for (that, each, why) in [
+            ("answer.dosage", None, "the rule `answer.dosage` gave a text, neither true nor false"),
+            ("[1, true][size(answer.dosage) - 5]", None, "gave a number, neither true nor false"),
+            ("true", Some("answer.dosage"), "`each` gives no list, but a text"),
+        ] {
+            let findings = check_rules(&[rule(that, each)], &json!({}), &answer, "note");
+            assert!(findings[0].message.contains(why), "{that}: {}", findings[0].message);
+            assert!(!findings[0].message.contains("50 mg"), "no value is quoted: {}", findings[0].message);
+        }
         assert_eq!(paths(&[rule("false", Some("answer.list"))], json!({}), answer), [""; 0]);
     }
 
@@ -218,6 +248,46 @@ mod tests {
         let two = "answer.a.all(x, x.all(y, y))";
         assert!(Rule::compile(two, None, "", false, &[]).is_ok());
         assert!(Rule::compile(two, Some("answer.b"), "", false, &[]).is_err());
+    }
+
+    #[test]
+    fn a_rule_that_can_be_neither_true_nor_false_is_refused_at_load() {
+        for (that, gives) in [
+            ("note.dosage_mg + 1", "`+` gives a sum or a joined text"),
+            ("\"dosage must be positive\"", "it is a text"),
+            ("42", "it is a number"),
+            ("[note.a > 1]", "it is a list"),
+            ("{\"a\": true}", "it is an object"),
+            ("size(note.list)", "`size` gives a number"),
+            ("note.text.trim()", "`trim` gives a text"),
+            ("timestamp(note.at).getHours()", "`getHours` gives a number"),
+            ("note.list.filter(x, x > 1)", "its loop gives a list"),
+            ("note.list.map(x, x > 1)", "its loop gives a list"),
+            ("note.a > 1 && size(note.list)", "`size` gives a number"),
+            ("!(note.a - 1)", "`-` gives a difference"),
+            ("note.a > 1 ? \"yes\" : \"no\"", "it is a text"),
+            ("note.a + 1 ? true : false", "`+` gives a sum or a joined text"),
+        ] {
+            let e = Rule::compile(that, None, "", false, &["note"]).unwrap_err();
+            assert_eq!(e, ExpressionError::NoTruth(gives.to_owned()), "{that}");
+        }
+        for that in [
+            "note.sure",
+            "!note.sure",
+            "note.sure || note.a + 1 > 2",
+            "note.list.all(x, x > 1)",
+            "note.list.exists_one(x, x > 1)",
+            "note.list.filter(x, x > 1).size() > 0",
+            "note.a > 1 ? note.b : false",
+            "bool(note.text)",
+            "note.list[0]",
+            "note.?sure.orValue(true)",
+            "2 in note.list",
+            "has(note.a)",
+            "true",
+        ] {
+            assert!(Rule::compile(that, None, "", false, &["note"]).is_ok(), "{that}");
+        }
     }
 
     #[test]

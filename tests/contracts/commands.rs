@@ -63,6 +63,39 @@ fn a_missing_file_is_said_in_a_sentence() {
     let said = tidegate(dir.path(), &["check"]);
     assert_eq!(said.status.code(), Some(2));
     assert!(text(&said.stderr).starts_with("error: no configuration at ./tidegate.toml\n"));
+    // Who names one means it, whatever the command.
+    for command in [&["status"][..], &["tail", "results"], &["review", "ls"], &["explain"], &["check"]] {
+        let said = tidegate(dir.path(), &[&["-c", "nope.toml"], command].concat());
+        let words = text(&said.stderr);
+        assert_eq!(said.status.code(), Some(2), "{command:?}: {words}");
+        assert!(words.starts_with("error: no configuration at ./nope.toml\n"), "{command:?}: {words}");
+    }
+}
+
+#[test]
+fn a_decision_of_nobody_says_how_to_name_somebody() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = tidegate(dir.path(), &["review", "approve", "0123"]);
+    let words = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(2), "{words}");
+    assert!(words.contains("$USER is not set") && words.contains("--by NAME"), "{words}");
+}
+
+#[test]
+fn a_refusal_says_first_what_is_wrong_and_last_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    std::fs::write(dir.path().join("tidegate.toml"), "[tasks.copy]\n").unwrap();
+    for (args, ends) in [
+        (&["submit", "t", "gone.jsonl"][..], "or `-` for standard input\n"),
+        (&["--url", "there:1x", "status"], "write --url http://HOST:PORT\n"),
+        (&["run", "--listen", &listen], "or give --listen\n"),
+        (&["simulate-provider", "--listen", &listen], "is another program there?\n"),
+    ] {
+        let words = text(&tidegate(dir.path(), args).stderr);
+        assert!(words.starts_with("error: ") && words.ends_with(ends), "{args:?}: {words}");
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The commands as people run them: the real binary, what it prints, how it ends.
 
-use crate::rig::process::{Process, says, tidegate};
+use crate::rig::place::Place;
+use crate::rig::process::{Process, free_port, says, tidegate};
 use crate::rig::script::{Reply, SOON};
 use crate::stage::{Stage, good};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// `good` for most texts; a doubtful one and a refused one are named.
 pub(crate) fn by_its_text(words: &str) -> Reply {
@@ -148,6 +150,48 @@ async fn tail_follows_results_review_items_and_dead_letters_from_the_start() {
     says(&plain, "ticket/fine2", SOON).await;
     let words = plain.words();
     assert!(words.lines().all(|line| line.chars().count() <= 80 && line.contains("accepted")), "{words}");
+}
+
+/// As `| head -1` does: takes one line, then is gone. Nothing else comes that could be written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tail_ends_at_once_and_well_when_its_reader_has_seen_enough() {
+    let stage = stage().await;
+    stage.api.submit("ticket", "fine", json!({ "text": "a" })).await;
+    stage.api.until("ticket", "fine", "done").await;
+    let mut command = tidegate();
+    command.current_dir(stage.place.dir.path()).arg("--config").arg(stage.place.config());
+    command.args(["tail", "results", "--from", "start", "--json"]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(objects(&line)[0]["data"]["key"], "fine");
+    let began = Instant::now();
+    let mut ended = None;
+    while ended.is_none() && began.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        ended = child.try_wait().unwrap();
+    }
+    // One that does not end is not left behind; an error means that it has ended.
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn try_says_in_words_why_no_model_answers_and_the_same_thing_once() {
+    let port = free_port();
+    let place = Place::new(&format!(
+        "[tasks.t]\nmodels = [\"main\"]\nask = \"Sort.\"\nanswer = {{ a = \"string\" }}\n\
+         [models.main]\napi = \"openai\"\nurl = \"http://127.0.0.1:{port}/v1\"\nmodel = \"m\"\nwindow_tokens = 100000\n"
+    ));
+    std::fs::write(place.path("one.json"), r#"{"text":"a"}"#).unwrap();
+    let (code, said, problem) = place.tool(&["try", "t", "one.json"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let tried: Vec<&str> = said.lines().filter(|line| line.trim_start().starts_with("tried")).collect();
+    assert_eq!(tried.len(), 1, "{said}");
+    assert!(tried[0].contains("tries, each: it could not be reached: Connection refused"), "{said}");
+    assert!(!said.contains("transient"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,7 +1,7 @@
 //! People decide: each item becomes exactly one result.
 
 use crate::rig::script::Reply;
-use crate::stage::{Stage, all_valid, ticket, value};
+use crate::stage::{KINDS, Stage, all_valid, ticket, value};
 use serde_json::{Value, json};
 
 fn doubtful() -> Value {
@@ -58,6 +58,44 @@ async fn p1_an_edited_item_becomes_one_result_and_an_edit_must_satisfy_the_schem
     let (code, told) = stage.api.decide(&id, "edit", json!({ "by": "ada", "answer": right })).await;
     assert_eq!(code, 200, "{told}");
     exactly_one(stage, &id, "edited", &right).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_edit_that_breaks_a_rule_is_refused_unless_it_is_meant_and_the_result_says_so() {
+    let rule = "rules = [{ that = \"answer.category != 'billing' || answer.order_id != null\", message = \"billing needs its order\" }]\n";
+    let kinds = KINDS.replace("review = ", &format!("{rule}review = "));
+    let mut stage = Stage::set_with(&kinds, |_| Reply::json(doubtful())).await;
+    stage.start().await;
+    stage.api.submit("ticket", "t1", ticket()).await;
+    let task = stage.api.until("ticket", "t1", "waiting-review").await;
+    let id = task["review"]["id"].as_str().unwrap().to_owned();
+    let answer = json!({ "category": "billing", "order_id": null, "confidence": 0.5 });
+    let (code, told) = stage.api.decide(&id, "edit", json!({ "by": "ada", "answer": answer })).await;
+    assert_eq!((code, &told["error"]["code"]), (422, &json!("breaks-rules")), "{told}");
+    assert_eq!(told["error"]["fields"][0]["message"], "billing needs its order");
+    // The schema is never broken, whatever is said.
+    let wrong = json!({ "by": "ada", "answer": { "category": "x" }, "despite_rules": true });
+    let (code, told) = stage.api.decide(&id, "edit", wrong).await;
+    assert_eq!((code, &told["error"]["code"]), (422, &json!("invalid-decision")), "{told}");
+
+    let change =
+        ["review", "edit", &id, "--by", "ada", "--set", "category=billing", "--reason", "no order yet"];
+    let (code, _, problem) = stage.place.tool(&change);
+    assert_eq!(code, 1, "{problem}");
+    for part in ["breaks a rule", "billing needs its order", "--despite-rules"] {
+        assert!(problem.contains(part), "`{part}` is not in\n{problem}");
+    }
+    assert_eq!(
+        stage.api.task("ticket", "t1").await.unwrap()["state"],
+        "waiting-review",
+        "nothing was decided"
+    );
+    let (code, said, problem) = stage.place.tool(&[&change[..], &["--despite-rules"]].concat());
+    assert_eq!(code, 0, "{said}{problem}");
+    let task = stage.api.until("ticket", "t1", "done").await;
+    let reason = "no order yet (despite the rules: billing needs its order)";
+    assert_eq!(task["result"]["reviewed"]["reason"], reason, "{task}");
+    exactly_one(stage, &id, "edited", &answer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -54,7 +54,12 @@ pub(super) struct Model {
 impl Model {
     /// Also while it is being tried again: only an answer brings it back.
     fn down(&self) -> bool {
-        self.state != "closed"
+        self.state != "closed" && self.asked()
+    }
+
+    /// In this life of the worker, which knows nothing of it before. One that is stopped needs no call.
+    fn asked(&self) -> bool {
+        self.calls > 0 || self.state == "blocked"
     }
 }
 
@@ -225,6 +230,7 @@ impl Show {
         }
         let down = self.models.iter().find(|m| m.down());
         let spare = self.models.iter().find(|m| !m.down());
+        let answer = if self.models.iter().all(Model::asked) { " and both models answer" } else { "" };
         match (down, spare) {
             (Some(down), Some(spare)) => format!(
                 "{} is down since {}: new tasks go to {}, nothing waits.",
@@ -234,7 +240,7 @@ impl Show {
             ),
             (Some(_), None) => "No model answers now: tasks wait, and nothing is lost.".to_owned(),
             _ if !self.all_sent => format!(
-                "Tasks come in ({} of {} records) and both models answer.",
+                "Tasks come in ({} of {} records){answer}.",
                 sums.records.min(self.planned as u64),
                 self.planned
             ),

@@ -101,11 +101,5 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.kind {
-            OpenErrorKind::Io { source, .. } | OpenErrorKind::NotWritable(source) => Some(source),
-            _ => None,
-        }
-    }
-}
+// The cause stands in the text, before what to do; a source would be told again behind it.
+impl std::error::Error for OpenError {}

@@ -112,7 +112,7 @@ impl Known {
     /// Tries that ended without an answer.
     pub(super) fn tried(&mut self, tries: Vec<TryNote>) {
         for note in &tries {
-            self.trail.note(note.at, "tried", format!("{}: {} after {} ms", note.model, note.class, note.ms));
+            self.trail.note(note.at, "tried", format!("{}: {}", note.model, note.cause()));
         }
         self.unanswered.extend(tries);
     }

@@ -166,6 +166,63 @@ error: `answer` has no field `catgory`
 }
 
 #[test]
+fn a_rule_that_can_be_neither_true_nor_false_is_refused() {
+    says(
+        r##"
+[tasks.edit]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Edit."
+answer = { dosage_mg = "number", sure = "boolean" }
+rules = [
+  { that = "answer.dosage_mg + 1" },
+  { that = "answer.dosage_mg" },
+  { that = "answer.sure" },
+]
+"##,
+        r##"
+error: a rule of [tasks.edit] can be neither true nor false: `+` gives a sum or
+       a joined text
+ --> tidegate.toml:6:12
+  |
+6 |   { that = "answer.dosage_mg + 1" },
+  |            ^^^^^^^^^^^^^^^^^^^^^^
+  = help: compare it with something, such as that = "answer.amount + 1 <= 500"
+
+error: `answer.dosage_mg` can be neither true nor false: it is of type number
+ --> tidegate.toml:7:12
+  |
+7 |   { that = "answer.dosage_mg" },
+  |            ^^^^^^^^^^^^^^^^^^
+  = help: compare it with something, such as that = "answer.amount + 1 <= 500"
+"##,
+    );
+}
+
+#[test]
+fn a_rule_that_calls_an_unknown_function_is_told_which_there_are() {
+    says(
+        r##"
+[tasks.edit]
+models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
+ask    = "Edit."
+answer = { drug = "string" }
+rules = [{ that = "contain_text(task.text, answer.drug)" }]
+"##,
+        r##"
+error: a rule of [tasks.edit] does not compile: unknown function `contain_text`,
+       did you mean `contains_text`?
+ --> tidegate.toml:5:19
+  |
+5 | rules = [{ that = "contain_text(task.text, answer.drug)" }]
+  |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: besides CEL's own: contains_text(text, part), contains_words(text,
+          part) (no piece of a longer word), same_text(a, b), cites(list, index,
+          quote) (the text of that item contains the quote)
+"##,
+    );
+}
+
+#[test]
 fn a_rule_without_an_expression_is_refused() {
     says(
         r##"

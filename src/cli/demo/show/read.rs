@@ -91,7 +91,8 @@ pub(super) fn model(model: &mut Model, view: &Value, now: Duration) -> Option<Li
     (model.calls, model.failed) = (number(view, "calls"), number(view, "failed"));
     model.first_token_ms = view["first_token_p50_ms"].as_u64().or(model.first_token_ms);
     let state = text(view, "state");
-    if state == model.state {
+    // A new life of the worker thinks well of every model until it has asked: that is no news.
+    if state == model.state || (state == "closed" && model.calls == model.failed) {
         return None;
     }
     let was = std::mem::replace(&mut model.state, state.to_owned());

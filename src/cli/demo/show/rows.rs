@@ -35,6 +35,7 @@ pub(super) fn kind(kind: &str, row: [u64; 5]) -> [String; 6] {
 
 pub(super) fn model(model: &Model) -> [String; 5] {
     let state = match model.state.as_str() {
+        _ if !model.asked() => "not asked yet".to_owned(),
         "closed" => "well".to_owned(),
         "open" => format!("down since {}", super::clock(model.since)),
         "half-open" => "being tried again".to_owned(),

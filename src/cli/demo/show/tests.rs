@@ -15,7 +15,7 @@ fn status(life: &str, state: &str, since_ms: u64, calls: u64, failed: u64) -> To
     Told::Seen(json!({
         "started_at": life,
         "held": [],
-        "models": [model("main", state, since_ms, calls, failed), model("spare", "closed", 0, 0, 0)],
+        "models": [model("main", state, since_ms, calls, failed), model("spare", "closed", 0, 1, 0)],
     }))
 }
 
@@ -70,6 +70,27 @@ fn a_model_is_down_since_it_went_down_also_while_it_is_being_tried_again() {
     assert_eq!(show.sentence(), "Tasks come in (0 of 10 records) and both models answer.");
     let told: Vec<&str> = show.lines.iter().map(|l| l.code.as_str()).collect();
     assert_eq!(told, ["down", "tried-again", "down", "tried-again", "well"]);
+}
+
+#[test]
+fn after_a_kill_a_model_is_neither_well_nor_down_until_it_was_asked() {
+    let mut show = show();
+    let state = |show: &Show| show.model_rows()[0][1].clone();
+    show.take(status("life 1", "closed", 0, 0, 0), S(1));
+    assert_eq!(state(&show), "not asked yet");
+    show.take(status("life 1", "closed", 0, 10, 0), S(2));
+    assert_eq!(state(&show), "well");
+    show.take(status("life 1", "open", 0, 20, 10), S(6));
+    show.killed(1_000, S(7));
+    show.take(status("life 2", "closed", 0, 0, 0), S(8));
+    assert_eq!(state(&show), "not asked yet");
+    assert_eq!(show.sentence(), "Tasks come in (0 of 10 records).");
+    show.take(status("life 2", "open", 0, 5, 5), S(9));
+    assert_eq!(state(&show), "down since 00:06");
+    show.take(status("life 2", "closed", 0, 7, 5), S(16));
+    assert_eq!((state(&show).as_str(), show.model_rows()[0][2].as_str()), ("well", "27"));
+    let told: Vec<&str> = show.lines.iter().filter(|l| l.what == "model").map(|l| l.code.as_str()).collect();
+    assert_eq!(told, ["down", "well"], "nobody is told that it is well before it answered");
 }
 
 #[test]
