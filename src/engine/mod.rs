@@ -4,7 +4,9 @@
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.
 
+mod codec;
 pub mod crash;
+pub mod distributed;
 pub mod embedded;
 pub mod follow;
 
@@ -105,6 +107,16 @@ pub enum Mark {
     Moved { token: Token, hop: u32, phase: crate::dedupe::OpenPhase },
 }
 
+impl Mark {
+    /// Where the outcome lies that it tells of; `positions`: of the outputs of its completion.
+    pub fn outcome_at(&self, positions: &[Position]) -> Option<Position> {
+        match self {
+            Mark::Close { output, .. } => positions.get(*output).cloned(),
+            Mark::Moved { .. } => None,
+        }
+    }
+}
+
 /// A record to be appended. Its partition is chosen by key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {
@@ -113,6 +125,14 @@ pub struct Output {
     pub value: Option<Bytes>,
     pub headers: Headers,
     pub not_before: Option<Timestamp>,
+}
+
+impl Output {
+    /// Key, value and headers in bytes, as limits count them.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

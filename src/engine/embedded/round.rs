@@ -113,8 +113,8 @@ impl<'a> Round<'a> {
         for (index, output) in batch.iter().enumerate() {
             let (_, topic) =
                 self.topic(output).ok_or_else(|| AppendError::NoSuchTopic(output.topic.clone()))?;
-            if let Some(limit) = topic.limit.filter(|limit| size(output) > *limit) {
-                let (bytes, topic) = (size(output), output.topic.clone());
+            if let Some(limit) = topic.limit.filter(|limit| output.size() > *limit) {
+                let (bytes, topic) = (output.size(), output.topic.clone());
                 return Err(AppendError::TooLarge { index, bytes, limit, topic });
             }
         }
@@ -152,7 +152,7 @@ impl<'a> Round<'a> {
         let Some(part) = self.valid(done) else { return Ok(Commit::Void) };
         for (output, o) in done.outputs.iter().enumerate() {
             match self.topic(o) {
-                Some((_, topic)) if topic.limit.is_none_or(|limit| size(o) <= limit) => {}
+                Some((_, topic)) if topic.limit.is_none_or(|limit| o.size() <= limit) => {}
                 Some(_) => return Ok(Commit::TooLarge { output }),
                 None => {
                     // The caller's table of topics is not the engine's: a mistake in the program. The
@@ -166,7 +166,7 @@ impl<'a> Round<'a> {
         self.done.insert((part, done.offset));
         self.changes.completed.push((part, done.offset));
         if let Some(mark) = done.mark.as_ref().filter(|_| !self.ground.marks_apart) {
-            self.mark(mark, outcome_at(mark, &positions))?;
+            self.mark(mark, mark.outcome_at(&positions))?;
         }
         Ok(Commit::Visible(positions))
     }
@@ -370,17 +370,4 @@ impl<'a> Round<'a> {
 /// `until` is the deadline of the call and one lease, in which the answer may still be stored.
 fn dedupe_lease() -> Duration {
     Duration::from_secs(10)
-}
-
-pub(super) fn outcome_at(mark: &Mark, positions: &[Position]) -> Option<Position> {
-    match mark {
-        Mark::Close { output, .. } => positions.get(*output).cloned(),
-        Mark::Moved { .. } => None,
-    }
-}
-
-/// Key, value and headers, as limits count them.
-pub(super) fn size(output: &Output) -> usize {
-    let headers: usize = output.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-    output.key.as_ref().map_or(0, Bytes::len) + output.value.as_ref().map_or(0, Bytes::len) + headers
 }
