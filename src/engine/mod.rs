@@ -9,6 +9,7 @@ pub mod crash;
 pub mod distributed;
 pub mod embedded;
 pub mod follow;
+pub mod script;
 
 use crate::dedupe::{Admission, ClaimView, Nonce};
 /// What the port says in the words of `dedupe`: stages that ask the journal take them from here.
@@ -74,8 +75,9 @@ pub struct Unavailable(pub String);
 
 /// One consumer group of this process: the worker, the arbiter.
 pub trait Group: Send {
-    /// The next thing that happens. Cancel-safe.
-    fn next(&mut self) -> BoxFuture<'_, Event>;
+    /// The next thing that happens. Cancel-safe. Without `room` no record is handed out, and the rest is
+    /// still told: who is full of tasks that wait must hear that their lease is void.
+    fn next(&mut self, room: bool) -> BoxFuture<'_, Event>;
     /// Back-pressure: a held topic delivers nothing. Survives reassignment.
     fn hold(&self, topic: &Topic, held: bool);
     fn drained(&self, lease: Lease);

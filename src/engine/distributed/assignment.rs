@@ -37,6 +37,14 @@ pub const DRAIN: Duration = Duration::from_millis(500);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MemberId(pub Arc<str>);
 
+/// As the group knew this process when it last said something: what a transaction is checked against.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Membership {
+    pub member: MemberId,
+    /// Rises with every rebalance.
+    pub generation: u32,
+}
+
 /// What the group says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
@@ -46,6 +54,18 @@ pub enum Said {
     Revoked(Vec<Partition>),
     /// The session is over: all that was held is somebody else's by now.
     Lost,
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, parts) = match self {
+            Said::Assigned(parts) => ("assigned", parts),
+            Said::Revoked(parts) => ("revoked", parts),
+            Said::Lost => return f.write_str("lost"),
+        };
+        f.write_str(what)?;
+        parts.iter().try_for_each(|at| write!(f, " {}/{}", at.topic, at.index))
+    }
 }
 
 /// What was found when a partition was read in.
@@ -116,7 +136,7 @@ struct Part {
 #[derive(Debug)]
 pub struct Assignment {
     window: Duration,
-    member: Option<MemberId>,
+    membership: Option<Membership>,
     epoch: u64,
     parts: BTreeMap<Partition, Part>,
 }
@@ -124,23 +144,24 @@ pub struct Assignment {
 impl Assignment {
     /// `window`: the ledger knows what was done within it.
     pub fn new(window: Duration) -> Self {
-        Assignment { window, member: None, epoch: 0, parts: BTreeMap::new() }
+        Assignment { window, membership: None, epoch: 0, parts: BTreeMap::new() }
     }
 
-    /// `member`: as the client knows it when it hands the event over.
-    pub fn said(&mut self, said: Said, member: &MemberId, now: Instant) -> Vec<Do> {
+    /// `by`: as the client knows it when it hands the event over.
+    pub fn said(&mut self, said: Said, by: &Membership, now: Instant) -> Vec<Do> {
         let mut todo = Vec::new();
-        let other = self.member.as_ref().is_some_and(|known| known != member);
-        self.member = Some(member.clone());
+        let other = self.membership.as_ref().is_some_and(|known| known.member != by.member);
+        self.membership = Some(by.clone());
         match said {
             Said::Lost => self.lose(&mut todo),
             Said::Assigned(parts) => {
                 if other {
                     self.load_anew(&mut todo);
                 }
-                let new: Vec<Partition> = parts.into_iter().filter(|p| !self.parts.contains_key(p)).collect();
-                todo.push(Do::Assign(new.clone()));
-                for at in new {
+                // One that is held already was let go in between without a word.
+                self.give_up(&parts, &mut todo);
+                todo.push(Do::Assign(parts.clone()));
+                for at in parts {
                     let lease = self.begin(at);
                     todo.push(Do::Load(lease));
                 }
@@ -297,7 +318,7 @@ impl Assignment {
 
     /// The group was asked at `asked` and has answered that `member` holds these.
     pub fn confirmed(&mut self, asked: Instant, member: &MemberId, parts: &[Partition]) {
-        if self.member.as_ref() != Some(member) {
+        if self.membership.as_ref().is_none_or(|m| m.member != *member) {
             return;
         }
         for at in parts {
@@ -310,6 +331,11 @@ impl Assignment {
     /// Whether the group has confirmed the lease, asked at `since` or later.
     pub fn is_confirmed(&self, lease: &Lease, since: Instant) -> bool {
         self.part(lease).is_some_and(|p| p.confirmed.is_some_and(|asked| asked >= since))
+    }
+
+    /// Some lease is served that the group has not confirmed, asked at `since` or later.
+    pub fn has_unconfirmed(&self, since: Instant) -> bool {
+        self.parts.values().any(|p| p.confirmed.is_none_or(|asked| asked < since))
     }
 
     /// Completions under it count. True while it drains.
@@ -329,8 +355,8 @@ impl Assignment {
     }
 
     /// As the last event of the group said.
-    pub fn member(&self) -> Option<&MemberId> {
-        self.member.as_ref()
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.as_ref()
     }
 
     pub(super) fn tracker(&mut self, lease: &Lease) -> Option<&mut Tracker> {

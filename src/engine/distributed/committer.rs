@@ -17,7 +17,7 @@
 //! next one. `init_transactions` of the same id settles the old one and fences what is still under way,
 //! so only then does the offset that is read say whether the commit happened.
 
-use super::assignment::{Assignment, MemberId};
+use super::assignment::{Assignment, Membership};
 use super::metadata::{self, Author, CROWDED, TAKEN_MAX};
 use crate::dedupe::Instance;
 use crate::engine::{Commit, Completion, Lease, Mark, Output};
@@ -44,7 +44,7 @@ pub struct Transaction {
     /// Partition, offset, metadata.
     pub offsets: Vec<(Partition, u64, String)>,
     /// As it was when the offsets were taken: another generation refuses them.
-    pub member: MemberId,
+    pub by: Membership,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -178,7 +178,7 @@ impl Committer {
         if waits || !matches!(self.state, State::Idle) {
             return (None, settled);
         }
-        let Some(member) = held.member().cloned() else { return (None, settled) };
+        let Some(by) = held.membership().cloned() else { return (None, settled) };
         let taken = self.take(held, &mut settled);
         self.flush = false;
         if taken.is_empty() {
@@ -190,7 +190,7 @@ impl Committer {
         let outputs = batch.handed_in.iter().flat_map(|h| h.done.outputs.iter().cloned()).collect();
         self.not_before = Some(now + APART);
         self.state = State::Committing(batch);
-        (Some(Act::Commit(Transaction { outputs, offsets, member })), settled)
+        (Some(Act::Commit(Transaction { outputs, offsets, by })), settled)
     }
 
     /// What fits, in the order in which it was handed in.

@@ -1,10 +1,12 @@
 //! Decides what this process may ask of the ledger, and in which order it comes back after a break.
 //!
 //! ```text
-//!  Away ─connected─► heartbeat ─► answers that are held ─► marks that are owed ─► leases confirmed ─► Up
-//!   ▲                    │                                                                            │
-//!   └───── broken ───────┴────────────────────────────────────────────────────────────────────────────┘
+//!  Away ─connected─► heartbeat ─► answers that are held ─► marks that are owed ─► Up
+//!   ▲                    │                                                         │
+//!   └───── broken ───────┴─────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! Up, a question about a lease still waits until the group has confirmed that lease, asked since.
 //!
 //! A ledger that forgets breaks every connection, so a break is the only sign of it: what it may have
 //! forgotten is told again before anything new is asked. It sends nothing and reads no clock.
@@ -25,8 +27,6 @@ pub enum Step {
     Answers,
     /// Send every mark that was not acknowledged.
     Marks,
-    /// Have the group say, from now on, which partitions are held.
-    Leases,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,8 +84,7 @@ impl Link {
         let next = match step {
             Step::Beat => Step::Answers,
             Step::Answers => Step::Marks,
-            Step::Marks => Step::Leases,
-            Step::Leases => {
+            Step::Marks => {
                 self.state = State::Up { since };
                 return None;
             }
@@ -137,7 +136,7 @@ impl Link {
 mod tests {
     use super::*;
 
-    const ALL: [Step; 4] = [Step::Beat, Step::Answers, Step::Marks, Step::Leases];
+    const ALL: [Step; 3] = [Step::Beat, Step::Answers, Step::Marks];
 
     fn up(now: Instant) -> Link {
         let mut link = Link::default();
@@ -176,7 +175,7 @@ mod tests {
             link.broken();
             assert_eq!(link.done(step), None, "an answer over the old connection says nothing");
             assert_eq!(link.connected(now), Step::Beat);
-            assert_eq!(link.done(Step::Leases), None);
+            assert_eq!(link.done(Step::Marks), None);
             assert!(!link.may(Ask::UnderLease, true));
         }
     }

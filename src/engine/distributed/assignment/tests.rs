@@ -10,8 +10,12 @@ fn part(index: u32) -> Partition {
     Partition { topic: Topic::new("tasks.ticket"), index }
 }
 
-fn member(name: &str) -> MemberId {
+fn id(name: &str) -> MemberId {
     MemberId(name.into())
+}
+
+fn member(name: &str) -> Membership {
+    Membership { member: id(name), generation: 1 }
 }
 
 fn nothing() -> Loaded {
@@ -217,13 +221,13 @@ fn p3_a_lease_is_confirmed_only_by_an_answer_that_was_asked_for_since() {
     let later = now + Duration::from_secs(1);
     let (mut held, leases) = serving(&[0, 1], now);
     assert!(!held.is_confirmed(&leases[0], now));
-    held.confirmed(now, &member("a"), &[part(0)]);
+    held.confirmed(now, &id("a"), &[part(0)]);
     assert!(held.is_confirmed(&leases[0], now) && !held.is_confirmed(&leases[1], now));
     assert!(!held.is_confirmed(&leases[0], later), "asked before the ledger came back");
-    held.confirmed(later, &member("b"), &[part(0)]);
+    held.confirmed(later, &id("b"), &[part(0)]);
     assert!(!held.is_confirmed(&leases[0], later), "somebody else holds it");
-    held.confirmed(later, &member("a"), &[part(0)]);
-    held.confirmed(now, &member("a"), &[part(0)]);
+    held.confirmed(later, &id("a"), &[part(0)]);
+    held.confirmed(now, &id("a"), &[part(0)]);
     assert!(held.is_confirmed(&leases[0], later), "a late answer takes nothing back");
     let anew = super::tests::leases(&held.said(Said::Assigned(vec![]), &member("b"), now));
     assert!(anew.iter().all(|l| !held.is_confirmed(l, now)), "a new lease is a new question");

@@ -1,4 +1,4 @@
-use super::super::assignment::{Do, Loaded, Said};
+use super::super::assignment::{Do, Loaded, MemberId, Said};
 use super::super::metadata::Progress;
 use super::*;
 use crate::outcome::OutcomeKind;
@@ -12,6 +12,10 @@ const TODAY: Timestamp = Timestamp(1_800_000_000_000);
 
 fn part(index: u32) -> Partition {
     Partition { topic: Topic::new("tasks.ticket"), index }
+}
+
+fn member(name: &str) -> Membership {
+    Membership { member: MemberId(name.into()), generation: 1 }
 }
 
 fn position(offset: u64) -> Position {
@@ -30,7 +34,7 @@ fn bench() -> Bench {
     let now = Instant::now();
     let mut held = Assignment::new(Duration::from_secs(1));
     let said = Said::Assigned(vec![part(0), part(1)]);
-    let todo = held.said(said, &MemberId("a".into()), now);
+    let todo = held.said(said, &member("a"), now);
     let leases: Vec<Lease> =
         todo.iter().filter_map(|d| if let Do::Load(l) = d { Some(l.clone()) } else { None }).collect();
     for lease in &leases {
@@ -135,7 +139,7 @@ fn p1_outputs_and_offsets_of_one_moment_are_one_transaction() {
     let t = b.next().unwrap();
     assert_eq!(values(&t), ["one", "two", "three"]);
     assert_eq!(offsets(&t), [(0, 0, vec![0], by(ME, 1)), (1, 1, vec![], by(ME, 1))]);
-    assert_eq!(t.member, MemberId("a".into()));
+    assert_eq!(t.by, member("a"));
     b.hand_in(0, 0, &["later"]);
     assert_eq!(b.next(), None, "one at a time");
     let settled = b.visible(7..10);
@@ -220,7 +224,7 @@ fn p1_completions_under_a_lease_that_is_void_are_never_committed() {
     b.hand_in(0, 0, &["one"]);
     b.hand_in(1, 0, &["two"]);
     b.next().unwrap();
-    let (now, member) = (b.now, MemberId("b".into()));
+    let (now, member) = (b.now, member("b"));
     // The session was lost while the transaction ran, and it is refused.
     let _ = b.held.said(Said::Assigned(vec![]), &member, now);
     b.ended(Ended::Aborted { why: "illegal generation".into() });
@@ -325,7 +329,7 @@ fn a_commit_that_was_never_sent_needs_no_looking_up() {
 fn p2_holes_that_cannot_be_written_down_wait_for_those_below() {
     let now = Instant::now();
     let mut held = Assignment::new(Duration::from_secs(1));
-    let todo = held.said(Said::Assigned(vec![part(0)]), &MemberId("a".into()), now);
+    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
     let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
     let found = Loaded { committed: None, first: 0, end: 1 << 40, oldest: None };
     let _ = held.loaded(&lease, found, false, TODAY);
@@ -355,7 +359,7 @@ fn p2_holes_that_cannot_be_written_down_wait_for_those_below() {
 fn a_partition_that_is_crowded_hands_out_nothing_new() {
     let now = Instant::now();
     let mut held = Assignment::new(Duration::from_secs(1));
-    let todo = held.said(Said::Assigned(vec![part(0)]), &MemberId("a".into()), now);
+    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
     let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
     let _ = held.loaded(&lease, Loaded { committed: None, first: 0, end: 1 << 40, oldest: None }, false, TODAY);
     let offsets: Vec<u64> = (0..900).map(|i| i * 50_000).collect();
