@@ -57,6 +57,26 @@ fn search(name: &str, faults: Faults, load: &Load) {
     println!("{name}: {seeds} seeds from {first}, {:.0} a minute", seeds as f64 * 60.0 / took.as_secs_f64());
 }
 
+/// Each mistake is found within this many seeds.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn every_planted_mistake_is_found_within_two_thousand_seeds() {
+    use tidegate::engine::distributed::planted;
+    let most = number("TIDEGATE_SEEDS", 2_000);
+    let mut missed = Vec::new();
+    for bug in planted::ALL {
+        planted::plant(Some(bug));
+        let load = Load { kills: true, ..Load::default() };
+        let found = (1..=most).find_map(|seed| run(seed, ROUGH, &load).err().map(|why| (seed, why)));
+        planted::plant(None);
+        match found {
+            Some((seed, why)) => println!("{bug:?}: seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {most} seeds: {missed:?}");
+}
+
 #[test]
 fn p1_p2_every_key_has_one_outcome_when_all_goes_well() {
     search("calm", Faults::default(), &Load::default());

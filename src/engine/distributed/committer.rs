@@ -19,6 +19,7 @@
 
 use super::assignment::{Assignment, Membership};
 use super::metadata::{self, Author, CROWDED, TAKEN_MAX};
+use super::planted::{self, Bug};
 use crate::dedupe::Instance;
 use crate::engine::{Commit, Completion, Lease, Mark, Output};
 use crate::task::{Partition, Position};
@@ -187,6 +188,11 @@ impl Committer {
         self.sequence += 1;
         let author = Author { instance: self.instance, sequence: self.sequence };
         let (batch, offsets) = self.write_down(taken, author, held);
+        if planted::is(Bug::CloseBeforeCommit) {
+            let at = |h: &HandedIn| Position { at: h.done.lease.at.clone(), offset: h.done.offset };
+            let early = batch.handed_in.iter().filter_map(|h| Some(Owed { mark: h.done.mark.clone()?, at: Some(at(h)) }));
+            settled.marks.extend(early);
+        }
         let outputs = batch.handed_in.iter().flat_map(|h| h.done.outputs.iter().cloned()).collect();
         self.not_before = Some(now + APART);
         self.state = State::Committing(batch);
@@ -230,7 +236,15 @@ impl Committer {
         for lease in leases {
             let before = held.author(&lease);
             let Some(tracker) = held.tracker(&lease) else { continue };
+            if planted::is(Bug::LaterSnapshot) {
+                for h in self.waiting.iter().filter(|h| h.done.lease == lease) {
+                    let _ = tracker.take(h.done.offset);
+                }
+            }
             let mut written = (tracker.progress(), String::new());
+            if planted::is(Bug::HolesDropped) {
+                written.0 = super::metadata::Progress::at(written.0.end);
+            }
             written.1 = metadata::write(&written.0, author);
             while written.1.len() > TAKEN_MAX {
                 let highest = taken.iter().enumerate().filter(|(_, h)| h.done.lease == lease);
@@ -267,6 +281,14 @@ impl Committer {
                 tracing::warn!(%why, "the transactional producer is made anew");
                 self.state = State::Renewing { batch, sent: None };
                 (Some(Act::Renew), Settled::default())
+            }
+            Ended::Unknown { positions, .. } if planted::is(Bug::UnknownIsVisible) => {
+                (None, self.visible(batch, &positions, held))
+            }
+            Ended::Unknown { positions, .. } if planted::is(Bug::ReadBackUnsettled) => {
+                let parts = batch.touched.iter().map(|t| t.lease.at.clone()).collect();
+                self.state = State::ReadingBack { batch, positions };
+                (Some(Act::ReadBack(parts)), Settled::default())
             }
             Ended::Unknown { positions, why } => {
                 tracing::warn!(%why, "whether a transaction was committed is not known; it is looked up");
@@ -323,7 +345,7 @@ impl Committer {
         if says.contains(&Says::Committed) {
             return self.visible(batch, &positions, held);
         }
-        if says.contains(&Says::NotCommitted) {
+        if says.contains(&Says::NotCommitted) || planted::is(Bug::VoidMadeAgain) {
             self.again(batch, held);
             self.not_before = Some(now + REST);
             return Settled::default();

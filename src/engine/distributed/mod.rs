@@ -25,6 +25,7 @@ mod lanes;
 mod ledger;
 pub mod link;
 pub mod metadata;
+pub mod planted;
 pub mod simulated;
 pub mod tracker;
 

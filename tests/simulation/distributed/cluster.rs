@@ -1,7 +1,7 @@
 //! A few processes of the real worker over one simulated cluster.
 
 use super::load::Load;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +116,11 @@ impl Cluster {
 
     pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
         self.world.committed(&Topic::new(topic))
+    }
+
+    /// Keys of claims that the ledger calls open.
+    pub(super) fn open(&self) -> BTreeSet<String> {
+        self.store.open().into_iter().map(|claim| claim.key.key.to_string()).collect()
     }
 
     pub(super) fn trace(&self) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! after the owner's session is over. It is told of events and answers what each member hears.
 
 use super::super::assignment::{MemberId, Membership, Said};
+use super::super::planted::{self, Bug};
 use super::log::Tx;
 use super::world::Process;
 use crate::task::Partition;
@@ -111,6 +112,10 @@ impl GroupState {
         if by.generation != self.generation {
             return Err("illegal generation".to_owned());
         }
+        if planted::is(Bug::OffsetsOutside) {
+            self.committed.extend(offsets.iter().map(|(at, offset, text)| (at.clone(), (*offset, text.clone()))));
+            return Ok(());
+        }
         self.pending.insert(tx, offsets.to_vec());
         Ok(())
     }
@@ -124,6 +129,9 @@ impl GroupState {
 
     /// `None`: a transaction that writes it is still open.
     pub(super) fn stable(&self, at: &Partition) -> Option<Option<(u64, String)>> {
+        if planted::is(Bug::LoadUnstable) {
+            return Some(self.committed.get(at).cloned());
+        }
         let open = self.pending.values().flatten().any(|(pending, _, _)| pending == at);
         (!open).then(|| self.committed.get(at).cloned())
     }

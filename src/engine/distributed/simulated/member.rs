@@ -248,7 +248,8 @@ impl Client {
         loop {
             let found = {
                 let inner = lock(&self.world.inner);
-                let stable = inner.groups.get(&self.group).and_then(|g| g.stable(&lease.at));
+                let group = inner.groups.get(&self.group);
+                let stable = group.and_then(|g| g.stable(&lease.at));
                 let end = inner.logs.get(&lease.at).map_or(0, super::log::PartitionLog::end_offset);
                 stable.map(|committed| Loaded { committed, first: 0, end, oldest: None })
             };
@@ -421,7 +422,8 @@ impl Client {
         }
         let offered = {
             let mut inner = lock(&self.world.inner);
-            inner.groups.get_mut(&self.group).map_or(Err("no group".to_owned()), |g| g.offer(tx, &t.by, &t.offsets))
+            let group = inner.groups.get_mut(&self.group);
+            group.map_or(Err("no group".to_owned()), |g| g.offer(tx, &t.by, &t.offsets))
         };
         if let Err(why) = offered {
             self.world.say(format_args!("{name}: the offsets of transaction {} are refused: {why}", tx.0));
