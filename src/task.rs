@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,10 +14,22 @@ use std::sync::Arc;
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
+thread_local! {
+    static CLOCK: Cell<Option<fn() -> Timestamp>> = const { Cell::new(None) };
+}
+
 impl Timestamp {
     /// Reads the wall clock. Policy never calls this: it takes `now`.
     pub fn now() -> Self {
-        Timestamp(jiff::Timestamp::now().as_millisecond())
+        match CLOCK.get() {
+            Some(clock) => clock(),
+            None => Timestamp(jiff::Timestamp::now().as_millisecond()),
+        }
+    }
+
+    /// From now on this thread's clock is another one: a simulation moves time by itself.
+    pub fn simulate(clock: fn() -> Timestamp) {
+        CLOCK.set(Some(clock));
     }
 
     #[must_use]
@@ -168,6 +181,19 @@ impl ScopedKey {
         }
         out
     }
+
+    /// Reads what `to_bytes` wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut part = || {
+            let (len, tail) = rest.split_first_chunk::<2>()?;
+            let (text, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+            rest = tail;
+            std::str::from_utf8(text).ok()
+        };
+        let (tenant, kind, key) = (part()?, part()?, part()?);
+        Some(ScopedKey::new(tenant, kind, key))
+    }
 }
 
 impl fmt::Display for ScopedKey {
@@ -210,4 +236,17 @@ pub struct Token {
     pub proof: Option<Position>,
     /// The task's payload: a digest under another rule is made from it.
     pub payload: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_comes_back_from_its_bytes() {
+        for key in [ScopedKey::new("", "ticket", "1"), ScopedKey::new("acme", "k", "a/b:ü")] {
+            assert_eq!(ScopedKey::from_bytes(&key.to_bytes()), Some(key));
+        }
+        assert_eq!(ScopedKey::from_bytes(&[0, 9, 1]), None);
+    }
 }

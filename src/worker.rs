@@ -133,7 +133,8 @@ impl Worker {
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
-            let permit = tokio::select! {
+            let permit = permits.clone().try_acquire_owned().ok();
+            let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = look.tick() => {
@@ -148,18 +149,8 @@ impl Worker {
                     }
                     continue;
                 }
-                permit = permits.clone().acquire_owned() => permit,
-            };
-            // The semaphore is never closed.
-            let Ok(permit) = permit else { break };
-            let event = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                _ = look.tick() => {
-                    self.hold(&*group, &mut holds, Instant::now());
-                    continue;
-                }
-                event = group.next() => event,
+                // Also when full: a task may wait for nothing but the news that its lease is void.
+                event = group.next(permit.is_some()) => event,
             };
             match event {
                 Event::Record(delivery) => {

@@ -114,7 +114,7 @@ async fn first(engine: &Engine, kind: &Kind) -> anyhow::Result<Delivery> {
     let mut group = engine.groups.join("worker", std::slice::from_ref(&kind.from));
     let delivered = async {
         loop {
-            if let Event::Record(delivery) = group.next().await {
+            if let Event::Record(delivery) = group.next(true).await {
                 return delivery;
             }
         }

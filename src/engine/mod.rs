@@ -4,9 +4,12 @@
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.
 
+mod codec;
 pub mod crash;
+pub mod distributed;
 pub mod embedded;
 pub mod follow;
+pub mod script;
 
 use crate::dedupe::{Admission, ClaimView, Nonce};
 /// What the port says in the words of `dedupe`: stages that ask the journal take them from here.
@@ -72,8 +75,9 @@ pub struct Unavailable(pub String);
 
 /// One consumer group of this process: the worker, the arbiter.
 pub trait Group: Send {
-    /// The next thing that happens. Cancel-safe.
-    fn next(&mut self) -> BoxFuture<'_, Event>;
+    /// The next thing that happens. Cancel-safe. Without `room` no record is handed out, and the rest is
+    /// still told: who is full of tasks that wait must hear that their lease is void.
+    fn next(&mut self, room: bool) -> BoxFuture<'_, Event>;
     /// Back-pressure: a held topic delivers nothing. Survives reassignment.
     fn hold(&self, topic: &Topic, held: bool);
     fn drained(&self, lease: Lease);
@@ -105,6 +109,16 @@ pub enum Mark {
     Moved { token: Token, hop: u32, phase: crate::dedupe::OpenPhase },
 }
 
+impl Mark {
+    /// Where the outcome lies that it tells of; `positions`: of the outputs of its completion.
+    pub fn outcome_at(&self, positions: &[Position]) -> Option<Position> {
+        match self {
+            Mark::Close { output, .. } => positions.get(*output).cloned(),
+            Mark::Moved { .. } => None,
+        }
+    }
+}
+
 /// A record to be appended. Its partition is chosen by key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {
@@ -113,6 +127,14 @@ pub struct Output {
     pub value: Option<Bytes>,
     pub headers: Headers,
     pub not_before: Option<Timestamp>,
+}
+
+impl Output {
+    /// Key, value and headers in bytes, as limits count them.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

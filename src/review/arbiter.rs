@@ -41,7 +41,7 @@ impl Arbiter {
             self.engine.groups.join("arbiter", std::slice::from_ref(&self.settings.topics.review_decisions));
         while let Some(event) = next(&mut *group, &cancel).await {
             match event {
-                Event::Record(delivery) => self.take(&delivery, &cancel).await,
+                Event::Record(delivery) => self.take(&mut *group, &delivery, &cancel).await,
                 Event::Draining { lease, .. } => group.drained(lease),
                 Event::Assigned { .. } | Event::Revoked { .. } | Event::Health(_) => {}
             }
@@ -49,7 +49,7 @@ impl Arbiter {
     }
 
     /// Until the decision is ruled on, its lease is void, or the process ends.
-    async fn take(&self, delivery: &Delivery, cancel: &CancellationToken) {
+    async fn take(&self, group: &mut dyn Group, delivery: &Delivery, cancel: &CancellationToken) {
         loop {
             match self.rule(delivery).await {
                 Ok(ruled) => return self.commit(ruled).await,
@@ -58,6 +58,12 @@ impl Arbiter {
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
                         () = cancel.cancelled() => return,
+                        event = group.next(false) => match event {
+                            Event::Revoked { lease } if lease == delivery.lease => return,
+                            // Nothing of it is finished.
+                            Event::Draining { lease, .. } => group.drained(lease),
+                            _ => {}
+                        },
                     }
                 }
             }
@@ -295,7 +301,7 @@ fn origin_record(item: &Item, token: &Token) -> Record {
 
 async fn next(group: &mut dyn Group, cancel: &CancellationToken) -> Option<Event> {
     tokio::select! {
-        event = group.next() => Some(event),
+        event = group.next(true) => Some(event),
         () = cancel.cancelled() => None,
     }
 }

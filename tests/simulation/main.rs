@@ -6,5 +6,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod distributed;
 mod three_processes;
 mod two_processes;

@@ -3,7 +3,7 @@
 //! Reads only. `checkpoint.rs` is the one that writes here.
 
 use super::changes::{ExpiryRow, PartId, swept_of, swept_tag};
-use super::codec::{Reader, Short, put_bytes, put_u64};
+use crate::engine::codec::{Reader, Short, put_bytes, put_u64};
 use super::files::File;
 use crate::dedupe::{Entry, SlotEntry, SlotName};
 use crate::task::Timestamp;

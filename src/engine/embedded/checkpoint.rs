@@ -7,7 +7,7 @@ use super::base::{
     BaseError, CLAIMS, EXPIRY, INDEX, LIVE, META, OPEN, PARTS, REFUSED, SEGMENTS, TOPICS, encode_claim,
 };
 use super::changes::{PartId, Swept, swept_tag};
-use super::codec::{Reader, Short, put_bytes, put_i64, put_u64};
+use crate::engine::codec::{Reader, Short, put_bytes, put_i64, put_u64};
 use super::done::Done;
 use super::state::{Layer, LogEnd, Part, SegmentInfo, State};
 use super::topics::StoredTopic;

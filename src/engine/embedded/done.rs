@@ -2,7 +2,7 @@
 //!
 //! A token that is parked for a month holds the base, and costs one range, not a month of offsets.
 
-use super::codec::{Reader, Short, put_u64};
+use crate::engine::codec::{Reader, Short, put_u64};
 use std::collections::BTreeMap;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -109,13 +109,13 @@ struct EmbeddedGroup {
 }
 
 impl Group for EmbeddedGroup {
-    fn next(&mut self) -> BoxFuture<'_, Event> {
+    fn next(&mut self, room: bool) -> BoxFuture<'_, Event> {
         Box::pin(async move {
             loop {
                 // Asked for before looking, so that nothing that comes in between is missed.
                 let member = self.member.clone();
                 let ready = member.ready.notified();
-                if let Some(event) = self.look() {
+                if let Some(event) = self.look(room) {
                     return event;
                 }
                 tokio::select! {
@@ -141,7 +141,7 @@ impl Group for EmbeddedGroup {
 
 impl EmbeddedGroup {
     /// Takes the next event, if there is one. No await between taking it and answering it.
-    fn look(&mut self) -> Option<Event> {
+    fn look(&mut self, room: bool) -> Option<Event> {
         let health = self.health.borrow_and_update().clone();
         if health != self.said {
             self.said = health.clone();
@@ -152,7 +152,7 @@ impl EmbeddedGroup {
             return Some(event);
         }
         // Paused: work in flight is finished, nothing new is begun.
-        if health != Health::Well {
+        if health != Health::Well || !room {
             return None;
         }
         let (delivery, low) = lanes.take()?;

@@ -4,7 +4,8 @@
 
 use super::handle::Handle;
 use super::log::gone;
-use super::queue::{Command, LedgerCall, LedgerReply, Sent};
+use super::queue::{Command, Sent};
+use crate::engine::script::{LedgerCall, LedgerReply};
 use super::shared::Shared;
 use crate::dedupe::{self, Admission, Bar, Claim, ClaimView, Nonce, Slot, Standing, Started};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
@@ -96,7 +97,7 @@ impl Ledger for EmbeddedLedger {
         let after = after.map(|k| k.to_bytes()).unwrap_or_default();
         self.read(move |shared| {
             let found = shared.state().open_claims(&after, max.min(LIST_MAX))?;
-            Ok(found.iter().filter_map(|(key, e)| Some(e.view(scope(key)?))).collect())
+            Ok(found.iter().filter_map(|(key, e)| Some(e.view(ScopedKey::from_bytes(key)?))).collect())
         })
     }
 
@@ -137,31 +138,5 @@ fn admission(reply: LedgerReply) -> Option<Admission> {
     match reply {
         LedgerReply::Admission(admission) => Some(*admission),
         _ => None,
-    }
-}
-
-/// Reads what `ScopedKey::to_bytes` wrote.
-pub(super) fn scope(bytes: &[u8]) -> Option<ScopedKey> {
-    let mut rest = bytes;
-    let mut part = || {
-        let (len, tail) = rest.split_first_chunk::<2>()?;
-        let (text, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-        rest = tail;
-        std::str::from_utf8(text).ok()
-    };
-    let (tenant, kind, key) = (part()?, part()?, part()?);
-    Some(ScopedKey::new(tenant, kind, key))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scope_comes_back_from_its_bytes() {
-        for key in [ScopedKey::new("", "ticket", "1"), ScopedKey::new("acme", "k", "a/b:ü")] {
-            assert_eq!(scope(&key.to_bytes()), Some(key));
-        }
-        assert_eq!(scope(&[0, 9, 1]), None);
     }
 }

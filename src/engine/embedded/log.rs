@@ -8,7 +8,6 @@ use super::changes::PartId;
 use super::handle::Handle;
 use super::queue::Command;
 use super::recovery::partitions;
-use super::round::size;
 use super::shared::Shared;
 use crate::engine::{AppendError, Ends, Log, Output, Unavailable};
 use crate::task::{Partition, Position, Record, Timestamp, Topic};
@@ -31,7 +30,7 @@ impl Log for EmbeddedLog {
     fn append(&self, batch: Vec<Output>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
         let shared = self.0.shared.clone();
         Box::pin(async move {
-            let bytes: usize = batch.iter().map(size).sum();
+            let bytes: usize = batch.iter().map(Output::size).sum();
             if bytes > APPEND_BYTES_MAX {
                 let why = format!("a batch of {bytes} bytes; send at most {APPEND_BYTES_MAX} at once");
                 return Err(Unavailable(why).into());

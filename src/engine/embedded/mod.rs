@@ -47,7 +47,6 @@ mod base;
 mod cache;
 mod changes;
 mod checkpoint;
-mod codec;
 mod directory;
 mod done;
 mod error;

@@ -1,10 +1,8 @@
 //! What the writer is asked to do, and the bounded queue in front of it.
 
-use crate::dedupe::{Admission, Bar, Claim, Nonce, Slot, Standing, Started};
-use crate::engine::{AppendError, Commit, Completion, Delivery, Mark, Output, Unavailable};
-use crate::outcome::OutcomeKind;
-use crate::task::{Position, ScopedKey, Token};
-use bytes::Bytes;
+use crate::engine::script::{LedgerCall, LedgerReply};
+use crate::engine::{AppendError, Commit, Completion, Output, Unavailable};
+use crate::task::Position;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -60,27 +58,6 @@ pub(super) struct Sent {
     pub(super) call: LedgerCall,
     pub(super) connection: u64,
     pub(super) settled: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum LedgerCall {
-    Admit { delivery: Delivery, token: Token, decider: Option<Position> },
-    Refuse { delivery: Delivery, token: Token },
-    Repair { token: Token, outcome: OutcomeKind, at: Position },
-    Start { claim: Claim, slot: Slot, deadline: Duration },
-    Bar { claim: Claim, slot: Slot },
-    Store { token: Token, slot: Slot, value: Bytes },
-    Release { nonce: Nonce, key: ScopedKey },
-    Mark { mark: Mark, at: Option<Position> },
-}
-
-#[derive(Debug)]
-pub(super) enum LedgerReply {
-    Admission(Box<Admission>),
-    Started(Started),
-    Bar(Bar),
-    Stored(Bytes, Standing),
-    Done,
 }
 
 /// Many callers, one writer.

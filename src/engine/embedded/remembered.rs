@@ -5,7 +5,6 @@
 //! reaches back past the one before.
 
 use super::changes::Changes;
-use super::ledger;
 use super::shared::Shared;
 use super::state::State;
 use crate::dedupe::Entry;
@@ -37,7 +36,7 @@ impl Remembered {
     /// number of the loss, time, scope.
     pub(super) fn note(&self, shared: &Shared) {
         let (count, now) = (shared.state().forgot, Timestamp::now().rfc3339());
-        let scopes = self.claims.keys().filter_map(|key| ledger::scope(key));
+        let scopes = self.claims.keys().filter_map(|key| crate::task::ScopedKey::from_bytes(key));
         let lines: String = scopes.map(|scope| format!("{count}\t{now}\t{scope}\n")).collect();
         tracing::warn!(
             loss = count,

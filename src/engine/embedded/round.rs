@@ -6,13 +6,14 @@
 
 use super::base::BaseError;
 use super::changes::{Changes, ClaimChange, ExpiryRow, PartId, Swept, refused_key};
-use super::queue::{Command, LedgerCall, LedgerReply, Sent};
+use super::queue::{Command, Sent};
 use super::remembered::Remembered;
 use super::state::State;
 use super::topics::{KnownTopic, Topics};
-use crate::dedupe::{self, Ask, Entry, Fence, Holder, Instance, Observer};
-use crate::engine::{AppendError, Commit, Completion, Delivery, Mark, Output, Unavailable};
-use crate::task::{Origin, Partition, Position, Record, Timestamp, Token};
+use crate::dedupe::{Entry, Fence, Instance, Observer};
+use crate::engine::script::{self, Asked, LedgerCall, LedgerReply, Tables};
+use crate::engine::{AppendError, Commit, Completion, Output, Unavailable};
+use crate::task::{Origin, Partition, Position, Record, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -113,8 +114,8 @@ impl<'a> Round<'a> {
         for (index, output) in batch.iter().enumerate() {
             let (_, topic) =
                 self.topic(output).ok_or_else(|| AppendError::NoSuchTopic(output.topic.clone()))?;
-            if let Some(limit) = topic.limit.filter(|limit| size(output) > *limit) {
-                let (bytes, topic) = (size(output), output.topic.clone());
+            if let Some(limit) = topic.limit.filter(|limit| output.size() > *limit) {
+                let (bytes, topic) = (output.size(), output.topic.clone());
                 return Err(AppendError::TooLarge { index, bytes, limit, topic });
             }
         }
@@ -152,7 +153,7 @@ impl<'a> Round<'a> {
         let Some(part) = self.valid(done) else { return Ok(Commit::Void) };
         for (output, o) in done.outputs.iter().enumerate() {
             match self.topic(o) {
-                Some((_, topic)) if topic.limit.is_none_or(|limit| size(o) <= limit) => {}
+                Some((_, topic)) if topic.limit.is_none_or(|limit| o.size() <= limit) => {}
                 Some(_) => return Ok(Commit::TooLarge { output }),
                 None => {
                     // The caller's table of topics is not the engine's: a mistake in the program. The
@@ -166,7 +167,8 @@ impl<'a> Round<'a> {
         self.done.insert((part, done.offset));
         self.changes.completed.push((part, done.offset));
         if let Some(mark) = done.mark.as_ref().filter(|_| !self.ground.marks_apart) {
-            self.mark(mark, outcome_at(mark, &positions))?;
+            let at = mark.outcome_at(&positions);
+            self.call(&LedgerCall::Mark { mark: mark.clone(), at }, true)?;
         }
         Ok(Commit::Visible(positions))
     }
@@ -199,103 +201,10 @@ impl<'a> Round<'a> {
     }
 
     fn call(&mut self, call: &LedgerCall, settled: bool) -> Result<LedgerReply, BaseError> {
-        let now = self.ground.now;
         let instance = self.ground.instance;
-        Ok(match call {
-            LedgerCall::Admit { delivery, token, decider } => {
-                self.admit(delivery, token, decider.as_ref())?
-            }
-            LedgerCall::Refuse { delivery, token } => self.refuse(delivery, token)?,
-            LedgerCall::Start { claim, slot, deadline } => {
-                let until = now.plus(*deadline + dedupe_lease());
-                let by = Holder { fence: claim.fence, nonce: claim.nonce, instance };
-                let alone = Alone { settled, instance };
-                let key = claim.token.key.to_bytes();
-                LedgerReply::Started(self.entry(key, |e| dedupe::start(e, &by, slot, until, now, &alone))?)
-            }
-            LedgerCall::Bar { claim, slot } => {
-                let by = Holder { fence: claim.fence, nonce: claim.nonce, instance };
-                LedgerReply::Bar(self.entry(claim.token.key.to_bytes(), |e| dedupe::bar(e, &by, slot))?)
-            }
-            LedgerCall::Store { token, slot, value } => {
-                let stored =
-                    self.entry(token.key.to_bytes(), |e| dedupe::store(e, token, slot, value.clone()))?;
-                LedgerReply::Stored(stored.0, stored.1)
-            }
-            LedgerCall::Release { nonce, key } => {
-                self.entry(key.to_bytes(), |e| dedupe::release(e, *nonce))?;
-                LedgerReply::Done
-            }
-            LedgerCall::Repair { token, outcome, at } => {
-                let fence = Fence(rand::random());
-                self.entry(token.key.to_bytes(), |e| dedupe::close(e, token, *outcome, at, fence, now))?;
-                LedgerReply::Done
-            }
-            LedgerCall::Mark { mark, at } => {
-                self.mark(mark, at.clone())?;
-                LedgerReply::Done
-            }
-        })
-    }
-
-    fn admit(
-        &mut self,
-        delivery: &Delivery,
-        token: &Token,
-        decider: Option<&Position>,
-    ) -> Result<LedgerReply, BaseError> {
-        let key = token.key.to_bytes();
-        let refused = token.hop == 0 && self.refused(&key, &token.origin)?;
-        let ask = self.ask(delivery, token, decider);
-        let admission = self.entry(key, |e| dedupe::admit(e, refused, &ask))?;
-        Ok(LedgerReply::Admission(Box::new(admission)))
-    }
-
-    fn refuse(&mut self, delivery: &Delivery, token: &Token) -> Result<LedgerReply, BaseError> {
-        let key = token.key.to_bytes();
-        let refused = self.refused(&key, &token.origin)?;
-        let ask = self.ask(delivery, token, None);
-        let mark_key = refused_key(&key, &token.origin.position, token.origin.stamp);
-        let (admission, mark) = self.entry(key, |e| dedupe::refuse(e, refused, &ask))?;
-        if mark && !refused {
-            self.changes.refused.insert(mark_key, Some(self.ground.now));
-        }
-        Ok(LedgerReply::Admission(Box::new(admission)))
-    }
-
-    fn ask<'q>(&self, d: &'q Delivery, token: &'q Token, decider: Option<&'q Position>) -> Ask<'q> {
-        let fence = Fence(rand::random());
-        Ask { token, lease: &d.lease, nonce: d.nonce, fence, decider, now: self.ground.now }
-    }
-
-    fn mark(&mut self, mark: &Mark, at: Option<Position>) -> Result<(), BaseError> {
-        let (fence, now) = (Fence(rand::random()), self.ground.now);
-        match (mark, at) {
-            (Mark::Close { token, outcome, .. }, Some(at)) => {
-                self.entry(token.key.to_bytes(), |e| dedupe::close(e, token, *outcome, &at, fence, now))
-            }
-            (Mark::Close { .. }, None) => Ok(()),
-            (Mark::Moved { token, hop, phase }, _) => {
-                self.entry(token.key.to_bytes(), |e| dedupe::moved(e, token, *hop, *phase, fence, now))
-            }
-        }
-    }
-
-    /// Runs one script over the entry of `key`; expiry comes first, as before every script.
-    fn entry<T>(
-        &mut self,
-        key: Vec<u8>,
-        script: impl FnOnce(&mut Option<Entry>) -> T,
-    ) -> Result<T, BaseError> {
-        let key = Bytes::from(key);
-        let before = self.claim(&key)?;
-        let mut entry = before.as_deref().cloned();
-        dedupe::expire(&mut entry, self.ground.window, self.ground.now);
-        let answer = script(&mut entry);
-        if entry.as_ref() != before.as_deref() {
-            self.set_claim(key, entry.map(Arc::new))?;
-        }
-        Ok(answer)
+        let alone = Alone { settled, instance };
+        let (now, window) = (self.ground.now, self.ground.window);
+        script::run(self, call, &Asked { instance, observer: &alone, now, window })
     }
 
     fn claim(&self, key: &Bytes) -> Result<Option<Arc<Entry>>, BaseError> {
@@ -313,15 +222,6 @@ impl<'a> Round<'a> {
         let before = self.ground.state.claim(&key)?;
         self.changes.claims.insert(key, ClaimChange { before, after });
         Ok(())
-    }
-
-    fn refused(&self, scope: &[u8], origin: &Origin) -> Result<bool, BaseError> {
-        let key = refused_key(scope, &origin.position, origin.stamp);
-        let changed = match self.changes.refused.get(&key) {
-            Some(changed) => *changed,
-            None => self.ground.state.refused(&key)?,
-        };
-        Ok(changed.is_some_and(|c| !dedupe::window_over(c, self.ground.window, self.ground.now)))
     }
 
     /// Removes what the row names, if its window is over.
@@ -367,20 +267,38 @@ impl<'a> Round<'a> {
     }
 }
 
-/// `until` is the deadline of the call and one lease, in which the answer may still be stored.
-fn dedupe_lease() -> Duration {
-    Duration::from_secs(10)
-}
+impl Tables for Round<'_> {
+    type Error = BaseError;
 
-pub(super) fn outcome_at(mark: &Mark, positions: &[Position]) -> Option<Position> {
-    match mark {
-        Mark::Close { output, .. } => positions.get(*output).cloned(),
-        Mark::Moved { .. } => None,
+    fn entry<T>(
+        &mut self,
+        key: Vec<u8>,
+        script: impl FnOnce(&mut Option<Entry>) -> T,
+    ) -> Result<T, BaseError> {
+        let key = Bytes::from(key);
+        let before = self.claim(&key)?;
+        let mut entry = before.as_deref().cloned();
+        let answer = script(&mut entry);
+        if entry.as_ref() != before.as_deref() {
+            self.set_claim(key, entry.map(Arc::new))?;
+        }
+        Ok(answer)
     }
-}
 
-/// Key, value and headers, as limits count them.
-pub(super) fn size(output: &Output) -> usize {
-    let headers: usize = output.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-    output.key.as_ref().map_or(0, Bytes::len) + output.value.as_ref().map_or(0, Bytes::len) + headers
+    fn refused(&self, scope: &[u8], origin: &Origin) -> Result<Option<Timestamp>, BaseError> {
+        let key = refused_key(scope, &origin.position, origin.stamp);
+        match self.changes.refused.get(&key) {
+            Some(changed) => Ok(*changed),
+            None => self.ground.state.refused(&key),
+        }
+    }
+
+    fn set_refused(&mut self, scope: &[u8], origin: &Origin, at: Timestamp) {
+        let key = refused_key(scope, &origin.position, origin.stamp);
+        self.changes.refused.insert(key, Some(at));
+    }
+
+    fn fence(&mut self) -> Fence {
+        Fence(rand::random())
+    }
 }

@@ -8,7 +8,8 @@
 
 use super::handle::ask;
 use super::ledger::send;
-use super::queue::{Command, LedgerCall, LedgerReply, Sent};
+use super::queue::{Command, Sent};
+use crate::engine::script::{LedgerCall, LedgerReply};
 use super::settings::Weak;
 use super::shared::{Shared, lock};
 use crate::engine::Unavailable;

@@ -10,9 +10,10 @@ use super::changes::{Changes, ExpiryRow, PartId, Swept};
 use super::checkpoint::Fold;
 use super::folder::Folding;
 use super::frame::{self, BODY_MAX, HEADER};
-use super::queue::{Command, LedgerCall};
+use super::queue::Command;
+use crate::engine::script::LedgerCall;
 use super::remembered::Remembered;
-use super::round::{Answer, Ground, Round, outcome_at, size};
+use super::round::{Answer, Ground, Round};
 use super::shared::Shared;
 use super::space::Space;
 use super::tail::{Refused, Tail};
@@ -237,7 +238,7 @@ impl Writer {
             (Command::Commit { done, reply }, Answer::Commit(a)) => {
                 if let (Some(weak), Some(mark), Commit::Visible(at)) = (&self.weak, &done.mark, &a) {
                     crash_point("commit.unmarked");
-                    weak.owe(LedgerCall::Mark { mark: mark.clone(), at: outcome_at(mark, at) });
+                    weak.owe(LedgerCall::Mark { mark: mark.clone(), at: mark.outcome_at(at) });
                 }
                 drop(reply.send(a));
             }
@@ -334,7 +335,7 @@ impl Writer {
         for command in batch {
             let answer = match &command {
                 Command::Append { batch, .. } => largest(batch).map(|(index, output)| {
-                    let (bytes, topic) = (size(output), output.topic.clone());
+                    let (bytes, topic) = (output.size(), output.topic.clone());
                     Answer::Append(Err(AppendError::TooLarge { index, bytes, limit: BODY_MAX, topic }))
                 }),
                 Command::Commit { done, .. } => {
@@ -439,7 +440,7 @@ impl Writer {
 }
 
 fn largest(outputs: &[Output]) -> Option<(usize, &Output)> {
-    outputs.iter().enumerate().max_by_key(|(_, output)| size(output))
+    outputs.iter().enumerate().max_by_key(|(_, output)| output.size())
 }
 
 /// Frames of about `most` bytes at most. A loss of the ledger lies in a frame of its own, between what was before and what comes after.
@@ -473,7 +474,7 @@ fn weight(command: &Command) -> usize {
         }
         _ => return 0,
     };
-    outputs.iter().map(size).sum()
+    outputs.iter().map(Output::size).sum()
 }
 
 /// Where a sweep begins.

@@ -22,7 +22,7 @@ async fn flushes(tasks: usize, at_once: usize) -> u64 {
         if jobs.len() == at_once {
             jobs.join_next().await.unwrap().unwrap();
         }
-        let Event::Record(d) = group.next().await else { continue };
+        let Event::Record(d) = group.next(true).await else { continue };
         taken += 1;
         let engine = engine.clone();
         jobs.spawn(async move {

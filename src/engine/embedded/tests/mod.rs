@@ -63,7 +63,7 @@ fn output(topic: &str, key: &str, value: &str) -> Output {
 async fn next_record(group: &mut Box<dyn Group>) -> Delivery {
     let found = async {
         loop {
-            if let Event::Record(d) = group.next().await {
+            if let Event::Record(d) = group.next(true).await {
                 return d;
             }
         }
@@ -74,7 +74,7 @@ async fn next_record(group: &mut Box<dyn Group>) -> Delivery {
 async fn quiet(group: &mut Box<dyn Group>) -> bool {
     let found = async {
         loop {
-            if let Event::Record(_) = group.next().await {
+            if let Event::Record(_) = group.next(true).await {
                 return;
             }
         }

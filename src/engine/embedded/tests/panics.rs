@@ -94,7 +94,7 @@ async fn a_panic_of_a_groups_thread_reaches_its_member() {
     let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
     let told = async {
         loop {
-            match group.next().await {
+            match group.next(true).await {
                 Event::Health(Health::Gone { why }) => return why,
                 Event::Record(d) => panic!("{d:?}"),
                 _ => {}

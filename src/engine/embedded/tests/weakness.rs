@@ -178,7 +178,7 @@ async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
             let batch = (sent..sent + 10).map(|i| output("tasks", &i.to_string(), "x")).collect();
             sent += engine.log.append(batch).await.unwrap().len();
         }
-        match tokio::time::timeout(Duration::from_millis(100), group.next()).await {
+        match tokio::time::timeout(Duration::from_millis(100), group.next(true)).await {
             Ok(Event::Revoked { .. }) => revoked += 1,
             Ok(Event::Record(d)) => {
                 // Long enough that some leases are gone by then.

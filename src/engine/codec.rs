@@ -5,9 +5,9 @@
 use bytes::Bytes;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Short;
+pub(in crate::engine) struct Short;
 
-pub(super) fn put_u64(out: &mut Vec<u8>, mut n: u64) {
+pub(in crate::engine) fn put_u64(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push((n as u8) | 0x80);
         n >>= 7;
@@ -16,17 +16,17 @@ pub(super) fn put_u64(out: &mut Vec<u8>, mut n: u64) {
 }
 
 /// Small negative numbers stay small.
-pub(super) fn put_i64(out: &mut Vec<u8>, n: i64) {
+pub(in crate::engine) fn put_i64(out: &mut Vec<u8>, n: i64) {
     put_u64(out, ((n << 1) ^ (n >> 63)) as u64);
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::engine) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u64(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Absent is 0, present is the length + 1.
-pub(super) fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+pub(in crate::engine) fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => out.push(0),
         Some(b) => {
@@ -37,26 +37,26 @@ pub(super) fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// Reads what the functions above wrote.
-pub(super) struct Reader<'a> {
+pub(in crate::engine) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::engine) fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::engine) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Short> {
+    pub(in crate::engine) fn u8(&mut self) -> Result<u8, Short> {
         let (first, rest) = self.rest.split_first().ok_or(Short)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Short> {
+    pub(in crate::engine) fn u64(&mut self) -> Result<u64, Short> {
         let mut n = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -68,11 +68,11 @@ impl<'a> Reader<'a> {
         Err(Short)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Short> {
+    pub(in crate::engine) fn u32(&mut self) -> Result<u32, Short> {
         u32::try_from(self.u64()?).map_err(|_| Short)
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, Short> {
+    pub(in crate::engine) fn i64(&mut self) -> Result<i64, Short> {
         let n = self.u64()?;
         Ok(((n >> 1) as i64) ^ -((n & 1) as i64))
     }
@@ -87,21 +87,21 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    pub(super) fn slice_counted(&mut self) -> Result<&'a [u8], Short> {
+    pub(in crate::engine) fn slice_counted(&mut self) -> Result<&'a [u8], Short> {
         let len = self.u64()?;
         self.slice(len)
     }
 
     /// A copy: a record that is kept must not keep its whole frame.
-    pub(super) fn bytes(&mut self) -> Result<Bytes, Short> {
+    pub(in crate::engine) fn bytes(&mut self) -> Result<Bytes, Short> {
         Ok(Bytes::copy_from_slice(self.slice_counted()?))
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Short> {
+    pub(in crate::engine) fn text(&mut self) -> Result<&'a str, Short> {
         std::str::from_utf8(self.slice_counted()?).map_err(|_| Short)
     }
 
-    pub(super) fn option(&mut self) -> Result<Option<Bytes>, Short> {
+    pub(in crate::engine) fn option(&mut self) -> Result<Option<Bytes>, Short> {
         match self.u64()? {
             0 => Ok(None),
             n => Ok(Some(Bytes::copy_from_slice(self.slice(n - 1)?))),

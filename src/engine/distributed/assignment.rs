@@ -1,0 +1,397 @@
+//! Decides which partitions this process may work on, from when, and until when.
+//!
+//! It takes what the group says and answers what to do. It never fetches, waits, or reads a clock.
+//!
+//! ```text
+//!  assigned ─► Loading ──loaded──► Serving ──revoked──► Draining ──nothing left, or time up──► given up
+//!                 ▲                   │
+//!                 └── the member id is another one: whatever was held may have been somebody else's
+//! ```
+//!
+//! ## Why an epoch for each lease, beside the group's own generation
+//!
+//! The coordinator checks an offset commit by member and generation, not by who owns the partition: a
+//! member that has rejoined could overwrite the offsets of a partition that it has lost. So each lease
+//! has an epoch of its own, and what comes in under an older one is void.
+//!
+//! ## Why the member id is looked at in every event
+//!
+//! A session can be lost while a revocation waits to be carried out. The client then rejoins without
+//! an event that says so, and keeps partitions that others have owned in between. Their offsets must be
+//! read again.
+
+use super::metadata::{self, Author, Foreign, Progress};
+use super::planted::{self, Bug};
+use super::tracker::Tracker;
+use crate::engine::{Event, Lease};
+use crate::task::{Partition, Timestamp};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a partition is kept after it was revoked, for what is finished to be committed. The client
+/// pauses all partitions of the member meanwhile, so it is short.
+pub const DRAIN: Duration = Duration::from_millis(500);
+
+/// What the group coordinator calls this member.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct MemberId(pub Arc<str>);
+
+/// As the group knew this process when it last said something: what a transaction is checked against.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Membership {
+    pub member: MemberId,
+    /// Rises with every rebalance.
+    pub generation: u32,
+}
+
+/// What the group says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// These come to what is held.
+    Assigned(Vec<Partition>),
+    /// These must be given up, in order.
+    Revoked(Vec<Partition>),
+    /// The session is over: all that was held is somebody else's by now.
+    Lost,
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, parts) = match self {
+            Said::Assigned(parts) => ("assigned", parts),
+            Said::Revoked(parts) => ("revoked", parts),
+            Said::Lost => return f.write_str("lost"),
+        };
+        f.write_str(what)?;
+        parts.iter().try_for_each(|at| write!(f, " {}/{}", at.topic, at.index))
+    }
+}
+
+/// What was found when a partition was read in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// Offset and metadata as they were committed last; a stable read, never past an open transaction.
+    pub committed: Option<(u64, String)>,
+    /// The first record that the log still has, and the one that it will get next.
+    pub first: u64,
+    pub end: u64,
+    /// Timestamp of the first record, where there is one.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What to do, in this order.
+#[derive(Debug)]
+pub enum Do {
+    /// Take these over, paused.
+    Assign(Vec<Partition>),
+    /// Read what was committed.
+    Load(Lease),
+    /// Deliver from this offset on. What was fetched before under this partition's name is dropped.
+    Serve { lease: Lease, from: u64 },
+    /// Commit all that is finished, at once.
+    Flush,
+    Tell(Event),
+    Unassign(Vec<Partition>),
+    /// The partition stays assigned and is not read, until a person has looked.
+    Refuse { at: Partition, why: String },
+    /// Something that an operator should know; work goes on.
+    Note { at: Partition, what: Notice },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The offset is believed; records above it that were complete come back, and the ledger knows them.
+    Foreign(Foreign),
+    /// No offset: read from the beginning, which loses nothing; the ledger knows what is done.
+    NothingCommitted,
+    /// Records that were not complete are no longer in the log: claims of hop 0 with such an origin
+    /// are orphans.
+    Vanished(Range<u64>),
+    /// The offset lies beyond the end of the log: the topic is another one of the same name.
+    Recreated { committed: u64, end: u64 },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    Loading,
+    Serving,
+    Draining { until: Instant, drained: bool },
+    Refused,
+}
+
+#[derive(Debug)]
+struct Part {
+    epoch: u64,
+    phase: Phase,
+    tracker: Tracker,
+    /// Who committed last, as far as this process has seen.
+    author: Option<Author>,
+    /// The group has said so itself, asked at this moment or later.
+    confirmed: Option<Instant>,
+    /// No more holes can be written down beside the offset.
+    crowded: bool,
+}
+
+#[derive(Debug)]
+pub struct Assignment {
+    window: Duration,
+    membership: Option<Membership>,
+    epoch: u64,
+    parts: BTreeMap<Partition, Part>,
+}
+
+impl Assignment {
+    /// `window`: the ledger knows what was done within it.
+    pub fn new(window: Duration) -> Self {
+        Assignment { window, membership: None, epoch: 0, parts: BTreeMap::new() }
+    }
+
+    /// `by`: as the client knows it when it hands the event over.
+    pub fn said(&mut self, said: Said, by: &Membership, now: Instant) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let other = self.membership.as_ref().is_some_and(|known| known.member != by.member)
+            && !planted::is(Bug::MemberIdIgnored);
+        self.membership = Some(by.clone());
+        match said {
+            Said::Lost => self.lose(&mut todo),
+            Said::Assigned(parts) => {
+                if other {
+                    self.load_anew(&mut todo);
+                }
+                // One that is held already was let go in between without a word.
+                self.give_up(&parts, &mut todo);
+                todo.push(Do::Assign(parts.clone()));
+                for at in parts {
+                    let lease = self.begin(at);
+                    todo.push(Do::Load(lease));
+                }
+            }
+            Said::Revoked(parts) if other => {
+                self.give_up(&parts, &mut todo);
+                todo.push(Do::Unassign(parts));
+                self.load_anew(&mut todo);
+            }
+            Said::Revoked(parts) => self.drain(&parts, now, &mut todo),
+        }
+        todo
+    }
+
+    fn begin(&mut self, at: Partition) -> Lease {
+        self.epoch += 1;
+        let part = Part {
+            epoch: self.epoch,
+            phase: Phase::Loading,
+            tracker: Tracker::new(Progress::at(0)),
+            author: None,
+            confirmed: None,
+            crowded: false,
+        };
+        self.parts.insert(at.clone(), part);
+        Lease { at, epoch: self.epoch }
+    }
+
+    /// Everything that is held was perhaps somebody else's in between.
+    fn load_anew(&mut self, todo: &mut Vec<Do>) {
+        let held: Vec<Partition> = self.parts.keys().cloned().collect();
+        self.give_up(&held, todo);
+        for at in held {
+            let lease = self.begin(at);
+            todo.push(Do::Load(lease));
+        }
+    }
+
+    fn lose(&mut self, todo: &mut Vec<Do>) {
+        let held: Vec<Partition> = self.parts.keys().cloned().collect();
+        self.give_up(&held, todo);
+        todo.push(Do::Unassign(held));
+    }
+
+    /// Void from now on.
+    fn give_up(&mut self, parts: &[Partition], todo: &mut Vec<Do>) {
+        for at in parts {
+            if let Some(part) = self.parts.remove(at) {
+                todo.push(Do::Tell(Event::Revoked { lease: Lease { at: at.clone(), epoch: part.epoch } }));
+            }
+        }
+    }
+
+    fn drain(&mut self, parts: &[Partition], now: Instant, todo: &mut Vec<Do>) {
+        let until = now + DRAIN;
+        for at in parts {
+            let Some(part) = self.parts.get_mut(at) else { continue };
+            // What was never served has nothing to hand in.
+            let drained = part.phase != Phase::Serving;
+            part.phase = Phase::Draining { until, drained };
+            todo.push(Do::Tell(Event::Draining { lease: Lease { at: at.clone(), epoch: part.epoch }, until }));
+        }
+        todo.push(Do::Flush);
+    }
+
+    /// The worker has handed in all that is finished of this lease.
+    pub fn drained(&mut self, lease: &Lease) {
+        if let Some(Part { phase: Phase::Draining { drained, .. }, .. }) = self.part_mut(lease) {
+            *drained = true;
+        }
+    }
+
+    /// Gives up what was revoked, all of it together, once `pending` says that nothing of it waits to be
+    /// committed, or when its time is up.
+    pub fn tick(&mut self, now: Instant, pending: impl Fn(&Partition) -> bool) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let mut leaving = Vec::new();
+        for (at, part) in &self.parts {
+            if let Phase::Draining { until, drained } = part.phase {
+                if now < until && (!drained || pending(at)) {
+                    return Vec::new();
+                }
+                leaving.push(at.clone());
+            }
+        }
+        if !leaving.is_empty() {
+            self.give_up(&leaving, &mut todo);
+            todo.push(Do::Unassign(leaving));
+        }
+        todo
+    }
+
+    /// When `tick` would give up in any case.
+    pub fn due(&self) -> Option<Instant> {
+        let until = self.parts.values().filter_map(|p| match p.phase {
+            Phase::Draining { until, .. } => Some(until),
+            _ => None,
+        });
+        until.min()
+    }
+
+    /// `Load` has been answered. `start_anyway`: the operator wants records read that are older than the
+    /// ledger remembers.
+    pub fn loaded(&mut self, lease: &Lease, found: Loaded, start_anyway: bool, now: Timestamp) -> Vec<Do> {
+        let window = self.window;
+        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Loading) else { return Vec::new() };
+        let at = &lease.at;
+        let mut todo = Vec::new();
+        let note = |what| Do::Note { at: at.clone(), what };
+        let progress = match &found.committed {
+            None => {
+                let old = found.oldest.is_some_and(|oldest| oldest.plus(window) <= now);
+                if old && !start_anyway {
+                    part.phase = Phase::Refused;
+                    todo.push(Do::Refuse { at: at.clone(), why: too_old() });
+                    return todo;
+                }
+                todo.push(note(Notice::NothingCommitted));
+                Progress::at(found.first)
+            }
+            Some((offset, _)) if *offset > found.end => {
+                todo.push(note(Notice::Recreated { committed: *offset, end: found.end }));
+                Progress::at(found.first)
+            }
+            Some((offset, text)) => match metadata::read(*offset, text) {
+                Ok((progress, author)) => {
+                    part.author = Some(author);
+                    progress
+                }
+                Err(why) => {
+                    todo.push(note(Notice::Foreign(why)));
+                    Progress::at(*offset)
+                }
+            },
+        };
+        part.tracker = Tracker::new(progress);
+        if let Some(lost) = part.tracker.begins(found.first) {
+            todo.push(note(Notice::Vanished(lost)));
+        }
+        part.phase = Phase::Serving;
+        todo.push(Do::Tell(Event::Assigned { lease: lease.clone() }));
+        todo.push(Do::Serve { lease: lease.clone(), from: part.tracker.next() });
+        todo
+    }
+
+    /// A record was fetched under this lease. `None`: the lease is void, or the record was known.
+    /// The notice is of records before it that have vanished.
+    pub fn fetched(&mut self, lease: &Lease, offset: u64) -> (bool, Option<Notice>) {
+        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Serving) else { return (false, None) };
+        let fetched = part.tracker.fetched(offset);
+        let lost = fetched.vanished.first().zip(fetched.vanished.last());
+        (fetched.deliver, lost.map(|(first, last)| Notice::Vanished(*first..*last + 1)))
+    }
+
+    /// The group was asked at `asked` and has answered that `member` holds these.
+    pub fn confirmed(&mut self, asked: Instant, member: &MemberId, parts: &[Partition]) {
+        if self.membership.as_ref().is_none_or(|m| m.member != *member) {
+            return;
+        }
+        for at in parts {
+            if let Some(part) = self.parts.get_mut(at) {
+                part.confirmed = part.confirmed.max(Some(asked));
+            }
+        }
+    }
+
+    /// Whether the group has confirmed the lease, asked at `since` or later.
+    pub fn is_confirmed(&self, lease: &Lease, since: Instant) -> bool {
+        self.part(lease).is_some_and(|p| p.confirmed.is_some_and(|asked| asked >= since))
+    }
+
+    /// Some lease is served that the group has not confirmed, asked at `since` or later.
+    pub fn has_unconfirmed(&self, since: Instant) -> bool {
+        self.parts.values().any(|p| p.confirmed.is_none_or(|asked| asked < since))
+    }
+
+    /// Completions under it count. True while it drains.
+    pub fn is_valid(&self, lease: &Lease) -> bool {
+        self.part(lease).is_some()
+    }
+
+    /// New records may be handed out.
+    pub fn is_open(&self, lease: &Lease) -> bool {
+        self.part(lease).is_some_and(|p| p.phase == Phase::Serving && !p.crowded)
+    }
+
+    /// `None`: the partition is not ours to say.
+    pub fn is_complete(&self, at: &Partition, offset: u64) -> Option<bool> {
+        let part = self.parts.get(at).filter(|p| matches!(p.phase, Phase::Serving | Phase::Draining { .. }))?;
+        Some(part.tracker.is_complete(offset))
+    }
+
+    /// As the last event of the group said.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.as_ref()
+    }
+
+    pub(super) fn tracker(&mut self, lease: &Lease) -> Option<&mut Tracker> {
+        Some(&mut self.part_mut(lease)?.tracker)
+    }
+
+    pub(super) fn author(&self, lease: &Lease) -> Option<Author> {
+        self.part(lease)?.author
+    }
+
+    /// A commit of ours has become visible.
+    pub(super) fn wrote(&mut self, lease: &Lease, author: Author, crowded: bool) {
+        if let Some(part) = self.part_mut(lease) {
+            part.author = Some(author);
+            part.crowded = crowded;
+        }
+    }
+
+    fn part(&self, lease: &Lease) -> Option<&Part> {
+        self.parts.get(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+    }
+
+    fn part_mut(&mut self, lease: &Lease) -> Option<&mut Part> {
+        self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+    }
+}
+
+fn too_old() -> String {
+    "no offset is committed for it, and its oldest record is older than the dedupe window: what was done \
+     long ago would be done again. Commit an offset with your Kafka tools, or set `start = \"earliest\"` \
+     under [engine] to have all of it read"
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use super::*;
+use crate::dedupe::Instance;
+use crate::task::Topic;
+use std::collections::BTreeSet;
+
+const WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+const TODAY: Timestamp = Timestamp(1_800_000_000_000);
+
+fn part(index: u32) -> Partition {
+    Partition { topic: Topic::new("tasks.ticket"), index }
+}
+
+fn id(name: &str) -> MemberId {
+    MemberId(name.into())
+}
+
+fn member(name: &str) -> Membership {
+    Membership { member: id(name), generation: 1 }
+}
+
+fn nothing() -> Loaded {
+    Loaded { committed: None, first: 0, end: 100, oldest: Some(TODAY) }
+}
+
+fn leases(todo: &[Do]) -> Vec<Lease> {
+    todo.iter().filter_map(|d| if let Do::Load(lease) = d { Some(lease.clone()) } else { None }).collect()
+}
+
+/// What was done, in words.
+fn words(todo: &[Do]) -> Vec<String> {
+    let index = |parts: &[Partition]| parts.iter().map(|p| p.index.to_string()).collect::<Vec<_>>().join("+");
+    todo.iter()
+        .map(|d| match d {
+            Do::Assign(parts) => format!("assign {}", index(parts)),
+            Do::Unassign(parts) => format!("unassign {}", index(parts)),
+            Do::Load(lease) => format!("load {}", lease.at.index),
+            Do::Serve { lease, from } => format!("serve {} from {from}", lease.at.index),
+            Do::Flush => "flush".to_owned(),
+            Do::Tell(Event::Assigned { lease }) => format!("tell assigned {}", lease.at.index),
+            Do::Tell(Event::Draining { lease, .. }) => format!("tell draining {}", lease.at.index),
+            Do::Tell(Event::Revoked { lease }) => format!("tell revoked {}", lease.at.index),
+            Do::Tell(other) => format!("{other:?}"),
+            Do::Refuse { at, .. } => format!("refuse {}", at.index),
+            Do::Note { what, .. } => format!("note {what:?}"),
+        })
+        .collect()
+}
+
+/// A member that serves these partitions from their beginning.
+fn serving(parts: &[u32], now: Instant) -> (Assignment, Vec<Lease>) {
+    let mut held = Assignment::new(WINDOW);
+    let todo = held.said(Said::Assigned(parts.iter().map(|i| part(*i)).collect()), &member("a"), now);
+    let leases = leases(&todo);
+    for lease in &leases {
+        let todo = held.loaded(lease, nothing(), false, TODAY);
+        assert_eq!(words(&todo)[1..], [
+            format!("tell assigned {}", lease.at.index),
+            format!("serve {} from 0", lease.at.index)
+        ]);
+    }
+    (held, leases)
+}
+
+#[test]
+fn a_partition_is_served_only_once_it_is_known_what_is_complete() {
+    let now = Instant::now();
+    let mut held = Assignment::new(WINDOW);
+    let todo = held.said(Said::Assigned(vec![part(0), part(1)]), &member("a"), now);
+    assert_eq!(words(&todo), ["assign 0+1", "load 0", "load 1"]);
+    let lease = leases(&todo)[0].clone();
+    assert_eq!((held.fetched(&lease, 3).0, held.is_open(&lease)), (false, false));
+    let progress = Progress { base: 4, end: 9, holes: BTreeSet::from([4, 6]) };
+    let text = metadata::write(&progress, Author { instance: Instance(7), sequence: 3 });
+    let found = Loaded { committed: Some((4, text)), ..nothing() };
+    let todo = held.loaded(&lease, found, false, TODAY);
+    assert_eq!(words(&todo), ["tell assigned 0", "serve 0 from 4"]);
+    let delivered: Vec<u64> = (4..12).filter(|o| held.fetched(&lease, *o).0).collect();
+    assert_eq!(delivered, [4, 6, 9, 10, 11]);
+    assert_eq!(held.author(&lease), Some(Author { instance: Instance(7), sequence: 3 }));
+}
+
+#[test]
+fn a_revoked_partition_is_given_up_once_nothing_of_it_is_left() {
+    let now = Instant::now();
+    let (mut held, leases) = serving(&[0, 1], now);
+    let todo = held.said(Said::Revoked(vec![part(0)]), &member("a"), now);
+    assert_eq!(words(&todo), ["tell draining 0", "flush"]);
+    assert!(!held.is_open(&leases[0]) && held.is_valid(&leases[0]) && held.is_open(&leases[1]));
+    assert!(held.tick(now, |_| false).is_empty(), "the worker has not handed in what it has");
+    held.drained(&leases[0]);
+    assert!(held.tick(now, |at| at.index == 0).is_empty(), "it is not committed yet");
+    assert_eq!(words(&held.tick(now, |_| false)), ["tell revoked 0", "unassign 0"]);
+    assert!(!held.is_valid(&leases[0]) && held.is_valid(&leases[1]));
+    assert!(held.tick(now + DRAIN, |_| false).is_empty());
+}
+
+#[test]
+fn a_revoked_partition_is_given_up_when_its_time_is_up() {
+    let now = Instant::now();
+    let (mut held, _) = serving(&[0], now);
+    let _ = held.said(Said::Revoked(vec![part(0)]), &member("a"), now);
+    assert_eq!(held.due(), Some(now + DRAIN));
+    assert!(held.tick(now + DRAIN - Duration::from_millis(1), |_| true).is_empty());
+    assert_eq!(words(&held.tick(now + DRAIN, |_| true)), ["tell revoked 0", "unassign 0"]);
+    assert_eq!(held.due(), None);
+}
+
+#[test]
+fn p1_what_is_lost_is_void_at_once() {
+    let now = Instant::now();
+    let (mut held, leases) = serving(&[0, 1], now);
+    let todo = held.said(Said::Lost, &member("a"), now);
+    assert_eq!(words(&todo), ["tell revoked 0", "tell revoked 1", "unassign 0+1"]);
+    assert!(leases.iter().all(|l| !held.is_valid(l)));
+}
+
+#[test]
+fn p1_another_member_id_means_that_everything_was_somebody_elses() {
+    let now = Instant::now();
+    for (said, ends) in [
+        (Said::Revoked(vec![part(1)]), vec!["tell revoked 1", "unassign 1", "tell revoked 0", "load 0"]),
+        (Said::Assigned(vec![part(2)]), vec![
+            "tell revoked 0",
+            "tell revoked 1",
+            "load 0",
+            "load 1",
+            "assign 2",
+            "load 2",
+        ]),
+        (Said::Assigned(vec![]), vec!["tell revoked 0", "tell revoked 1", "load 0", "load 1", "assign "]),
+    ] {
+        let (mut held, before) = serving(&[0, 1], now);
+        let todo = held.said(said, &member("b"), now);
+        assert_eq!(words(&todo), ends);
+        let fresh = leases(&todo);
+        assert!(before.iter().all(|l| !held.is_valid(l) && !held.fetched(l, 0).0));
+        assert!(fresh.iter().all(|l| held.is_valid(l) && before.iter().all(|b| b.epoch < l.epoch)));
+    }
+}
+
+#[test]
+fn an_epoch_is_never_used_twice() {
+    let now = Instant::now();
+    let (mut held, first) = serving(&[0], now);
+    let _ = held.said(Said::Lost, &member("a"), now);
+    let second = leases(&held.said(Said::Assigned(vec![part(0)]), &member("b"), now));
+    assert_ne!(first[0], second[0]);
+    assert!(held.loaded(&first[0], nothing(), false, TODAY).is_empty(), "an answer that comes too late");
+    assert!(!held.is_open(&second[0]));
+}
+
+#[test]
+fn p2_without_an_offset_all_is_read_that_the_ledger_still_remembers() {
+    let now = Instant::now();
+    for (oldest, anyway, expected) in [
+        (Some(TODAY), false, "note NothingCommitted"),
+        (None, false, "note NothingCommitted"),
+        (Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000)), false, "refuse 0"),
+        (Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000)), true, "note NothingCommitted"),
+    ] {
+        let mut held = Assignment::new(WINDOW);
+        let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+        let todo = held.loaded(&lease, Loaded { oldest, ..nothing() }, anyway, TODAY);
+        assert_eq!((words(&todo)[0].as_str(), held.is_open(&lease)), (expected, expected != "refuse 0"));
+    }
+}
+
+#[test]
+fn p2_foreign_metadata_costs_no_record_and_is_said() {
+    let now = Instant::now();
+    let text = metadata::write(&Progress::at(5), Author { instance: Instance(7), sequence: 3 });
+    for (text, why) in [
+        (String::new(), Foreign::Empty),
+        ("x".to_owned(), Foreign::NotOurs),
+        (text.replacen('A', "B", 1), Foreign::NotOurs),
+        (format!("{}A", &text[..text.len() - 1]), Foreign::Damaged),
+    ] {
+        let mut held = Assignment::new(WINDOW);
+        let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+        let found = Loaded { committed: Some((5, text.clone())), ..nothing() };
+        let todo = held.loaded(&lease, found, false, TODAY);
+        assert_eq!(words(&todo), [
+            format!("note {:?}", Notice::Foreign(why)),
+            "tell assigned 0".into(),
+            "serve 0 from 5".into()
+        ]);
+    }
+}
+
+#[test]
+fn what_has_vanished_below_the_log_is_said() {
+    let now = Instant::now();
+    let text = metadata::write(
+        &Progress { base: 5, end: 20, holes: BTreeSet::from([5, 15]) },
+        Author { instance: Instance(7), sequence: 3 },
+    );
+    let mut held = Assignment::new(WINDOW);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+    let found = Loaded { committed: Some((5, text)), first: 10, end: 100, oldest: Some(TODAY) };
+    let todo = held.loaded(&lease, found, false, TODAY);
+    assert_eq!(words(&todo), ["note Vanished(5..10)", "tell assigned 0", "serve 0 from 10"]);
+    // A record in the middle of a compacted log.
+    assert_eq!(held.fetched(&lease, 17), (false, Some(Notice::Vanished(15..16))));
+}
+
+#[test]
+fn an_offset_beyond_the_end_is_of_another_topic_of_that_name() {
+    let now = Instant::now();
+    let mut held = Assignment::new(WINDOW);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+    let text = metadata::write(&Progress::at(500), Author { instance: Instance(7), sequence: 3 });
+    let found = Loaded { committed: Some((500, text)), ..nothing() };
+    let todo = held.loaded(&lease, found, false, TODAY);
+    assert_eq!(words(&todo)[0], "note Recreated { committed: 500, end: 100 }");
+    assert_eq!(words(&todo)[2], "serve 0 from 0");
+}
+
+#[test]
+fn p3_a_lease_is_confirmed_only_by_an_answer_that_was_asked_for_since() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    let (mut held, leases) = serving(&[0, 1], now);
+    assert!(!held.is_confirmed(&leases[0], now));
+    held.confirmed(now, &id("a"), &[part(0)]);
+    assert!(held.is_confirmed(&leases[0], now) && !held.is_confirmed(&leases[1], now));
+    assert!(!held.is_confirmed(&leases[0], later), "asked before the ledger came back");
+    held.confirmed(later, &id("b"), &[part(0)]);
+    assert!(!held.is_confirmed(&leases[0], later), "somebody else holds it");
+    held.confirmed(later, &id("a"), &[part(0)]);
+    held.confirmed(now, &id("a"), &[part(0)]);
+    assert!(held.is_confirmed(&leases[0], later), "a late answer takes nothing back");
+    let anew = super::tests::leases(&held.said(Said::Assigned(vec![]), &member("b"), now));
+    assert!(anew.iter().all(|l| !held.is_confirmed(l, now)), "a new lease is a new question");
+}

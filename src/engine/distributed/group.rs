@@ -1,0 +1,357 @@
+//! One member of a group: carries what it hears to the decisions, and what they decide to the client.
+//!
+//! The decisions and the lanes lie behind one lock, which is never held across a wait. One task per
+//! group owns the client; callers hand in and take out beside it. It decides nothing itself.
+
+use super::assignment::{Assignment, Do, Notice};
+use super::client::{Broker, Heard, Member, Order};
+use super::committer::{Act, Committer, Owed, Settled, Ticket};
+use super::lanes::{Flow, Lanes};
+use super::ledger::Contact;
+use super::lock;
+use crate::dedupe::{Instance, Nonce};
+use crate::engine::{Commit, Commits, Completion, Delivery, Event, Group, Groups, Health, Lease};
+use crate::task::{Partition, Position, Timestamp, Topic};
+use futures::future::BoxFuture;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+/// How often a lease that is not confirmed is asked about. Well below what a person notices, far above
+/// what a coordinator answers in.
+const CONFIRM_EVERY: Duration = Duration::from_millis(100);
+/// A member with nothing to do looks again after this long, whatever it was told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What all groups of one engine share.
+pub(super) struct Shared {
+    pub(super) instance: Instance,
+    pub(super) window: Duration,
+    /// Records are read although they are older than the ledger remembers.
+    pub(super) start_anyway: bool,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) contact: Arc<Contact>,
+    pub(super) groups: Mutex<Vec<Weak<Seat>>>,
+    pub(super) tasks: Mutex<JoinSet<()>>,
+}
+
+/// A group's place in this process.
+pub(super) struct Seat {
+    core: Mutex<Core>,
+    /// The task has something to carry out.
+    work: Notify,
+    /// `next` may find something.
+    ready: Notify,
+}
+
+struct Core {
+    held: Assignment,
+    committer: Committer,
+    lanes: Lanes,
+    events: VecDeque<Event>,
+    orders: VecDeque<Order>,
+    marks: Vec<Owed>,
+    answers: HashMap<Ticket, oneshot::Sender<Commit>>,
+    /// Told once the marks of their commits are owed, so that who has heard of all commits knows that
+    /// nothing more will be.
+    replies: Vec<(oneshot::Sender<Commit>, Commit)>,
+    tickets: u64,
+    asked: Option<Instant>,
+    start_anyway: bool,
+}
+
+impl Core {
+    fn todo(&mut self, todo: Vec<Do>) {
+        for step in todo {
+            match step {
+                Do::Assign(parts) => self.orders.push_back(Order::Assign(parts)),
+                Do::Load(lease) => self.orders.push_back(Order::Load(lease)),
+                Do::Serve { lease, from } => {
+                    self.lanes.open(lease.clone());
+                    self.orders.push_back(Order::Serve { lease, from });
+                }
+                Do::Flush => self.committer.flush(),
+                Do::Tell(event) => {
+                    if let Event::Revoked { lease } = &event {
+                        self.lanes.close(&lease.at);
+                    }
+                    self.events.push_back(event);
+                }
+                Do::Unassign(parts) => self.orders.push_back(Order::Unassign(parts)),
+                Do::Refuse { at, why } => {
+                    let at = format!("partition {} of `{}`", at.index, at.topic);
+                    self.events.push_back(Event::Health(Health::Paused { why: format!("{at} is not read: {why}") }));
+                }
+                Do::Note { at, what } => note(&at, &what),
+            }
+        }
+    }
+
+    fn settled(&mut self, settled: Settled) {
+        for (ticket, commit) in settled.answers {
+            self.replies.extend(self.answers.remove(&ticket).map(|reply| (reply, commit)));
+        }
+        self.marks.extend(settled.marks);
+    }
+
+    fn act(&mut self, act: Option<Act>) {
+        let order = match act {
+            Some(Act::Commit(transaction)) => Order::Commit(transaction),
+            Some(Act::Renew) => Order::Renew,
+            Some(Act::ReadBack(parts)) => Order::ReadBack(parts),
+            None => return,
+        };
+        self.orders.push_back(order);
+    }
+
+    fn heard(&mut self, heard: Heard, now: Instant) {
+        match heard {
+            Heard::Said(said, member) => {
+                let todo = self.held.said(said, &member, now);
+                self.todo(todo);
+            }
+            Heard::Loaded(lease, found) => {
+                let todo = self.held.loaded(&lease, found, self.start_anyway, Timestamp::now());
+                self.todo(todo);
+            }
+            Heard::Fetched(lease, record) => {
+                let (deliver, lost) = self.held.fetched(&lease, record.position.offset);
+                if let Some(what) = lost {
+                    note(&lease.at, &what);
+                }
+                if deliver && self.lanes.put(&lease, record) == Some(Flow::Pause) {
+                    self.orders.push_back(Order::Pause(lease.at));
+                }
+            }
+            Heard::Confirmed { asked, member, parts } => self.held.confirmed(asked, &member, &parts),
+            Heard::Ended(ended) => {
+                let (act, settled) = self.committer.ended(ended, &mut self.held, now);
+                self.settled(settled);
+                self.act(act);
+            }
+            Heard::Renewed => {
+                let act = self.committer.renewed(&mut self.held, now);
+                self.act(act);
+            }
+            Heard::ReadBack(found) => {
+                let settled = self.committer.read_back(&found, &mut self.held, now);
+                self.settled(settled);
+            }
+            Heard::Reachable(Ok(())) => self.events.push_back(Event::Health(Health::Well)),
+            Heard::Reachable(Err(why)) => self.events.push_back(Event::Health(Health::Paused { why })),
+            Heard::Gone(why) => self.events.push_back(Event::Health(Health::Gone { why })),
+        }
+    }
+
+    /// What time alone brings about. When to look again.
+    fn pump(&mut self, since: Option<Instant>, now: Instant) -> Instant {
+        let todo = self.held.tick(now, |at| self.committer.is_pending(at));
+        self.todo(todo);
+        let (act, settled) = self.committer.next(&mut self.held, now);
+        self.settled(settled);
+        self.act(act);
+        let mut next = now + PATIENCE;
+        if let Some(since) = since.filter(|since| self.held.has_unconfirmed(*since)) {
+            let due = self.asked.filter(|asked| *asked >= since).map_or(now, |asked| asked + CONFIRM_EVERY);
+            if due <= now {
+                self.orders.push_back(Order::Confirm);
+                self.asked = Some(now);
+            }
+            next = next.min(due.max(now + CONFIRM_EVERY));
+        }
+        let later = [self.held.due(), self.committer.due()];
+        later.into_iter().flatten().fold(next, Instant::min).max(now + Duration::from_millis(1))
+    }
+}
+
+fn note(at: &Partition, what: &Notice) {
+    let (topic, partition) = (&at.topic, at.index);
+    match what {
+        Notice::NothingCommitted => {
+            tracing::info!(%topic, partition, "no offset is committed: it is read from its beginning");
+        }
+        Notice::Foreign(why) => {
+            tracing::warn!(%topic, partition, %why, "what lies beside the offset cannot be used: records above it come back, and the ledger knows those that are done");
+        }
+        Notice::Vanished(range) => {
+            tracing::error!(%topic, partition, ?range, "records that were not done are no longer in the log");
+        }
+        Notice::Recreated { committed, end } => {
+            tracing::error!(%topic, partition, committed, end, "the offset lies beyond the end of the log: the topic was deleted and made anew; it is read from its beginning");
+        }
+    }
+}
+
+pub(super) struct DistributedGroups(pub(super) Arc<Shared>);
+
+impl Groups for DistributedGroups {
+    fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Group> {
+        let shared = &self.0;
+        let core = Core {
+            held: Assignment::new(shared.window),
+            committer: Committer::new(shared.instance),
+            lanes: Lanes::default(),
+            events: VecDeque::new(),
+            orders: VecDeque::new(),
+            marks: Vec::new(),
+            answers: HashMap::new(),
+            replies: Vec::new(),
+            tickets: 0,
+            asked: None,
+            start_anyway: shared.start_anyway,
+        };
+        let seat = Arc::new(Seat { core: Mutex::new(core), work: Notify::new(), ready: Notify::new() });
+        lock(&shared.groups).push(Arc::downgrade(&seat));
+        let member = shared.broker.join(name, topics);
+        lock(&shared.tasks).spawn(run(seat.clone(), member, shared.contact.clone()));
+        Box::new(DistributedGroup { seat })
+    }
+}
+
+/// The group's task: until the engine ends it.
+async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>) {
+    loop {
+        let (orders, marks, replies, until) = {
+            let mut core = lock(&seat.core);
+            let until = core.pump(contact.since(), now());
+            let core = &mut *core;
+            let replies = std::mem::take(&mut core.replies);
+            (std::mem::take(&mut core.orders), std::mem::take(&mut core.marks), replies, until)
+        };
+        orders.into_iter().for_each(|order| member.order(order));
+        contact.owe(marks);
+        for (reply, commit) in replies {
+            // Whoever asked may have gone; what was committed stays so.
+            let _ = reply.send(commit);
+        }
+        seat.ready.notify_one();
+        tokio::select! {
+            biased;
+            heard = member.heard() => lock(&seat.core).heard(heard, now()),
+            () = seat.work.notified() => {}
+            () = contact.changed() => {}
+            () = tokio::time::sleep_until(until.into()) => {}
+        }
+    }
+}
+
+/// The runtime's clock, which a simulation moves.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Shared {
+    /// Every group is left.
+    pub(super) fn leave(&self) {
+        for seat in lock(&self.groups).iter().filter_map(Weak::upgrade) {
+            lock(&seat.core).orders.push_back(Order::Leave);
+            seat.work.notify_one();
+        }
+    }
+
+    fn seat_of(&self, at: &Partition, epoch: Option<u64>) -> Option<Arc<Seat>> {
+        let seats: Vec<Arc<Seat>> = lock(&self.groups).iter().filter_map(Weak::upgrade).collect();
+        seats.into_iter().find(|seat| {
+            let core = lock(&seat.core);
+            match epoch {
+                Some(epoch) => core.held.is_valid(&Lease { at: at.clone(), epoch }),
+                None => core.held.is_complete(at, 0).is_some(),
+            }
+        })
+    }
+
+    /// The group has said since the ledger came back that the lease is held.
+    pub(super) fn is_confirmed(&self, lease: &Lease, since: Instant) -> bool {
+        let seat = self.seat_of(&lease.at, Some(lease.epoch));
+        seat.is_some_and(|seat| lock(&seat.core).held.is_confirmed(lease, since))
+    }
+}
+
+pub(super) struct DistributedCommits(pub(super) Arc<Shared>);
+
+impl Commits for DistributedCommits {
+    fn commit(&self, done: Completion) -> BoxFuture<'static, Commit> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let Some(seat) = shared.seat_of(&done.lease.at, Some(done.lease.epoch)) else { return Commit::Void };
+            let answer = {
+                let mut core = lock(&seat.core);
+                let core = &mut *core;
+                let (reply, answer) = oneshot::channel();
+                core.tickets += 1;
+                let ticket = Ticket(core.tickets);
+                core.answers.insert(ticket, reply);
+                let settled = core.committer.hand_in(ticket, done, &core.held);
+                core.settled(settled);
+                answer
+            };
+            seat.work.notify_one();
+            // The engine ended before it answered: perhaps visible, as `Void` says.
+            answer.await.unwrap_or(Commit::Void)
+        })
+    }
+
+    fn is_complete(&self, position: &Position) -> bool {
+        let seat = self.0.seat_of(&position.at, None);
+        seat.and_then(|seat| lock(&seat.core).held.is_complete(&position.at, position.offset)).unwrap_or(false)
+    }
+}
+
+struct DistributedGroup {
+    seat: Arc<Seat>,
+}
+
+impl Group for DistributedGroup {
+    fn next(&mut self, room: bool) -> BoxFuture<'_, Event> {
+        Box::pin(async move {
+            loop {
+                let ready = self.seat.ready.notified();
+                let due = match self.look(room) {
+                    Ok(event) => return event,
+                    Err(due) => due,
+                };
+                tokio::select! {
+                    () = ready => {}
+                    () = tokio::time::sleep(due) => {}
+                }
+            }
+        })
+    }
+
+    fn hold(&self, topic: &Topic, held: bool) {
+        lock(&self.seat.core).lanes.hold(topic, held);
+        self.seat.ready.notify_one();
+    }
+
+    fn drained(&self, lease: Lease) {
+        lock(&self.seat.core).held.drained(&lease);
+        self.seat.work.notify_one();
+    }
+}
+
+impl DistributedGroup {
+    /// The next event, or when a record is due that waits for its time.
+    fn look(&self, room: bool) -> Result<Event, Duration> {
+        let mut core = lock(&self.seat.core);
+        let core = &mut *core;
+        if let Some(event) = core.events.pop_front() {
+            return Ok(event);
+        }
+        if !room {
+            return Err(PATIENCE);
+        }
+        let held = &core.held;
+        let now = Timestamp::now();
+        let Some((lease, record, flow)) = core.lanes.take(now, |lease| held.is_open(lease)) else {
+            return Err(core.lanes.due().map_or(PATIENCE, |due| now.until(due)).clamp(Duration::from_millis(1), PATIENCE));
+        };
+        if flow == Some(Flow::Resume) {
+            core.orders.push_back(Order::Resume(lease.at.clone()));
+            self.seat.work.notify_one();
+        }
+        let nonce = Nonce(rand::random::<u128>().max(1));
+        Ok(Event::Record(Delivery { lease, record, nonce }))
+    }
+}

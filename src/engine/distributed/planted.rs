@@ -1,0 +1,62 @@
+//! Mistakes that can be put in on purpose, to see that the simulator finds them.
+//!
+//! Without the feature `planted-bugs` every question here is answered `false` at compile time.
+
+/// One mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// Offsets are committed beside the transaction, not in it.
+    OffsetsOutside,
+    /// What is handed in under an older lease of the partition counts.
+    EpochIgnored,
+    /// The ledger is told before the transaction has ended.
+    CloseBeforeCommit,
+    /// The offset is read back while the old producer may still be ending its transaction.
+    ReadBackUnsettled,
+    /// Another member id is no reason to read the offsets again.
+    MemberIdIgnored,
+    /// Offsets are computed as if what still waits were in the transaction too.
+    LaterSnapshot,
+    /// The holes below a completed record are not written down.
+    HolesDropped,
+    /// What another owner may have published is made again.
+    VoidMadeAgain,
+    /// Offsets are read although a transaction that writes them is open.
+    LoadUnstable,
+    /// After an unanswered commit the batch is taken for committed.
+    UnknownIsVisible,
+}
+
+pub const ALL: [Bug; 10] = [
+    Bug::OffsetsOutside,
+    Bug::EpochIgnored,
+    Bug::CloseBeforeCommit,
+    Bug::ReadBackUnsettled,
+    Bug::MemberIdIgnored,
+    Bug::LaterSnapshot,
+    Bug::HolesDropped,
+    Bug::VoidMadeAgain,
+    Bug::LoadUnstable,
+    Bug::UnknownIsVisible,
+];
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread makes this mistake, and no other.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+#[cfg(feature = "planted-bugs")]
+pub(super) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(super) const fn is(_: Bug) -> bool {
+    false
+}

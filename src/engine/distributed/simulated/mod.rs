@@ -1,0 +1,24 @@
+//! A broker and a store in memory, as mean as real ones: sessions expire unheard, transactions end late
+//! and out of order, replies get lost, a ledger forgets, processes die between any two steps.
+//!
+//! ```text
+//!  World ─┬─ log      partitions, transactions, what a read_committed reader sees
+//!         ├─ group    members, generations, cooperative assignment, committed offsets
+//!         └─ member   one client: carries out orders over the two, with faults in between
+//!  Store ──── claims, heartbeats, connections
+//! ```
+//!
+//! All of it runs on the clock of its runtime, which a test pauses, and draws every delay and fault from
+//! one seed. It decides nothing about Tidegate's promises: those are checked by whoever drives it.
+
+mod group;
+mod log;
+mod member;
+mod reader;
+mod store;
+mod world;
+
+pub use member::SimulatedBroker;
+pub use reader::SimulatedLog;
+pub use store::{Reached, SimulatedStore};
+pub use world::{Faults, Process, World};

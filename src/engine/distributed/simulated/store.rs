@@ -1,0 +1,243 @@
+//! A ledger behind connections that break, whose replies get lost, and which may forget what it has
+//! acknowledged.
+//!
+//! The rules are those of `dedupe`, by `script`. A loss goes back to a state that was there after the
+//! loss before.
+
+use super::super::client::{Broken, Connection, Sent, Store};
+use super::super::link::LEASE;
+use super::super::lock;
+use super::world::{Process, World};
+use crate::dedupe::{ClaimView, Entry, Fence, Instance, Observer};
+use crate::engine::script::{self, Asked, LedgerReply, Tables};
+use crate::task::{Origin, ScopedKey, Timestamp};
+use futures::future::BoxFuture;
+use rand::RngExt;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the ledger may go away, and remembers where a loss would return to.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Default)]
+struct Kept {
+    entries: BTreeMap<Vec<u8>, Entry>,
+    refused: BTreeMap<(Vec<u8>, Origin), Timestamp>,
+    beats: BTreeMap<Instance, Instant>,
+}
+
+struct Inner {
+    kept: Kept,
+    remembered: Kept,
+    away: bool,
+    /// Rises whenever every connection breaks.
+    epoch: u64,
+}
+
+/// The one store of a cluster.
+pub struct SimulatedStore {
+    world: Arc<World>,
+    window: Duration,
+    inner: Mutex<Inner>,
+}
+
+/// As one process sees it.
+pub struct Reached {
+    pub store: Arc<SimulatedStore>,
+    pub process: Process,
+}
+
+impl SimulatedStore {
+    pub fn new(world: Arc<World>, window: Duration) -> Arc<Self> {
+        let inner = Inner { kept: Kept::default(), remembered: Kept::default(), away: false, epoch: 0 };
+        Arc::new(SimulatedStore { world, window, inner: Mutex::new(inner) })
+    }
+
+    /// Goes away now and then, and may return to an earlier state. Until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.world.fails(|f| f.ledger_away) {
+                if self.world.fails(|_| 0.2) {
+                    let mut inner = lock(&self.inner);
+                    inner.remembered = inner.kept.clone();
+                }
+                continue;
+            }
+            {
+                let mut inner = lock(&self.inner);
+                (inner.away, inner.epoch) = (true, inner.epoch + 1);
+            }
+            let forgets = self.world.fails(|f| f.ledger_forgets);
+            self.world.say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
+            self.world.delay(Duration::from_secs(3)).await;
+            let mut inner = lock(&self.inner);
+            if forgets {
+                inner.kept = inner.remembered.clone();
+            }
+            inner.away = false;
+            // No loss reaches back past the one before.
+            inner.remembered = inner.kept.clone();
+            self.world.say(format_args!("the ledger is back"));
+        }
+    }
+
+    /// The open claims, for whoever checks.
+    pub fn open(&self) -> Vec<ClaimView> {
+        let inner = lock(&self.inner);
+        let open = inner.kept.entries.iter().filter(|(_, e)| !e.is_closed());
+        open.filter_map(|(key, e)| Some(e.view(ScopedKey::from_bytes(key)?))).collect()
+    }
+}
+
+struct Judge<'a> {
+    settled: bool,
+    beats: &'a BTreeMap<Instance, Instant>,
+}
+
+impl Observer for Judge<'_> {
+    fn settled(&self) -> bool {
+        self.settled
+    }
+
+    fn lapsed(&self, instance: Instance) -> bool {
+        self.beats.get(&instance).is_none_or(|beat| beat.elapsed() >= LEASE)
+    }
+}
+
+struct Running<'a> {
+    entries: &'a mut BTreeMap<Vec<u8>, Entry>,
+    refused: &'a mut BTreeMap<(Vec<u8>, Origin), Timestamp>,
+    fence: Fence,
+}
+
+impl Tables for Running<'_> {
+    type Error = Infallible;
+
+    fn entry<T>(&mut self, key: Vec<u8>, script: impl FnOnce(&mut Option<Entry>) -> T) -> Result<T, Infallible> {
+        let mut entry = self.entries.remove(&key);
+        let answer = script(&mut entry);
+        if let Some(entry) = entry {
+            self.entries.insert(key, entry);
+        }
+        Ok(answer)
+    }
+
+    fn refused(&self, key: &[u8], origin: &Origin) -> Result<Option<Timestamp>, Infallible> {
+        Ok(self.refused.get(&(key.to_vec(), origin.clone())).copied())
+    }
+
+    fn set_refused(&mut self, key: &[u8], origin: &Origin, at: Timestamp) {
+        self.refused.insert((key.to_vec(), origin.clone()), at);
+    }
+
+    fn fence(&mut self) -> Fence {
+        self.fence
+    }
+}
+
+impl Store for Reached {
+    fn connect(&self) -> BoxFuture<'static, Result<Arc<dyn Connection>, Broken>> {
+        let (store, process) = (self.store.clone(), self.process);
+        Box::pin(async move {
+            store.world.delay(Duration::from_millis(10)).await;
+            let inner = lock(&store.inner);
+            if inner.away {
+                return Err(Broken("connection refused".to_owned()));
+            }
+            let line = Line { epoch: inner.epoch, broken: AtomicBool::new(false), process, store: store.clone() };
+            let line: Arc<dyn Connection> = Arc::new(Over(Arc::new(line)));
+            Ok(line)
+        })
+    }
+}
+
+struct Line {
+    store: Arc<SimulatedStore>,
+    process: Process,
+    epoch: u64,
+    broken: AtomicBool,
+}
+
+struct Over(Arc<Line>);
+
+impl Line {
+    /// What is done arrives in the order of the calls; the reply takes its time, or is lost.
+    async fn ask<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> Result<T, Broken> {
+        let broken = || Broken("the connection to the ledger is broken".to_owned());
+        let answer = {
+            let mut inner = lock(&self.store.inner);
+            let whole = !inner.away && inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire);
+            if !whole || self.store.world.is_dead(self.process) {
+                return Err(broken());
+            }
+            act(&mut inner)
+        };
+        if self.store.world.fails(|f| f.reply_lost) {
+            self.broken.store(true, Ordering::Release);
+        }
+        self.store.world.delay(Duration::from_millis(3)).await;
+        let inner = lock(&self.store.inner);
+        if inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire) { Ok(answer) } else { Err(broken()) }
+    }
+}
+
+impl Connection for Over {
+    fn beat(&self, instance: Instance) -> BoxFuture<'static, Result<(), Broken>> {
+        let line = self.0.clone();
+        Box::pin(async move {
+            line.ask(|inner| {
+                inner.kept.beats.insert(instance, Instant::now());
+            })
+            .await
+        })
+    }
+
+    fn call(&self, instance: Instance, sent: Sent) -> BoxFuture<'static, Result<LedgerReply, Broken>> {
+        let line = self.0.clone();
+        Box::pin(async move {
+            let fence = Fence(lock(&line.store.world.inner).dice.random());
+            let window = line.store.window;
+            line.ask(|inner| {
+                let Kept { entries, refused, beats } = &mut inner.kept;
+                let judge = Judge { settled: sent.settled, beats };
+                let asked = Asked { instance, observer: &judge, now: Timestamp::now(), window };
+                let Ok(reply) = script::run(&mut Running { entries, refused, fence }, &sent.call, &asked);
+                reply
+            })
+            .await
+        })
+    }
+
+    fn look(&self, keys: Vec<ScopedKey>) -> BoxFuture<'static, Result<Vec<Option<ClaimView>>, Broken>> {
+        let line = self.0.clone();
+        Box::pin(async move {
+            line.ask(|inner| {
+                let look = |key: ScopedKey| Some(inner.kept.entries.get(&key.to_bytes())?.view(key));
+                keys.into_iter().map(look).collect()
+            })
+            .await
+        })
+    }
+
+    fn list(
+        &self,
+        after: Option<ScopedKey>,
+        max: usize,
+    ) -> BoxFuture<'static, Result<Vec<ClaimView>, Broken>> {
+        let line = self.0.clone();
+        Box::pin(async move {
+            line.ask(|inner| {
+                let after = after.map(|key| key.to_bytes()).unwrap_or_default();
+                let from = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+                let open = inner.kept.entries.range(from).filter(|(_, e)| !e.is_closed());
+                open.filter_map(|(key, e)| Some(e.view(ScopedKey::from_bytes(key)?))).take(max).collect()
+            })
+            .await
+        })
+    }
+}

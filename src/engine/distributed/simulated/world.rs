@@ -1,0 +1,354 @@
+//! Everything that is shared: topics, groups, producers, processes, the dice.
+//!
+//! What a coordinator does by time (sessions and transactions that time out) happens in `run`.
+
+use super::super::assignment::MemberId;
+use super::super::client::Heard;
+use super::super::lock;
+use super::group::{GroupState, Told};
+use super::log::{PartitionLog, Tx};
+use crate::engine::{AppendError, Output, TopicSpec};
+use crate::task::{Partition, Position, Record, Timestamp, Topic};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a broker keeps the session of a member that it does not hear from.
+const SESSION: Duration = Duration::from_secs(10);
+/// How long it keeps a transaction open.
+const TRANSACTION: Duration = Duration::from_secs(10);
+/// How often it looks for both.
+const CLEANUP: Duration = Duration::from_millis(500);
+
+/// One process of the simulation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Process(pub u32);
+
+/// How likely each fault is, each time it could happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The commit takes effect, and its answer is lost.
+    pub commit_reply_lost: f64,
+    /// The commit is late: its sender has given up before it takes effect, or is refused.
+    pub commit_late: f64,
+    /// A transaction is aborted for no reason of ours.
+    pub abort: f64,
+    /// The producer breaks before the commit is sent.
+    pub broken: f64,
+    /// A session expires although its process lives; looked at twice a second, for each member.
+    pub session_lost: f64,
+    /// Of those, how many are never told to the client.
+    pub hidden: f64,
+    /// A call to the ledger takes effect, and its reply is lost with the connection.
+    pub reply_lost: f64,
+    /// The ledger goes away for up to three seconds; looked at twice a second.
+    pub ledger_away: f64,
+    /// Of those, how often it returns to an earlier state.
+    pub ledger_forgets: f64,
+}
+
+pub(super) struct Producer {
+    pub(super) epoch: u32,
+    pub(super) tx: Option<Tx>,
+}
+
+pub(super) struct Transacting {
+    pub(super) producer: String,
+    pub(super) group: String,
+    pub(super) since: Instant,
+    /// Decided; markers may still be on their way.
+    pub(super) ending: Option<bool>,
+    pub(super) touched: Vec<Partition>,
+}
+
+pub(super) struct Inner {
+    pub(super) dice: StdRng,
+    pub(super) faults: Faults,
+    pub(super) limits: BTreeMap<Topic, usize>,
+    pub(super) logs: BTreeMap<Partition, PartitionLog>,
+    pub(super) groups: BTreeMap<String, GroupState>,
+    pub(super) seats: BTreeMap<MemberId, UnboundedSender<Heard>>,
+    pub(super) producers: BTreeMap<String, Producer>,
+    pub(super) transactions: BTreeMap<Tx, Transacting>,
+    /// When each dead process died.
+    pub(super) dead: BTreeMap<Process, Instant>,
+    pub(super) names: u64,
+    pub(super) trace: Vec<String>,
+    turn: u64,
+}
+
+/// A cluster.
+pub struct World {
+    pub(super) inner: Mutex<Inner>,
+    pub(super) began: Instant,
+    /// What coordinators are about to do, whoever asked for it and whether or not they still live.
+    under_way: Mutex<JoinSet<()>>,
+    news: tokio::sync::watch::Sender<u64>,
+}
+
+impl World {
+    pub fn new(seed: u64, topics: &[TopicSpec]) -> Arc<World> {
+        let mut logs = BTreeMap::new();
+        for spec in topics {
+            for index in 0..spec.partitions {
+                logs.insert(Partition { topic: spec.topic.clone(), index }, PartitionLog::default());
+            }
+        }
+        let inner = Inner {
+            dice: StdRng::seed_from_u64(seed),
+            faults: Faults::default(),
+            limits: topics.iter().map(|t| (t.topic.clone(), t.limit)).collect(),
+            logs,
+            groups: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            producers: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            names: 0,
+            trace: Vec::new(),
+            turn: 0,
+        };
+        Arc::new(World {
+            inner: Mutex::new(inner),
+            began: Instant::now(),
+            under_way: Mutex::default(),
+            news: tokio::sync::watch::Sender::new(0),
+        })
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        lock(&self.inner).faults = faults;
+    }
+
+    /// The process is gone: what it was doing stops between two steps.
+    pub fn kill(&self, process: Process) {
+        self.say(format_args!("process {} dies", process.0));
+        lock(&self.inner).dead.insert(process, Instant::now());
+    }
+
+    pub(super) fn is_dead(&self, process: Process) -> bool {
+        lock(&self.inner).dead.contains_key(&process)
+    }
+
+    /// Forgets every committed offset of a group.
+    pub fn forget_offsets(&self, group: &str) {
+        self.say(format_args!("the offsets of {group} are lost"));
+        if let Some(group) = lock(&self.inner).groups.get_mut(group) {
+            group.forget();
+        }
+    }
+
+    /// A number from the dice.
+    pub fn dice(&self) -> u64 {
+        lock(&self.inner).dice.random()
+    }
+
+    /// What happened, one line each, for who looks for a fault.
+    pub fn trace(&self) -> Vec<String> {
+        lock(&self.inner).trace.clone()
+    }
+
+    pub(super) fn say(&self, what: std::fmt::Arguments<'_>) {
+        let line = format!("{:>9.3} {what}", self.began.elapsed().as_secs_f64());
+        lock(&self.inner).trace.push(line);
+    }
+
+    /// A fault of this likelihood happens now.
+    pub(super) fn fails(&self, of: impl Fn(&Faults) -> f64) -> bool {
+        let mut inner = lock(&self.inner);
+        let likely = of(&inner.faults);
+        likely > 0.0 && inner.dice.random_bool(likely)
+    }
+
+    /// Up to `most`, and now and then ten times as long.
+    pub(super) async fn delay(&self, most: Duration) {
+        let wait = {
+            let mut inner = lock(&self.inner);
+            let most = if inner.dice.random_bool(0.03) { most * 10 } else { most };
+            most.mul_f64(inner.dice.random_range(0.0..1.0))
+        };
+        tokio::time::sleep(wait).await;
+    }
+
+    /// What a reader of committed records finds.
+    pub fn committed(&self, topic: &Topic) -> Vec<Record> {
+        let inner = lock(&self.inner);
+        let parts = inner.logs.iter().filter(|(at, _)| at.topic == *topic);
+        parts.flat_map(|(_, log)| log.read(0, usize::MAX).0).map(|r| (*r).clone()).collect()
+    }
+
+    /// As any producer would.
+    pub fn append(&self, batch: Vec<Output>) -> Result<Vec<Position>, AppendError> {
+        let mut inner = lock(&self.inner);
+        let mut places = Vec::new();
+        for (index, output) in batch.iter().enumerate() {
+            let topic = output.topic.clone();
+            let Some(limit) = inner.limits.get(&topic) else { return Err(AppendError::NoSuchTopic(topic)) };
+            let (limit, bytes) = (*limit, output.size());
+            if bytes > limit {
+                return Err(AppendError::TooLarge { index, bytes, limit, topic });
+            }
+            places.push(inner.place(output));
+        }
+        let positions = batch.iter().zip(places).map(|(o, at)| inner.put(&at, o, None)).collect();
+        drop(inner);
+        self.publish();
+        Ok(positions)
+    }
+
+    pub(super) fn publish(&self) {
+        self.news.send_modify(|n| *n += 1);
+    }
+
+    pub fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    pub(super) fn tell(&self, told: Vec<Told>) {
+        for (id, said, by) in &told {
+            self.say(format_args!("{} hears in generation {}: {said}", id.0, by.generation));
+        }
+        let inner = lock(&self.inner);
+        for (id, said, by) in told {
+            if let Some(seat) = inner.seats.get(&id) {
+                // A member that is gone hears nothing.
+                let _ = seat.send(Heard::Said(said, by));
+            }
+        }
+    }
+
+    /// Decides how a transaction ends; its markers come one by one, in any order, each in its time.
+    fn decide(&self, tx: Tx, commit: bool) -> Vec<Option<Partition>> {
+        let mut inner = lock(&self.inner);
+        let Some(t) = inner.transactions.get_mut(&tx).filter(|t| t.ending.is_none()) else { return Vec::new() };
+        t.ending = Some(commit);
+        let mut steps: Vec<Option<Partition>> = t.touched.iter().cloned().map(Some).collect();
+        steps.push(None);
+        for i in (1..steps.len()).rev() {
+            let j = inner.dice.random_range(0..=i);
+            steps.swap(i, j);
+        }
+        steps
+    }
+
+    /// Does it in the coordinators' own time.
+    pub(super) fn later(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut under_way = lock(&self.under_way);
+        while under_way.try_join_next().is_some() {}
+        under_way.spawn(work);
+    }
+
+    /// Decides how a transaction ends, and has its markers written.
+    pub(super) fn end(self: &Arc<Self>, tx: Tx, commit: bool) -> bool {
+        let steps = self.decide(tx, commit);
+        let decided = !steps.is_empty();
+        if decided {
+            let world = self.clone();
+            self.later(async move { world.finish(tx, steps).await });
+        }
+        decided
+    }
+
+    /// Writes the markers of a transaction that was decided.
+    async fn finish(&self, tx: Tx, steps: Vec<Option<Partition>>) {
+        for step in steps {
+            self.delay(Duration::from_millis(20)).await;
+            let mut inner = lock(&self.inner);
+            let Some((commit, group)) = inner.transactions.get(&tx).map(|t| (t.ending == Some(true), t.group.clone()))
+            else {
+                return;
+            };
+            match step {
+                Some(at) => {
+                    if let Some(log) = inner.logs.get_mut(&at) {
+                        log.end(tx, commit);
+                    }
+                }
+                None => {
+                    if let Some(group) = inner.groups.get_mut(&group) {
+                        group.end(tx, commit);
+                    }
+                }
+            }
+            drop(inner);
+            self.publish();
+        }
+        let mut inner = lock(&self.inner);
+        if let Some(t) = inner.transactions.remove(&tx)
+            && let Some(producer) = inner.producers.get_mut(&t.producer)
+            && producer.tx == Some(tx)
+        {
+            producer.tx = None;
+        }
+    }
+
+    /// What coordinators do by time. Until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(CLEANUP).await;
+            let (late, gone) = {
+                let inner = lock(&self.inner);
+                let late: Vec<Tx> = inner
+                    .transactions
+                    .iter()
+                    .filter(|(_, t)| t.ending.is_none() && t.since.elapsed() >= TRANSACTION)
+                    .map(|(tx, _)| *tx)
+                    .collect();
+                let dead = |process: &Process| inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION);
+                let gone: Vec<(String, MemberId)> = inner
+                    .groups
+                    .iter()
+                    .flat_map(|(name, g)| {
+                        let gone = g.members.iter().filter(|(_, m)| dead(&m.process));
+                        gone.map(|(id, _)| (name.clone(), id.clone())).collect::<Vec<_>>()
+                    })
+                    .collect();
+                (late, gone)
+            };
+            for tx in late {
+                self.say(format_args!("transaction {} times out", tx.0));
+                self.end(tx, false);
+            }
+            for (group, id) in gone {
+                self.say(format_args!("the session of {} in {group} is over", id.0));
+                self.expire(&group, &id);
+            }
+        }
+    }
+
+    pub(super) fn expire(&self, group: &str, id: &MemberId) {
+        let told = lock(&self.inner).groups.get_mut(group).map(|g| g.expire(id)).unwrap_or_default();
+        self.tell(told);
+    }
+}
+
+impl Inner {
+    /// By key, as any producer would; without one, in turn.
+    pub(super) fn place(&mut self, output: &Output) -> Partition {
+        let count = self.logs.keys().filter(|at| at.topic == output.topic).count().max(1) as u64;
+        let hash = match &output.key {
+            Some(key) => u64::from(crc32c::crc32c(key)),
+            None => {
+                self.turn += 1;
+                self.turn
+            }
+        };
+        let index = u32::try_from(hash % count).unwrap_or(0);
+        Partition { topic: output.topic.clone(), index }
+    }
+
+    pub(super) fn put(&mut self, at: &Partition, output: &Output, tx: Option<Tx>) -> Position {
+        let stamp = Timestamp::now();
+        self.logs.entry(at.clone()).or_default().append(at, output, tx, stamp)
+    }
+
+    pub(super) fn name(&mut self) -> u64 {
+        self.names += 1;
+        self.names
+    }
+}

@@ -1,0 +1,100 @@
+//! The engine for many processes, over a broker and a store that fail in every way known of real ones:
+//! the real worker, pipeline and ledger rules, on virtual time, from a seed.
+//!
+//! `TIDEGATE_SEED=N` begins at another seed, `TIDEGATE_SEEDS=N` runs so many, `TIDEGATE_TRACE=1` prints
+//! what happened in the first one.
+
+mod cluster;
+mod load;
+
+use cluster::Cluster;
+use load::Load;
+use std::time::{Duration, Instant};
+use tidegate::engine::distributed::simulated::Faults;
+
+/// Everything goes wrong now and then; nothing forgets.
+const ROUGH: Faults = Faults {
+    commit_reply_lost: 0.03,
+    commit_late: 0.03,
+    abort: 0.03,
+    broken: 0.03,
+    session_lost: 0.03,
+    hidden: 0.5,
+    reply_lost: 0.01,
+    ledger_away: 0.02,
+    ledger_forgets: 0.0,
+};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs one seed on its own clock.
+fn run(seed: u64, faults: Faults, load: &Load) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        cluster::virtual_clock();
+        let mut cluster = Cluster::new(seed, load.configuration());
+        let found = cluster.live(load, faults).await;
+        let trace = cluster.trace();
+        if std::env::var("TIDEGATE_TRACE").is_ok() {
+            println!("{}", trace.join("\n"));
+        }
+        found.map_err(|why| format!("seed {seed}: {why}\n{}", trace.join("\n")))
+    })
+}
+
+/// Runs many, and says how fast.
+fn search(name: &str, faults: Faults, load: &Load) {
+    let (first, seeds) = (number("TIDEGATE_SEED", 1), number("TIDEGATE_SEEDS", 30));
+    let began = Instant::now();
+    for seed in first..first + seeds {
+        if let Err(why) = run(seed, faults, load) {
+            panic!("{name}: {why}\nagain with TIDEGATE_SEED={seed} TIDEGATE_SEEDS=1");
+        }
+    }
+    let took = began.elapsed().max(Duration::from_millis(1));
+    println!("{name}: {seeds} seeds from {first}, {:.0} a minute", seeds as f64 * 60.0 / took.as_secs_f64());
+}
+
+/// Each mistake is found within this many seeds.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn every_planted_mistake_is_found_within_two_thousand_seeds() {
+    use tidegate::engine::distributed::planted;
+    let most = number("TIDEGATE_SEEDS", 2_000);
+    let mut missed = Vec::new();
+    for bug in planted::ALL {
+        planted::plant(Some(bug));
+        let load = Load { kills: true, ..Load::default() };
+        let found = (1..=most).find_map(|seed| run(seed, ROUGH, &load).err().map(|why| (seed, why)));
+        planted::plant(None);
+        match found {
+            Some((seed, why)) => println!("{bug:?}: seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {most} seeds: {missed:?}");
+}
+
+#[test]
+fn p1_p2_every_key_has_one_outcome_when_all_goes_well() {
+    search("calm", Faults::default(), &Load::default());
+}
+
+#[test]
+fn p1_p2_every_key_has_one_outcome_whatever_crashes_expires_or_gets_lost() {
+    search("rough", ROUGH, &Load { kills: true, ..Load::default() });
+}
+
+#[test]
+fn p1_p2_lost_offsets_make_no_second_outcome() {
+    // A process that dies takes marks with it: limit 2. Here every process leaves in order.
+    search("offsets lost", ROUGH, &Load { loses_offsets: true, ..Load::default() });
+}
+
+#[test]
+fn p2_a_ledger_that_forgets_loses_nothing_and_a_key_with_one_record_has_one_outcome() {
+    let faults = Faults { ledger_forgets: 0.7, ledger_away: 0.05, ..ROUGH };
+    search("forgetful", faults, &Load { kills: true, forgetful: true, ..Load::default() });
+}

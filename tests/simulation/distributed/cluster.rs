@@ -1,0 +1,133 @@
+//! A few processes of the real worker over one simulated cluster.
+
+use super::load::Load;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate::consume::Kinds;
+use tidegate::dedupe::Instance;
+use tidegate::engine::Engine;
+use tidegate::engine::distributed::simulated::{
+    Faults, Process, Reached, SimulatedBroker, SimulatedLog, SimulatedStore, World,
+};
+use tidegate::engine::distributed::{self, Parts, Start};
+use tidegate::infer::Models;
+use tidegate::settings::{self, Settings};
+use tidegate::task::{Record, Timestamp, Topic};
+use tidegate::worker::Worker;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+thread_local! {
+    static BEGAN: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) };
+}
+
+/// The wall clock of this thread is the runtime's, from a fixed day on.
+pub(super) fn virtual_clock() {
+    BEGAN.set(Some(tokio::time::Instant::now()));
+    Timestamp::simulate(|| {
+        let passed = BEGAN.get().map_or(Duration::ZERO, |began| began.elapsed());
+        Timestamp(1_800_000_000_000).plus(passed)
+    });
+}
+
+pub(super) struct Cluster {
+    pub(super) world: Arc<World>,
+    store: Arc<SimulatedStore>,
+    settings: Arc<Settings>,
+    running: BTreeMap<Process, Running>,
+    next: u32,
+    /// Broker and store.
+    _nature: JoinSet<()>,
+}
+
+struct Running {
+    parts: Parts,
+    stop: CancellationToken,
+    work: JoinSet<()>,
+}
+
+impl Cluster {
+    pub(super) fn new(seed: u64, configuration: &str) -> Self {
+        let settings = Settings::parse(Path::new("simulated.toml"), configuration, &|_| None);
+        let settings = Arc::new(settings.unwrap_or_else(|e| panic!("{e}")));
+        let world = World::new(seed, &settings::topics(&settings));
+        let store = SimulatedStore::new(world.clone(), settings.engine.dedupe_window);
+        let mut nature = JoinSet::new();
+        nature.spawn(world.clone().run());
+        nature.spawn(store.clone().run());
+        Cluster { world, store, settings, running: BTreeMap::new(), next: 0, _nature: nature }
+    }
+
+    pub(super) fn start(&mut self) -> Process {
+        self.next += 1;
+        let process = Process(self.next);
+        let start = Start {
+            instance: Instance(u128::from(self.next)),
+            window: self.settings.engine.dedupe_window,
+            start_anyway: false,
+        };
+        let broker = Arc::new(SimulatedBroker { world: self.world.clone(), process });
+        let reached = Arc::new(Reached { store: self.store.clone(), process });
+        let parts = distributed::open(&start, broker, reached);
+        let log = SimulatedLog::new(self.world.clone());
+        let engine = Engine {
+            groups: parts.groups.clone(),
+            commits: parts.commits.clone(),
+            log: log.clone(),
+            ledger: parts.ledger.clone(),
+            journal: parts.journal.clone(),
+            operation: log,
+        };
+        let kinds = Arc::new(Kinds::new(&self.settings));
+        let models = Arc::new(Models::new(&self.settings.models, 4 << 20).unwrap());
+        let worker = Worker::new(engine, self.settings.clone(), kinds, models);
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let mut work = JoinSet::new();
+        work.spawn(async move { worker.run(until).await });
+        self.running.insert(process, Running { parts, stop, work });
+        process
+    }
+
+    pub(super) fn processes(&self) -> Vec<Process> {
+        self.running.keys().copied().collect()
+    }
+
+    /// Between two steps, whatever it is doing.
+    pub(super) fn kill(&mut self, process: Process) {
+        self.world.kill(process);
+        if let Some(mut running) = self.running.remove(&process) {
+            running.work.abort_all();
+            running.parts.end();
+        }
+    }
+
+    /// In order, as at a deploy.
+    pub(super) async fn leave(&mut self, process: Process) {
+        if let Some(mut running) = self.running.remove(&process) {
+            running.stop.cancel();
+            while running.work.join_next().await.is_some() {}
+            running.parts.close().await;
+            self.world.kill(process);
+        }
+    }
+
+    pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
+        self.world.committed(&Topic::new(topic))
+    }
+
+    /// Keys of claims that the ledger calls open.
+    pub(super) fn open(&self) -> BTreeSet<String> {
+        self.store.open().into_iter().map(|claim| claim.key.key.to_string()).collect()
+    }
+
+    pub(super) fn trace(&self) -> Vec<String> {
+        self.world.trace()
+    }
+
+    pub(super) async fn live(&mut self, load: &Load, faults: Faults) -> Result<String, String> {
+        load.run(self, faults).await
+    }
+}
