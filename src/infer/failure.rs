@@ -90,6 +90,7 @@ impl Class {
             Class::BadRequest => "the request was refused",
             Class::Misconfigured => "it does not know the model, or a parameter",
             Class::Cut => "the answer was cut off",
+            Class::Oversized => "the answer did not end",
             Class::ContextTooLong => "the task is too long for it",
             Class::Refusal => "it declined to answer",
             Class::Unauthorized => "the key was refused",

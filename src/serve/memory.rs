@@ -259,7 +259,7 @@ impl Groups for Memory {
 struct Nobody;
 
 impl Group for Nobody {
-    fn next(&mut self) -> BoxFuture<'_, Event> {
+    fn next(&mut self, _: bool) -> BoxFuture<'_, Event> {
         futures::future::pending().boxed()
     }
 

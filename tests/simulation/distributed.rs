@@ -31,7 +31,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Runs one seed on its own clock.
 fn run(seed: u64, faults: Faults, load: &Load) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         cluster::virtual_clock();
         let mut cluster = Cluster::new(seed, load.configuration());

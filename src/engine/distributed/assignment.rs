@@ -89,15 +89,24 @@ pub enum Do {
     /// Read what was committed.
     Load(Lease),
     /// Deliver from this offset on. What was fetched before under this partition's name is dropped.
-    Serve { lease: Lease, from: u64 },
+    Serve {
+        lease: Lease,
+        from: u64,
+    },
     /// Commit all that is finished, at once.
     Flush,
     Tell(Event),
     Unassign(Vec<Partition>),
     /// The partition stays assigned and is not read, until a person has looked.
-    Refuse { at: Partition, why: String },
+    Refuse {
+        at: Partition,
+        why: String,
+    },
     /// Something that an operator should know; work goes on.
-    Note { at: Partition, what: Notice },
+    Note {
+        at: Partition,
+        what: Notice,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,7 +233,10 @@ impl Assignment {
             // What was never served has nothing to hand in.
             let drained = part.phase != Phase::Serving;
             part.phase = Phase::Draining { until, drained };
-            todo.push(Do::Tell(Event::Draining { lease: Lease { at: at.clone(), epoch: part.epoch }, until }));
+            todo.push(Do::Tell(Event::Draining {
+                lease: Lease { at: at.clone(), epoch: part.epoch },
+                until,
+            }));
         }
         todo.push(Do::Flush);
     }
@@ -269,7 +281,9 @@ impl Assignment {
     /// ledger remembers.
     pub fn loaded(&mut self, lease: &Lease, found: Loaded, start_anyway: bool, now: Timestamp) -> Vec<Do> {
         let window = self.window;
-        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Loading) else { return Vec::new() };
+        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Loading) else {
+            return Vec::new();
+        };
         let at = &lease.at;
         let mut todo = Vec::new();
         let note = |what| Do::Note { at: at.clone(), what };
@@ -312,7 +326,9 @@ impl Assignment {
     /// A record was fetched under this lease. `None`: the lease is void, or the record was known.
     /// The notice is of records before it that have vanished.
     pub fn fetched(&mut self, lease: &Lease, offset: u64) -> (bool, Option<Notice>) {
-        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Serving) else { return (false, None) };
+        let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Serving) else {
+            return (false, None);
+        };
         let fetched = part.tracker.fetched(offset);
         let lost = fetched.vanished.first().zip(fetched.vanished.last());
         (fetched.deliver, lost.map(|(first, last)| Notice::Vanished(*first..*last + 1)))
@@ -352,7 +368,8 @@ impl Assignment {
 
     /// `None`: the partition is not ours to say.
     pub fn is_complete(&self, at: &Partition, offset: u64) -> Option<bool> {
-        let part = self.parts.get(at).filter(|p| matches!(p.phase, Phase::Serving | Phase::Draining { .. }))?;
+        let part =
+            self.parts.get(at).filter(|p| matches!(p.phase, Phase::Serving | Phase::Draining { .. }))?;
         Some(part.tracker.is_complete(offset))
     }
 

@@ -7,8 +7,8 @@
 use super::assignment::{Loaded, MemberId, Membership, Said};
 use super::committer::{Ended, Transaction};
 use crate::dedupe::{ClaimView, Instance};
-use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::Lease;
+use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::task::{Partition, Record, ScopedKey, Topic};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -24,7 +24,10 @@ pub enum Order {
     /// Read offset, metadata and ends; stable, so it may take as long as an open transaction.
     Load(Lease),
     /// Deliver from this offset on, under this lease's name. What was fetched before is dropped.
-    Serve { lease: Lease, from: u64 },
+    Serve {
+        lease: Lease,
+        from: u64,
+    },
     Pause(Partition),
     /// From the record behind the last one that was heard.
     Resume(Partition),
@@ -43,7 +46,11 @@ pub enum Heard {
     Said(Said, Membership),
     Loaded(Lease, Loaded),
     Fetched(Lease, Arc<Record>),
-    Confirmed { asked: Instant, member: MemberId, parts: Vec<Partition> },
+    Confirmed {
+        asked: Instant,
+        member: MemberId,
+        parts: Vec<Partition>,
+    },
     Ended(Ended),
     Renewed,
     ReadBack(BTreeMap<Partition, Option<(u64, String)>>),

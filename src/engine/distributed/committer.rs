@@ -190,7 +190,10 @@ impl Committer {
         let (batch, offsets) = self.write_down(taken, author, held);
         if planted::is(Bug::CloseBeforeCommit) {
             let at = |h: &HandedIn| Position { at: h.done.lease.at.clone(), offset: h.done.offset };
-            let early = batch.handed_in.iter().filter_map(|h| Some(Owed { mark: h.done.mark.clone()?, at: Some(at(h)) }));
+            let early = batch
+                .handed_in
+                .iter()
+                .filter_map(|h| Some(Owed { mark: h.done.mark.clone()?, at: Some(at(h)) }));
             settled.marks.extend(early);
         }
         let outputs = batch.handed_in.iter().flat_map(|h| h.done.outputs.iter().cloned()).collect();

@@ -82,7 +82,8 @@ impl Core {
                 Do::Unassign(parts) => self.orders.push_back(Order::Unassign(parts)),
                 Do::Refuse { at, why } => {
                     let at = format!("partition {} of `{}`", at.index, at.topic);
-                    self.events.push_back(Event::Health(Health::Paused { why: format!("{at} is not read: {why}") }));
+                    self.events
+                        .push_back(Event::Health(Health::Paused { why: format!("{at} is not read: {why}") }));
                 }
                 Do::Note { at, what } => note(&at, &what),
             }
@@ -275,7 +276,9 @@ impl Commits for DistributedCommits {
     fn commit(&self, done: Completion) -> BoxFuture<'static, Commit> {
         let shared = self.0.clone();
         Box::pin(async move {
-            let Some(seat) = shared.seat_of(&done.lease.at, Some(done.lease.epoch)) else { return Commit::Void };
+            let Some(seat) = shared.seat_of(&done.lease.at, Some(done.lease.epoch)) else {
+                return Commit::Void;
+            };
             let answer = {
                 let mut core = lock(&seat.core);
                 let core = &mut *core;
@@ -295,7 +298,8 @@ impl Commits for DistributedCommits {
 
     fn is_complete(&self, position: &Position) -> bool {
         let seat = self.0.seat_of(&position.at, None);
-        seat.and_then(|seat| lock(&seat.core).held.is_complete(&position.at, position.offset)).unwrap_or(false)
+        seat.and_then(|seat| lock(&seat.core).held.is_complete(&position.at, position.offset))
+            .unwrap_or(false)
     }
 }
 
@@ -345,7 +349,11 @@ impl DistributedGroup {
         let held = &core.held;
         let now = Timestamp::now();
         let Some((lease, record, flow)) = core.lanes.take(now, |lease| held.is_open(lease)) else {
-            return Err(core.lanes.due().map_or(PATIENCE, |due| now.until(due)).clamp(Duration::from_millis(1), PATIENCE));
+            return Err(core
+                .lanes
+                .due()
+                .map_or(PATIENCE, |due| now.until(due))
+                .clamp(Duration::from_millis(1), PATIENCE));
         };
         if flow == Some(Flow::Resume) {
             core.orders.push_back(Order::Resume(lease.at.clone()));

@@ -69,7 +69,8 @@ impl Lanes {
         now: Timestamp,
         open: impl Fn(&Lease) -> bool,
     ) -> Option<(Lease, Arc<Record>, Option<Flow>)> {
-        let behind = self.turn.as_ref().map(|turn| self.lanes.range((after(turn), std::ops::Bound::Unbounded)));
+        let behind =
+            self.turn.as_ref().map(|turn| self.lanes.range((after(turn), std::ops::Bound::Unbounded)));
         let order: Vec<Partition> =
             behind.into_iter().flatten().chain(self.lanes.iter()).map(|(at, _)| at.clone()).collect();
         for at in order {

@@ -171,7 +171,11 @@ impl Contact {
     }
 
     /// The connection, if the question may be asked over it now.
-    fn may(&self, ask: Ask, confirmed: impl FnOnce(Instant) -> bool) -> Result<(Arc<dyn Connection>, bool), Unavailable> {
+    fn may(
+        &self,
+        ask: Ask,
+        confirmed: impl FnOnce(Instant) -> bool,
+    ) -> Result<(Arc<dyn Connection>, bool), Unavailable> {
         let (connection, since, settled) = {
             let inner = lock(&self.inner);
             (inner.connection.clone(), inner.link.since(), inner.link.is_settled(now()))

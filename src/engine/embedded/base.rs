@@ -3,9 +3,9 @@
 //! Reads only. `checkpoint.rs` is the one that writes here.
 
 use super::changes::{ExpiryRow, PartId, swept_of, swept_tag};
-use crate::engine::codec::{Reader, Short, put_bytes, put_u64};
 use super::files::File;
 use crate::dedupe::{Entry, SlotEntry, SlotName};
+use crate::engine::codec::{Reader, Short, put_bytes, put_u64};
 use crate::task::Timestamp;
 use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};

@@ -3,9 +3,9 @@
 //! The writer gathers it, the frame carries it, and the state takes it in by the same function
 //! whether it was just written or is replayed: what a reader sees never depends on a restart.
 
-use crate::engine::codec::{Reader, Short, put_bytes, put_i64, put_option, put_u64};
 use super::topics::{StoredTopic, Topics};
 use crate::dedupe::{Entry, SlotEntry, SlotName};
+use crate::engine::codec::{Reader, Short, put_bytes, put_i64, put_option, put_u64};
 use crate::task::{Headers, Partition, Position, Record, Timestamp, Topic};
 use bytes::Bytes;
 use std::collections::BTreeMap;

@@ -7,10 +7,10 @@ use super::base::{
     BaseError, CLAIMS, EXPIRY, INDEX, LIVE, META, OPEN, PARTS, REFUSED, SEGMENTS, TOPICS, encode_claim,
 };
 use super::changes::{PartId, Swept, swept_tag};
-use crate::engine::codec::{Reader, Short, put_bytes, put_i64, put_u64};
 use super::done::Done;
 use super::state::{Layer, LogEnd, Part, SegmentInfo, State};
 use super::topics::StoredTopic;
+use crate::engine::codec::{Reader, Short, put_bytes, put_i64, put_u64};
 use crate::task::{Timestamp, Topic};
 use redb::{Database, WriteTransaction};
 use std::sync::Arc;

@@ -5,9 +5,9 @@
 use super::handle::Handle;
 use super::log::gone;
 use super::queue::{Command, Sent};
-use crate::engine::script::{LedgerCall, LedgerReply};
 use super::shared::Shared;
 use crate::dedupe::{self, Admission, Bar, Claim, ClaimView, Nonce, Slot, Standing, Started};
+use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
 use crate::outcome::OutcomeKind;
 use crate::task::{Position, ScopedKey, Timestamp, Token};

@@ -9,10 +9,10 @@
 use super::handle::ask;
 use super::ledger::send;
 use super::queue::{Command, Sent};
-use crate::engine::script::{LedgerCall, LedgerReply};
 use super::settings::Weak;
 use super::shared::{Shared, lock};
 use crate::engine::Unavailable;
+use crate::engine::script::{LedgerCall, LedgerReply};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::VecDeque;

@@ -80,7 +80,8 @@ impl Load {
         excused: &mut BTreeSet<String>,
     ) -> Result<Vec<Sent>, String> {
         let mut sent: Vec<Sent> = Vec::new();
-        let mut waiting: Vec<usize> = (0..self.keys).flat_map(|n| vec![n; 1 + usize::from(n % 3 == 0) * 2]).collect();
+        let mut waiting: Vec<usize> =
+            (0..self.keys).flat_map(|n| vec![n; 1 + usize::from(n % 3 == 0) * 2]).collect();
         while !waiting.is_empty() {
             let n = waiting.swap_remove(dice.random_range(0..waiting.len()));
             let conflicting = n % 10 == 9 && sent.iter().any(|s| s.key == format!("k{n}"));

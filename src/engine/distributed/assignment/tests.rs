@@ -53,10 +53,10 @@ fn serving(parts: &[u32], now: Instant) -> (Assignment, Vec<Lease>) {
     let leases = leases(&todo);
     for lease in &leases {
         let todo = held.loaded(lease, nothing(), false, TODAY);
-        assert_eq!(words(&todo)[1..], [
-            format!("tell assigned {}", lease.at.index),
-            format!("serve {} from 0", lease.at.index)
-        ]);
+        assert_eq!(
+            words(&todo)[1..],
+            [format!("tell assigned {}", lease.at.index), format!("serve {} from 0", lease.at.index)]
+        );
     }
     (held, leases)
 }
@@ -119,14 +119,10 @@ fn p1_another_member_id_means_that_everything_was_somebody_elses() {
     let now = Instant::now();
     for (said, ends) in [
         (Said::Revoked(vec![part(1)]), vec!["tell revoked 1", "unassign 1", "tell revoked 0", "load 0"]),
-        (Said::Assigned(vec![part(2)]), vec![
-            "tell revoked 0",
-            "tell revoked 1",
-            "load 0",
-            "load 1",
-            "assign 2",
-            "load 2",
-        ]),
+        (
+            Said::Assigned(vec![part(2)]),
+            vec!["tell revoked 0", "tell revoked 1", "load 0", "load 1", "assign 2", "load 2"],
+        ),
         (Said::Assigned(vec![]), vec!["tell revoked 0", "tell revoked 1", "load 0", "load 1", "assign "]),
     ] {
         let (mut held, before) = serving(&[0, 1], now);
@@ -179,11 +175,10 @@ fn p2_foreign_metadata_costs_no_record_and_is_said() {
         let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
         let found = Loaded { committed: Some((5, text.clone())), ..nothing() };
         let todo = held.loaded(&lease, found, false, TODAY);
-        assert_eq!(words(&todo), [
-            format!("note {:?}", Notice::Foreign(why)),
-            "tell assigned 0".into(),
-            "serve 0 from 5".into()
-        ]);
+        assert_eq!(
+            words(&todo),
+            [format!("note {:?}", Notice::Foreign(why)), "tell assigned 0".into(), "serve 0 from 5".into()]
+        );
     }
 }
 

@@ -143,10 +143,13 @@ fn p1_outputs_and_offsets_of_one_moment_are_one_transaction() {
     b.hand_in(0, 0, &["later"]);
     assert_eq!(b.next(), None, "one at a time");
     let settled = b.visible(7..10);
-    assert_eq!(settled.answers, [
-        (ticket(0, 1), Commit::Visible(vec![position(7)])),
-        (ticket(1, 0), Commit::Visible(vec![position(8), position(9)])),
-    ]);
+    assert_eq!(
+        settled.answers,
+        [
+            (ticket(0, 1), Commit::Visible(vec![position(7)])),
+            (ticket(1, 0), Commit::Visible(vec![position(8), position(9)])),
+        ]
+    );
     let at: Vec<_> = settled.marks.iter().map(|m| m.at.clone().unwrap().offset).collect();
     assert_eq!(at, [7, 8]);
     assert_eq!(b.held.is_complete(&part(0), 1), Some(true));
@@ -275,10 +278,13 @@ fn p1_an_unanswered_commit_is_looked_up_only_behind_a_new_producer() {
     assert_eq!(b.next(), None);
     // One partition is enough: a transaction is visible as a whole.
     let settled = b.read_back(&[(0, None), (1, Some((t.offsets[1].1, t.offsets[1].2.clone())))]);
-    assert_eq!(settled.answers, [
-        (ticket(0, 0), Commit::Visible(vec![position(50)])),
-        (ticket(1, 3), Commit::Visible(vec![position(51)])),
-    ]);
+    assert_eq!(
+        settled.answers,
+        [
+            (ticket(0, 0), Commit::Visible(vec![position(50)])),
+            (ticket(1, 3), Commit::Visible(vec![position(51)])),
+        ]
+    );
     assert_eq!(settled.marks.len(), 2);
     assert_eq!(b.held.is_complete(&part(1), 3), Some(true));
 }
@@ -338,7 +344,13 @@ fn p2_holes_that_cannot_be_written_down_wait_for_those_below() {
     assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0));
     let mut committer = Committer::new(ME);
     let highest = offsets[1_999];
-    let done = |offset| Completion { lease: lease.clone(), offset, outputs: vec![output("x")], urgent: true, mark: None };
+    let done = |offset| Completion {
+        lease: lease.clone(),
+        offset,
+        outputs: vec![output("x")],
+        urgent: true,
+        mark: None,
+    };
     let _ = committer.hand_in(Ticket(highest), done(highest), &held);
     let _ = committer.hand_in(Ticket(0), done(0), &held);
     let (act, _) = committer.next(&mut held, now);
@@ -361,11 +373,13 @@ fn a_partition_that_is_crowded_hands_out_nothing_new() {
     let mut held = Assignment::new(Duration::from_secs(1));
     let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
     let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
-    let _ = held.loaded(&lease, Loaded { committed: None, first: 0, end: 1 << 40, oldest: None }, false, TODAY);
+    let _ =
+        held.loaded(&lease, Loaded { committed: None, first: 0, end: 1 << 40, oldest: None }, false, TODAY);
     let offsets: Vec<u64> = (0..900).map(|i| i * 50_000).collect();
     assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0) && held.is_open(&lease));
     let mut committer = Committer::new(ME);
-    let done = |offset| Completion { lease: lease.clone(), offset, outputs: vec![], urgent: true, mark: None };
+    let done =
+        |offset| Completion { lease: lease.clone(), offset, outputs: vec![], urgent: true, mark: None };
     let _ = committer.hand_in(Ticket(1), done(offsets[899]), &held);
     assert!(committer.next(&mut held, now).0.is_some());
     let _ = committer.ended(Ended::Visible(vec![]), &mut held, now);

@@ -113,7 +113,8 @@ impl GroupState {
             return Err("illegal generation".to_owned());
         }
         if planted::is(Bug::OffsetsOutside) {
-            self.committed.extend(offsets.iter().map(|(at, offset, text)| (at.clone(), (*offset, text.clone()))));
+            self.committed
+                .extend(offsets.iter().map(|(at, offset, text)| (at.clone(), (*offset, text.clone()))));
             return Ok(());
         }
         self.pending.insert(tx, offsets.to_vec());

@@ -13,7 +13,10 @@ use std::sync::Arc;
 pub(super) struct Tx(pub(super) u64);
 
 enum Slot {
-    Record { record: Arc<Record>, tx: Option<Tx> },
+    Record {
+        record: Arc<Record>,
+        tx: Option<Tx>,
+    },
     /// Takes an offset and is never read.
     Marker,
 }
@@ -28,7 +31,13 @@ pub(super) struct PartitionLog {
 }
 
 impl PartitionLog {
-    pub(super) fn append(&mut self, at: &Partition, output: &Output, tx: Option<Tx>, stamp: Timestamp) -> Position {
+    pub(super) fn append(
+        &mut self,
+        at: &Partition,
+        output: &Output,
+        tx: Option<Tx>,
+        stamp: Timestamp,
+    ) -> Position {
         let position = Position { at: at.clone(), offset: self.slots.len() as u64 };
         let record = Record {
             position: position.clone(),

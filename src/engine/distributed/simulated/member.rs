@@ -162,7 +162,11 @@ impl Client {
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));
                 member.map(|m| m.believes.clone()).unwrap_or_default()
             };
-            self.world.say(format_args!("{} loses its session{}", id.0, if hidden { ", unheard" } else { "" }));
+            self.world.say(format_args!(
+                "{} loses its session{}",
+                id.0,
+                if hidden { ", unheard" } else { "" }
+            ));
             self.world.expire(&self.group, &id);
             // Nobody tells it: it finds out when it next asks.
             if !self.step(3_000).await {
@@ -269,7 +273,8 @@ impl Client {
             return;
         }
         let Some(member) = lock(&self.mine).id.clone() else { return };
-        let parts = lock(&self.world.inner).groups.get(&self.group).map(|g| g.owns(&member)).unwrap_or_default();
+        let parts =
+            lock(&self.world.inner).groups.get(&self.group).map(|g| g.owns(&member)).unwrap_or_default();
         if self.step(10).await {
             self.say(Heard::Confirmed { asked, member, parts });
         }
@@ -365,12 +370,7 @@ impl Client {
     }
 
     /// Begin, produce, send offsets, commit. `None`: the process died between two of them.
-    async fn transact(
-        &self,
-        name: &str,
-        epoch: u32,
-        t: Transaction,
-    ) -> Option<Ended> {
+    async fn transact(&self, name: &str, epoch: u32, t: Transaction) -> Option<Ended> {
         // The one before is still being marked: CONCURRENT_TRANSACTIONS, again after a moment.
         while lock(&self.world.inner).producers.get(name).is_some_and(|p| p.tx.is_some()) {
             if !self.step(5).await {

@@ -40,7 +40,9 @@ impl Log for SimulatedLog {
         Box::pin(async move {
             let inner = lock(&world.inner);
             let parts = inner.logs.iter().filter(|(at, _)| at.topic == topic);
-            Ok(parts.map(|(at, log)| Ends { at: at.clone(), first: 0, next: log.stable(), open: None }).collect())
+            Ok(parts
+                .map(|(at, log)| Ends { at: at.clone(), first: 0, next: log.stable(), open: None })
+                .collect())
         })
     }
 

@@ -73,7 +73,8 @@ impl SimulatedStore {
                 (inner.away, inner.epoch) = (true, inner.epoch + 1);
             }
             let forgets = self.world.fails(|f| f.ledger_forgets);
-            self.world.say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
+            self.world
+                .say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
             self.world.delay(Duration::from_secs(3)).await;
             let mut inner = lock(&self.inner);
             if forgets {
@@ -118,7 +119,11 @@ struct Running<'a> {
 impl Tables for Running<'_> {
     type Error = Infallible;
 
-    fn entry<T>(&mut self, key: Vec<u8>, script: impl FnOnce(&mut Option<Entry>) -> T) -> Result<T, Infallible> {
+    fn entry<T>(
+        &mut self,
+        key: Vec<u8>,
+        script: impl FnOnce(&mut Option<Entry>) -> T,
+    ) -> Result<T, Infallible> {
         let mut entry = self.entries.remove(&key);
         let answer = script(&mut entry);
         if let Some(entry) = entry {
@@ -149,7 +154,8 @@ impl Store for Reached {
             if inner.away {
                 return Err(Broken("connection refused".to_owned()));
             }
-            let line = Line { epoch: inner.epoch, broken: AtomicBool::new(false), process, store: store.clone() };
+            let line =
+                Line { epoch: inner.epoch, broken: AtomicBool::new(false), process, store: store.clone() };
             let line: Arc<dyn Connection> = Arc::new(Over(Arc::new(line)));
             Ok(line)
         })
@@ -182,7 +188,11 @@ impl Line {
         }
         self.store.world.delay(Duration::from_millis(3)).await;
         let inner = lock(&self.store.inner);
-        if inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire) { Ok(answer) } else { Err(broken()) }
+        if inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire) {
+            Ok(answer)
+        } else {
+            Err(broken())
+        }
     }
 }
 

@@ -225,7 +225,9 @@ impl World {
     /// Decides how a transaction ends; its markers come one by one, in any order, each in its time.
     fn decide(&self, tx: Tx, commit: bool) -> Vec<Option<Partition>> {
         let mut inner = lock(&self.inner);
-        let Some(t) = inner.transactions.get_mut(&tx).filter(|t| t.ending.is_none()) else { return Vec::new() };
+        let Some(t) = inner.transactions.get_mut(&tx).filter(|t| t.ending.is_none()) else {
+            return Vec::new();
+        };
         t.ending = Some(commit);
         let mut steps: Vec<Option<Partition>> = t.touched.iter().cloned().map(Some).collect();
         steps.push(None);
@@ -259,7 +261,8 @@ impl World {
         for step in steps {
             self.delay(Duration::from_millis(20)).await;
             let mut inner = lock(&self.inner);
-            let Some((commit, group)) = inner.transactions.get(&tx).map(|t| (t.ending == Some(true), t.group.clone()))
+            let Some((commit, group)) =
+                inner.transactions.get(&tx).map(|t| (t.ending == Some(true), t.group.clone()))
             else {
                 return;
             };
@@ -299,7 +302,8 @@ impl World {
                     .filter(|(_, t)| t.ending.is_none() && t.since.elapsed() >= TRANSACTION)
                     .map(|(tx, _)| *tx)
                     .collect();
-                let dead = |process: &Process| inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION);
+                let dead =
+                    |process: &Process| inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION);
                 let gone: Vec<(String, MemberId)> = inner
                     .groups
                     .iter()
