@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) held: Vec<Held>,
     /// Models that may not be called now, and why.
     pub(super) away: Vec<(String, String)>,
+    /// Models that may be called and failed within the last minute, and how.
+    pub(super) failing: Vec<(String, String)>,
     pub(super) models: usize,
     /// Kinds that no model is known to serve now, held yet or not, and why.
     pub(super) unserved: Vec<(String, String)>,
@@ -48,6 +50,7 @@ impl State {
             unread: app.queue.unread(),
             held: app.worker.held(),
             away: views.iter().filter_map(away).collect(),
+            failing: views.iter().filter_map(failing).collect(),
             models: views.len(),
             unserved: app.settings.kinds.iter().filter_map(unserved).collect(),
             parked: None,
@@ -66,6 +69,15 @@ impl State {
 fn away(view: &ModelView) -> Option<(String, String)> {
     matches!(view.state, "open" | "blocked")
         .then(|| (view.name.clone(), view.why.clone().unwrap_or_default()))
+}
+
+/// What a person at the screen still calls now.
+const LATELY_MS: u64 = 60_000;
+
+/// Name and last failure of a model that is asked all the same.
+fn failing(view: &ModelView) -> Option<(String, String)> {
+    let lately = view.last_error_ms.is_some_and(|ms| ms < LATELY_MS);
+    (away(view).is_none() && lately).then(|| (view.name.clone(), view.last_error.clone().unwrap_or_default()))
 }
 
 /// The strongest reason first; one sentence.
@@ -97,6 +109,13 @@ pub(super) fn sentence(now: &State) -> String {
     let rest = format!("{}{}", parked(now), also(now));
     match now.away.as_slice() {
         [] if now.broken > 0 => format!("It runs, but not all is well{rest}."),
+        // Whoever waits should hear what for, though no breaker has opened yet.
+        [] if now.parked.is_some_and(|n| n > 0) && !now.failing.is_empty() => {
+            let names: Vec<&str> = now.failing.iter().map(|(name, _)| name.as_str()).collect();
+            let why = now.failing.first().map(|(_, why)| because(why)).unwrap_or_default();
+            let verb = if names.len() == 1 { "has" } else { "have" };
+            format!("{} {verb} just failed{why}{rest}.", names.join(" and "))
+        }
         [] => format!("All is well{rest}."),
         [(name, why)] => {
             format!("{name} is not used now{}: every kind has another model{rest}.", because(why))
@@ -279,6 +298,7 @@ mod tests {
             unread: None,
             held: vec![],
             away: vec![],
+            failing: vec![],
             models: 2,
             unserved: vec![],
             parked: Some(0),
@@ -339,6 +359,13 @@ mod tests {
         assert_eq!(sentence(&unknown), "main is not used now: every kind has another model.");
         let back = State { parked: Some(1), ..well() };
         assert_eq!(sentence(&back), "All is well; 1 task waits in the log and is tried again.");
+        let fails = State { failing: vec![("main".into(), "it could not be reached".into())], ..back };
+        assert_eq!(
+            sentence(&fails),
+            "main has just failed (it could not be reached); 1 task waits in the log and is tried again."
+        );
+        let recovered = State { parked: Some(0), ..fails };
+        assert_eq!(sentence(&recovered), "All is well.", "a failure that nobody waits for is no news");
     }
 
     #[test]
