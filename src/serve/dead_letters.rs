@@ -48,8 +48,7 @@ pub(super) async fn list(
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
     let (mut letters, lives): (Vec<Value>, Vec<_>) = letters.into_iter().map(|s| (s.view, s.life)).unzip();
-    let left = again::left(&*app.engine.ledger, &lives).await?;
-    letters.iter_mut().zip(left).for_each(|(view, left)| again::mark(view, left));
+    again::mark_all(&*app.engine.ledger, &mut letters, &lives).await;
     Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
 }
 
@@ -59,8 +58,7 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let letter = by_id(&app, &id?.0).await?;
     let mut view = task_view::dead_letter(&letter);
-    let left = again::left(&*app.engine.ledger, &[Life::of(&letter)]).await?;
-    again::mark(&mut view, left.first().copied().flatten());
+    again::mark_all(&*app.engine.ledger, std::slice::from_mut(&mut view), &[Life::of(&letter)]).await;
     let value = letter.record.value.clone().unwrap_or_default();
     match std::str::from_utf8(&value) {
         Ok(text) => view["value"] = text.into(),

@@ -36,6 +36,8 @@ pub(super) struct Memory {
     /// Reads of this topic fail; all ends of topics fail.
     pub(super) blind: Arc<Mutex<Option<Topic>>>,
     pub(super) endless: Arc<AtomicBool>,
+    /// The ledger is away.
+    pub(super) forgetful: Arc<AtomicBool>,
     /// Bytes of the largest batch appended.
     pub(super) largest: Arc<AtomicUsize>,
     /// Look-ups under way, and the most there were.
@@ -52,6 +54,7 @@ impl Memory {
             limit: 1 << 20,
             blind: Arc::default(),
             endless: Arc::default(),
+            forgetful: Arc::default(),
             largest: Arc::default(),
             looked: Arc::default(),
         }
@@ -177,6 +180,9 @@ impl Ledger for Memory {
         keys: Vec<ScopedKey>,
     ) -> BoxFuture<'static, Result<Vec<Option<ClaimView>>, Unavailable>> {
         self.looked.fetch_add(1, Ordering::SeqCst);
+        if self.forgetful.load(Ordering::SeqCst) {
+            return ready(Err(Unavailable("the ledger is away".into()))).boxed();
+        }
         let claims = &self.inside.lock().unwrap().claims;
         let found = keys.iter().map(|key| claims.get(key).cloned()).collect();
         ready(Ok(found)).boxed()

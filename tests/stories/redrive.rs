@@ -160,6 +160,41 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_redrive_that_its_kind_refuses_can_be_redriven_once_the_kind_takes_it() {
+    let mut stage = refused_by_the_provider().await;
+    stage.provider.now(|_| Reply::json(good()));
+    let takes = std::fs::read_to_string(stage.place.config()).unwrap();
+    let refuses = takes.replace(r#"input = { text = "string" }"#, r#"input = { text = "string", order = "string" }"#);
+    stage.kill();
+    std::fs::write(stage.place.config(), refuses).unwrap();
+    stage.start().await;
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    let api = stage.api.clone();
+    let id = eventually("the redrive is refused", SOON, || async {
+        let (_, found) = api.get("/v1/dead-letters?reason=input-refused").await.ok()?;
+        found["dead_letters"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    stage.kill();
+    std::fs::write(stage.place.config(), takes).unwrap();
+    stage.start().await;
+    // The key is still at generation 0, where it failed.
+    let (_, letter) = stage.api.get(&format!("/v1/dead-letters/{id}")).await.unwrap();
+    assert_eq!((&letter["redriven"], &letter["left"]), (&json!(false), &Value::Null), "{letter}");
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", &id]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert!(said.contains("1 dead letter sent again"), "{said}");
+    let task = generation(&stage, 1).await;
+    assert_eq!((&task["outcome"], &task["result"]["answer"]), (&json!("result"), &good()), "{task}");
+    let (code, said, problem) = stage.place.tool(&["dead-letters", "redrive", "--key", "t1"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert!(said.contains("0 dead letters sent again, 2 left as they are"), "{said}");
+    let (resumed, tickets, buried) = at_rest(&mut stage).await;
+    assert_eq!((resumed, tickets.len(), buried), (2, 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_redriven_task_does_not_die_again_of_the_deadline_it_was_sent_with() {
     let stage = Stage::open(|_| Reply::json(good())).await;
     let late = json!({ "deadline": "2001-01-01T00:00:00Z" });
@@ -193,7 +228,7 @@ async fn a_letter_that_would_conflict_again_is_left_and_says_what_to_do_instead(
         assert_eq!(code, 0, "{said}{problem}");
         assert!(said.contains("0 dead letters sent again, 1 left as they are"), "{said}");
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        let help = "submit it under a new key, or set `on_conflict = \"ignore\"`";
+        let help = "submit it under a new key (`on_conflict = \"ignore\"` is for the next ones)";
         assert!(said.contains("it would conflict again") && said.contains(help), "{said}");
     }
     for hint in [&["dead-letters", "show", &id][..], &["explain", "key-conflict"]] {

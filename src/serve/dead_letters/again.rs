@@ -1,7 +1,8 @@
 //! Says whether a dead letter was sent again already, and whether sending it again could do anything.
 //!
 //! Asks the ledger, once for a page of letters; decides nothing about tasks. What the ledger does not
-//! tell is not guessed: a letter whose key was never known, or whose key's window is over, has no mark.
+//! tell is not guessed: a letter whose key was never known, or whose key's window is over, has no mark, and
+//! while the ledger is away none has.
 
 use crate::dedupe::ClaimView;
 use crate::engine::{Ledger, Unavailable};
@@ -18,7 +19,7 @@ const KEYS: usize = 500;
 pub(super) enum Left {
     /// It is the outcome of its key, and the key is at a later generation.
     SentAgain,
-    /// It never owned its key; a record with the same payload does now.
+    /// It never owned its key; a record with the same payload does now, in this life of it or a later one.
     Taken,
     /// Its key belongs to a task with another payload.
     Conflict,
@@ -30,7 +31,7 @@ impl Left {
             Left::SentAgain => "it was sent again before",
             Left::Taken => "it was sent again before, or by its producer: its key has this payload's task",
             Left::Conflict => {
-                "it would conflict again: submit it under a new key, or set `on_conflict = \"ignore\"`"
+                "it would conflict again: submit it under a new key (`on_conflict = \"ignore\"` is for the next ones)"
             }
         }
     }
@@ -66,8 +67,14 @@ impl Life {
             return Some(Left::Conflict);
         }
         // By different rules, two prints of one payload differ: nothing is known then.
-        (self.print.rule == claim.print.rule)
-            .then(|| if self.print.digest == claim.print.digest { Left::Taken } else { Left::Conflict })
+        if self.print.rule != claim.print.rule {
+            return None;
+        }
+        if self.print.digest != claim.print.digest {
+            return Some(Left::Conflict);
+        }
+        // Of a later life than the key has lived, as a redrive that was refused: it can be a task yet.
+        (claim.generation >= self.generation).then_some(Left::Taken)
     }
 }
 
@@ -85,6 +92,19 @@ pub(super) async fn left(
         }
     }
     Ok(found)
+}
+
+/// Marks each letter's view. To look needs no ledger: while it is away, the marks are null.
+pub(super) async fn mark_all(ledger: &dyn Ledger, views: &mut [Value], lives: &[Option<Life>]) {
+    match left(ledger, lives).await {
+        Ok(left) => views.iter_mut().zip(left).for_each(|(view, left)| mark(view, left)),
+        Err(away) => {
+            tracing::debug!(%away, "dead letters are shown without what became of them");
+            for view in views {
+                (view["redriven"], view["left"]) = (Value::Null, Value::Null);
+            }
+        }
+    }
 }
 
 /// Puts it into a letter's view.

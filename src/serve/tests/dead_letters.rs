@@ -53,6 +53,28 @@ async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
 }
 
 #[tokio::test]
+async fn while_the_ledger_is_away_letters_are_shown_without_marks_and_none_is_sent_again() {
+    let server = Server::start().await;
+    let one = token("copy", "k1", &position("tasks.copy/0/0"), "{}");
+    let id = server.memory.put(bury(&one, true, b"raw"));
+    let id = format!("{}-{}", id.at.index, id.offset);
+    server.memory.forgetful.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (status, list) = server.get("/v1/dead-letters").await;
+    assert_eq!((status, list["dead_letters"].as_array().map(Vec::len)), (200, Some(1)), "{list}");
+    let (status, letter) = server.get(&format!("/v1/dead-letters/{id}")).await;
+    assert_eq!((status, &letter["value"]), (200, &json!("raw")), "{letter}");
+    for seen in [&list["dead_letters"][0], &letter] {
+        assert_eq!((&seen["key"], &seen["redriven"], &seen["left"]), (&json!("k1"), &Value::Null, &Value::Null));
+        assert!(seen.as_object().unwrap().contains_key("redriven"), "{seen}");
+    }
+    let asked = json!({ "id": id }).to_string();
+    let (status, told) = server.post("/v1/dead-letters/redrive", "application/json", asked).await;
+    assert_eq!((status, &told["error"]["code"]), (503, &json!("unavailable")), "{told}");
+    assert!(server.memory.all("resume").is_empty());
+    server.end().await;
+}
+
+#[tokio::test]
 async fn letters_that_never_owned_their_key_are_left_once_another_record_does() {
     let server = Server::start().await;
     let mine = |key: &str, n: u32, payload: &str| {
@@ -70,6 +92,22 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
     {
         server.memory.put(output);
     }
+    // Redrives that were refused: the key is still at the life before, or lives this one.
+    let redriven = |key: &str, n: u32, payload: &str| Token {
+        generation: 1,
+        proof: Some(position("dead-letters/0/0")),
+        ..mine(key, n, payload)
+    };
+    for token in [redriven("later", 10, "{}"), redriven("lives", 11, "{}"), redriven("differs", 12, "{}")] {
+        server.memory.put(bury(&token, false, b"{}"));
+    }
+    let closed = |key: &str, n: u32, payload: &str| {
+        let at = position("dead-letters/0/0");
+        claim(&mine(key, n, payload), 0, Phase::Closed { outcome: OutcomeKind::DeadLetter, at })
+    };
+    server.memory.claim(closed("later", 13, "{}"));
+    server.memory.claim(claim(&redriven("lives", 14, "{}"), 0, Phase::Open));
+    server.memory.claim(closed("differs", 15, r#"{"text":"y"}"#));
     let (conflicts, over) = (mine("conflicts", 4, "{}"), mine("over", 5, "{}"));
     server.memory.put(conflict(&conflicts));
     server.memory.put(conflict(&over));
@@ -87,7 +125,10 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
     marks.sort_unstable();
     let expected = [
         ("conflicts", false, true),
+        ("differs", false, true),
         ("free", false, false),
+        ("later", false, false),
+        ("lives", true, true),
         ("other", false, true),
         // The window of its key is over: it can be a task now.
         ("over", false, false),
@@ -97,7 +138,7 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
     let redrive = async |body: Value| {
         server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await.1
     };
-    let help = "submit it under a new key, or set `on_conflict = \"ignore\"`";
+    let help = "submit it under a new key (`on_conflict = \"ignore\"` is for the next ones)";
     let id = list["dead_letters"].as_array().unwrap().iter().find(|l| l["key"] == "conflicts").unwrap()["id"]
         .clone();
     for named in [json!({ "key": "conflicts" }), json!({ "id": id })] {
@@ -106,13 +147,21 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         assert!(told["left_because"][0]["why"].as_str().unwrap().ends_with(help), "{told}");
     }
     let told = redrive(json!({ "kind": "copy" })).await;
-    assert_eq!((&told["redriven"], &told["left"]), (&json!(2), &json!(3)), "{told}");
+    assert_eq!((&told["redriven"], &told["left"]), (&json!(3), &json!(5)), "{told}");
     let counts: Vec<u64> =
         told["left_because"].as_array().unwrap().iter().map(|b| b["count"].as_u64().unwrap()).collect();
-    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (2, 3), "{told}");
-    let mut sent: Vec<_> =
-        server.memory.all("resume").iter().map(|r| r.headers.text(token::KEY).unwrap().to_owned()).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (2, 5), "{told}");
+    let mut sent: Vec<_> = server
+        .memory
+        .all("resume")
+        .iter()
+        .map(|r| {
+            let (next, _) = token::decode(r, Bytes::new()).unwrap();
+            (next.key.key.to_string(), next.generation, next.proof)
+        })
+        .collect();
     sent.sort_unstable();
-    assert_eq!(sent, ["free", "over"]);
+    let proof = Some(position("dead-letters/0/0"));
+    assert_eq!(sent, [("free".to_owned(), 0, None), ("later".to_owned(), 1, proof), ("over".to_owned(), 0, None)]);
     server.end().await;
 }
