@@ -7,13 +7,14 @@
 use super::App;
 use super::cursor::Cursor;
 use super::error::ApiError;
-use super::hub::{Begin, Hub, Told};
+use super::hub::{Begin, Behind, Hub, Told};
 use crate::engine::Unavailable;
 use crate::task::Record;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -114,6 +115,8 @@ pub(super) async fn stream(
         )
     })?;
     let (begin, after) = wanted.place(headers)?;
+    // Who goes on where it stood has missed little, as long as no full page says otherwise.
+    let far = begin == Begin::Start && after.is_none();
     let told = hub.subscribe();
     let mut cursor = hub.cursor(begin).await?;
     if let Some(after) = after {
@@ -123,7 +126,8 @@ pub(super) async fn stream(
         hub: hub.clone(),
         told,
         writer: Writer { show, wanted: Arc::new(wanted), cursor, out: String::new() },
-        behind: true,
+        behind: Some(if far { Behind::Much } else { Behind::Little }),
+        round: None,
         begun: false,
         leaving: app.leaving.clone(),
         _permit: permit,
@@ -145,7 +149,9 @@ struct Feed {
     told: Receiver<Told>,
     writer: Writer,
     /// The log may hold what was not told.
-    behind: bool,
+    behind: Option<Behind>,
+    /// Under way. A sign of life is sent without it, and it keeps its place among those that wait.
+    round: Option<BoxFuture<'static, Result<Round, Unavailable>>>,
     begun: bool,
     leaving: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -187,22 +193,21 @@ impl Feed {
     /// passed is in `out`.
     async fn gather(&mut self) -> bool {
         while self.writer.out.is_empty() {
-            if self.behind {
-                match self.read().await {
-                    Ok(any) => self.behind = any,
-                    Err(Unavailable(_)) => tokio::time::sleep(RETRY).await,
+            if let Some(behind) = self.behind {
+                if let Err(Unavailable(_)) = self.read(behind).await {
+                    tokio::time::sleep(RETRY).await;
                 }
                 continue;
             }
             match self.told.recv().await {
                 Ok(told) => self.hear(&told),
-                Err(RecvError::Lagged(_)) => self.behind = true,
+                Err(RecvError::Lagged(_)) => self.behind = Some(Behind::Much),
                 Err(RecvError::Closed) => return false,
             }
-            while !self.behind && self.writer.out.len() < CHUNK {
+            while self.behind.is_none() && self.writer.out.len() < CHUNK {
                 match self.told.try_recv() {
                     Ok(told) => self.hear(&told),
-                    Err(TryRecvError::Lagged(_)) => self.behind = true,
+                    Err(TryRecvError::Lagged(_)) => self.behind = Some(Behind::Much),
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
             }
@@ -210,55 +215,80 @@ impl Feed {
         true
     }
 
+    /// Only while it is level: after a record that was not told, the log is read in order.
     fn hear(&mut self, told: &Told) {
         match told {
-            // After a record that was not told, the log is read in order.
-            Told::Record(record) if !self.behind => self.writer.take(record),
-            Told::Record(_) => {}
-            Told::Look => self.behind = true,
+            Told::Record(record) => self.writer.take(record),
+            Told::Look => self.behind = Some(Behind::Little),
         }
     }
 
-    /// One round over the partitions, when it is this subscriber's turn; false: nothing was left.
-    async fn read(&mut self) -> Result<bool, Unavailable> {
-        let mut any = false;
-        let hub = self.hub.clone();
-        let _turn = hub.turn().await;
-        let places: Vec<_> = self.writer.cursor.partitions().collect();
-        for from in places {
-            let records = self.hub.log().read(from, PAGE).await?;
-            if !records.is_empty() {
-                any = true;
-                self.write(records).await?;
-            }
-            if self.writer.out.len() >= CHUNK {
-                break;
-            }
-        }
-        Ok(any)
-    }
-
-    /// Beside the runtime's threads. There is work for as long as the client, or the system that buffers
-    /// for it, takes what is made: on those threads, a hundred such clients hold up all other requests,
-    /// for a thread that always has a task to run seldom looks for new ones.
-    async fn write(&mut self, records: Vec<Record>) -> Result<(), Unavailable> {
-        // A copy: whoever is cut off here has passed no record.
-        let mut writer = self.writer.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            records.iter().for_each(|record| writer.take(record));
-            writer
-        });
-        match written.await {
-            Ok(writer) => self.writer = writer,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => return Err(Unavailable("the process ends".to_owned())),
-        }
+    async fn read(&mut self, behind: Behind) -> Result<(), Unavailable> {
+        let begin =
+            || Box::pin(round(self.hub.clone(), self.writer.clone(), behind)) as BoxFuture<'static, _>;
+        let done = self.round.get_or_insert_with(begin).await;
+        self.round = None;
+        let Round { writer, most } = done?;
+        self.writer = writer;
+        self.behind = match most {
+            0 => None,
+            PAGE.. => Some(Behind::Much),
+            _ => Some(behind),
+        };
         Ok(())
     }
 
     /// An id without data: moves the place to go on from, and dispatches no event.
     fn mark(&self) -> String {
         format!("id: {}\n\n", self.writer.cursor.write())
+    }
+}
+
+/// What one round over the partitions has made.
+struct Round {
+    writer: Writer,
+    /// Records of the fullest page.
+    most: usize,
+}
+
+/// A page of each partition, each in a turn of its own. Works on a copy: whoever is cut off has passed no
+/// record.
+async fn round(hub: Hub, mut writer: Writer, behind: Behind) -> Result<Round, Unavailable> {
+    let mut most = 0;
+    let places: Vec<_> = writer.cursor.partitions().collect();
+    for from in places {
+        let turn = hub.turn(behind).await;
+        let records = hub.log().read(from, PAGE).await?;
+        if records.is_empty() {
+            continue;
+        }
+        most = most.max(records.len());
+        writer = write(writer, records, turn).await?;
+        if writer.out.len() >= CHUNK {
+            break;
+        }
+    }
+    Ok(Round { writer, most })
+}
+
+/// Beside the runtime's threads. There is work for as long as the client, or the system that buffers
+/// for it, takes what is made: on those threads, a hundred such clients hold up all other requests,
+/// for a thread that always has a task to run seldom looks for new ones.
+async fn write(
+    mut writer: Writer,
+    records: Vec<Record>,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<Writer, Unavailable> {
+    let written = tokio::task::spawn_blocking(move || {
+        // Its own until the end: the work goes on also where nobody waits for it any more.
+        let _turn = turn;
+        records.iter().for_each(|record| writer.take(record));
+        writer
+    });
+    match written.await {
+        Ok(writer) => Ok(writer),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => Err(Unavailable("the process ends".to_owned())),
     }
 }
 
@@ -290,11 +320,25 @@ mod tests {
     use crate::serve::memory::Memory;
     use crate::task::{Headers, Topic};
     use futures::FutureExt as _;
+    use std::sync::Mutex;
     use tokio::sync::Semaphore;
 
     fn show(record: &Record) -> Option<Event> {
         let data = String::from_utf8(record.value.as_ref()?.to_vec()).ok()?;
         Some(Event { name: "result", data, ..Event::default() })
+    }
+
+    const SOON: Duration = Duration::from_millis(100);
+
+    fn put(memory: &Memory, topic: &Topic, key: &str, value: &str) {
+        let (key, value) = (Some(Bytes::from(key.to_owned())), Some(Bytes::from(value.to_owned())));
+        memory.put(Output {
+            topic: topic.clone(),
+            key,
+            value,
+            headers: Headers::default(),
+            not_before: None,
+        });
     }
 
     async fn behind(hub: &Hub) -> Feed {
@@ -307,7 +351,8 @@ mod tests {
                 cursor: hub.cursor(Begin::Start).await.unwrap(),
                 out: String::new(),
             },
-            behind: true,
+            behind: Some(Behind::Much),
+            round: None,
             begun: true,
             leaving: CancellationToken::new(),
             _permit: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
@@ -317,11 +362,7 @@ mod tests {
     #[tokio::test]
     async fn who_reads_the_log_makes_its_events_beside_the_runtime_and_waits_for_its_turn() {
         let (memory, topic) = (Memory::new(), Topic::new("results"));
-        for n in 0..200 {
-            let (key, value) = (Some(Bytes::from("one partition")), Some(Bytes::from(format!("{n}"))));
-            let headers = Headers::default();
-            memory.put(Output { topic: topic.clone(), key, value, headers, not_before: None });
-        }
+        (0..200).for_each(|n| put(&memory, &topic, "one partition", &n.to_string()));
         let hub = Hub::new(memory.engine().log, vec![topic]);
         let mut feed = behind(&hub).await;
         let mut chunks = 0;
@@ -334,12 +375,84 @@ mod tests {
         }
         assert_eq!((seen, chunks), (200, 200_usize.div_ceil(PAGE)));
 
-        // Two others read: this one has to wait, and does read once one of them has its chunk.
-        let turns = [hub.turn().await, hub.turn().await];
+        // Two others read: this one has to wait, and does read once one of them has its page.
+        let turns = [hub.turn(Behind::Much).await, hub.turn(Behind::Much).await];
         let mut waits = behind(&hub).await;
-        let soon = tokio::time::timeout(Duration::from_millis(100), waits.chunk()).await;
+        let soon = tokio::time::timeout(SOON, waits.chunk()).await;
         assert!(soon.is_err(), "a third one reads at the same time: {soon:?}");
         drop(turns);
+        assert!(waits.chunk().await.is_some_and(|chunk| chunk.starts_with(b"id: ")));
+    }
+
+    #[tokio::test]
+    async fn p5_who_is_level_does_not_wait_behind_those_that_catch_up() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        let hub = Hub::new(memory.engine().log, vec![topic.clone()]);
+        let _turns = [hub.turn(Behind::Much).await, hub.turn(Behind::Much).await];
+        let mut live = behind(&hub).await;
+        live.behind = None;
+        // Too large to be told.
+        put(&memory, &topic, "large", &"x".repeat(100_000));
+        live.hear(&Told::Look);
+        let chunk = tokio::time::timeout(Duration::from_secs(5), live.chunk()).await;
+        assert!(chunk.expect("it waits for those that catch up").unwrap().len() > 100_000);
+        // It has missed more than a page meanwhile: it catches up like the others.
+        (0..=PAGE).for_each(|n| put(&memory, &topic, "large", &n.to_string()));
+        assert!(live.chunk().await.unwrap().starts_with(b"id: "));
+        assert!(
+            tokio::time::timeout(SOON, live.chunk()).await.is_err(),
+            "it reads in the turns of the live ones"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_given_back_after_each_page_and_is_not_lost_by_a_sign_of_life() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        // Of both partitions.
+        (0..20).for_each(|n| put(&memory, &topic, &n.to_string(), &n.to_string()));
+        let hub = Hub::new(memory.engine().log, vec![topic]);
+        let _other = hub.turn(Behind::Much).await;
+        let (mut first, mut second) = (behind(&hub).await, behind(&hub).await);
+        assert!(first.chunk().now_or_never().is_none() && second.chunk().now_or_never().is_none());
+        let soon = tokio::time::timeout(SOON, first.chunk()).await;
+        assert!(soon.is_err(), "it reads both partitions in one turn: {soon:?}");
+        // The second one has the turn now, and the first one waits for its next.
+        tokio::time::pause();
+        assert!(first.chunk().await.unwrap().starts_with(b": alive"));
+        tokio::time::resume();
+        let mut third = behind(&hub).await;
+        assert!(third.chunk().now_or_never().is_none());
+        let soon = tokio::time::timeout(SOON, second.chunk()).await;
+        assert!(soon.is_err(), "it reads both partitions in one turn: {soon:?}");
+        let chunk = tokio::time::timeout(Duration::from_secs(5), first.chunk()).await;
+        let chunk = chunk.expect("it has lost its place to the third one").unwrap();
+        assert_eq!(std::str::from_utf8(&chunk).unwrap().matches("event: result").count(), 20);
+    }
+
+    /// Held while events must not be made.
+    static GATE: Mutex<()> = Mutex::new(());
+
+    fn show_slowly(record: &Record) -> Option<Event> {
+        drop(GATE.lock().unwrap());
+        show(record)
+    }
+
+    #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "what waits for it is on a thread of its own")]
+    async fn the_work_of_a_subscriber_that_is_gone_keeps_its_turn_until_it_is_done() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        put(&memory, &topic, "key", "value");
+        let hub = Hub::new(memory.engine().log, vec![topic]);
+        let _other = hub.turn(Behind::Much).await;
+        let mut gone = behind(&hub).await;
+        gone.writer.show = show_slowly;
+        let gate = GATE.lock().unwrap();
+        assert!(tokio::time::timeout(SOON, gone.chunk()).await.is_err());
+        drop(gone);
+        let mut waits = behind(&hub).await;
+        let soon = tokio::time::timeout(SOON, waits.chunk()).await;
+        assert!(soon.is_err(), "three read at the same time: {soon:?}");
+        drop(gate);
         assert!(waits.chunk().await.is_some_and(|chunk| chunk.starts_with(b"id: ")));
     }
 }

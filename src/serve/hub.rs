@@ -8,7 +8,7 @@ use crate::engine::{Log, Unavailable};
 use crate::task::{Position, Record, Topic};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// Records kept for subscribers that are a little behind; with `SHARED_MAX` at most 32 MiB a hub.
@@ -17,9 +17,11 @@ const KEPT: usize = 512;
 const SHARED_MAX: usize = 64 * 1024;
 /// Records read at once from one partition.
 const PAGE: usize = 500;
-/// Subscribers that read the log at the same time. Reading is work for a processor, not waiting for one:
-/// more at once would be no faster, and all other requests would wait behind them.
-const READERS_MAX: usize = 2;
+/// Subscribers that catch up at the same time. Reading is work for a processor, not waiting for one: more
+/// at once would be no faster, and all other requests would wait behind them.
+const CATCHING_UP_MAX: usize = 2;
+/// Beside them, subscribers that were level a moment ago: one page each, and a person may wait for it.
+const LIVE_MAX: usize = 1;
 /// How long to wait before the log is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -37,7 +39,17 @@ pub(super) struct Hub {
     topics: Arc<[Topic]>,
     told: broadcast::Sender<Told>,
     wanted: Arc<Notify>,
-    readers: Arc<Semaphore>,
+    catching_up: Arc<Semaphore>,
+    live: Arc<Semaphore>,
+}
+
+/// How much of the log a subscriber has to read, as far as it knows, and so with whom it takes turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Behind {
+    /// It was level, and was told to look.
+    Little,
+    /// It has found a full page, was told too late, or begins at the start.
+    Much,
 }
 
 /// Where a subscriber begins.
@@ -50,18 +62,24 @@ pub(super) enum Begin {
 impl Hub {
     pub(super) fn new(log: Arc<dyn Log>, topics: Vec<Topic>) -> Self {
         let (told, _) = broadcast::channel(KEPT);
-        let readers = Arc::new(Semaphore::new(READERS_MAX));
-        Hub { log, topics: topics.into(), told, wanted: Arc::new(Notify::new()), readers }
+        let (catching_up, live) = (Semaphore::new(CATCHING_UP_MAX), Semaphore::new(LIVE_MAX));
+        let (catching_up, live) = (Arc::new(catching_up), Arc::new(live));
+        Hub { log, topics: topics.into(), told, wanted: Arc::default(), catching_up, live }
     }
 
     pub(super) fn log(&self) -> &Arc<dyn Log> {
         &self.log
     }
 
-    /// A subscriber's turn to read the log, in the order they ask: to be kept for one chunk.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.readers.acquire().await.ok()
+    /// A subscriber's turn to read the log, in the order they ask: to be kept for one page of one
+    /// partition, until its events are made. Who catches up never holds up who is level.
+    pub(super) async fn turn(&self, behind: Behind) -> Option<OwnedSemaphorePermit> {
+        let turns = match behind {
+            Behind::Little => &self.live,
+            Behind::Much => &self.catching_up,
+        };
+        // The semaphores are never closed.
+        turns.clone().acquire_owned().await.ok()
     }
 
     /// Subscribe first and take the cursor then: what becomes visible between the two is told twice
