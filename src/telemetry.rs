@@ -54,7 +54,7 @@ pub const METRICS: &[Described] = &[
     counter("tidegate_duplicates_total", "Records that completed silently, by kind and why."),
     counter(
         "tidegate_panics_total",
-        "Panics that were caught, by part of the process; a task's, or a part that ended it.",
+        "Panics that were caught, by part of the process; a task's, a request's, or a part that ended it.",
     ),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(

@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Half of the 1,024 descriptors that a process usually gets. The other half is the log's, the
-/// ledger's and the models': without one the log could not begin its next segment.
-pub(super) const CONNECTIONS_MAX: usize = 512;
+/// With the reserve, half of the 1,024 descriptors that a process usually gets. The other half is the
+/// log's, the ledger's and the models': without one the log could not begin its next segment.
+pub(super) const CONNECTIONS_MAX: usize = 480;
 /// Places beyond those, for who asks whether the process lives: a few probes and a scrape at once, and some
 /// who only hold them for a second. Whoever comes beyond these too waits in the system's queue.
 pub(super) const RESERVE: usize = 32;
@@ -28,6 +28,8 @@ pub(super) const IDLE: Duration = Duration::from_secs(300);
 pub(super) struct Bounded {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    /// With fewer free places than these they run out.
+    few: usize,
     reserve: Arc<Semaphore>,
     patience: Duration,
     idle: Duration,
@@ -37,6 +39,8 @@ pub(super) struct Bounded {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Seat {
     Ordinary,
+    /// One of the last quarter.
+    Scarce,
     /// All others were taken when it came.
     Reserved,
 }
@@ -49,8 +53,9 @@ impl Bounded {
         patience: Duration,
         idle: Duration,
     ) -> Self {
+        let few = places / 4;
         let (places, reserve) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(reserve)));
-        Bounded { inner, places, reserve, patience, idle }
+        Bounded { inner, places, few, reserve, patience, idle }
     }
 
     /// The next connection, once there is a place for it. Cancel-safe.
@@ -67,6 +72,8 @@ impl Bounded {
             Ok(place) if held.1 == Seat::Reserved => (Some(place), Seat::Ordinary),
             _ => held,
         };
+        let scarce = seat == Seat::Ordinary && self.places.available_permits() < self.few;
+        let seat = if scarce { Seat::Scarce } else { seat };
         // Events are small and must not wait for the next one.
         if let Err(e) = stream.set_nodelay(true) {
             tracing::debug!(%e, "a connection keeps its delay");

@@ -195,7 +195,11 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
         async move { lookup.passes(stop).await }
     });
     let listener = Bounded::new(listener, CONNECTIONS_MAX, RESERVE, PATIENCE, IDLE);
-    let heads = server::Heads { ordinary: server::HEAD, reserved: server::HEAD_RESERVED };
+    let heads = server::Heads {
+        ordinary: server::HEAD,
+        scarce: server::HEAD_SCARCE,
+        reserved: server::HEAD_RESERVED,
+    };
     let leaving = app.leaving.clone();
     let few = few(app.clone());
     let serve = server::serve(listener, router(app), few, heads, stop.clone());

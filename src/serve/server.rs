@@ -12,12 +12,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// From a free connection to the whole head of its next request: a kept connection rests as long. Clients
-/// open another when they need it, and a head is sent at once or not at all.
-pub(super) const HEAD: Duration = Duration::from_secs(10);
+/// From a free connection to the whole head of its next request: a kept connection rests as long. Pools and
+/// proxies keep theirs for up to 90 s, and a request sent just as we close is lost to them. The price: hyper
+/// knows one time for rest and head, so half a head holds one of these places as long; never all of them.
+pub(super) const HEAD: Duration = Duration::from_secs(120);
+/// The same for the last quarter of the places: whoever comes then gets one again soon.
+pub(super) const HEAD_SCARCE: Duration = Duration::from_secs(10);
 /// The same for the few places beyond the last: whoever asks for health asks at once.
 pub(super) const HEAD_RESERVED: Duration = Duration::from_secs(1);
 
@@ -25,6 +28,7 @@ pub(super) const HEAD_RESERVED: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     pub(super) ordinary: Duration,
+    pub(super) scarce: Duration,
     pub(super) reserved: Duration,
 }
 
@@ -42,16 +46,31 @@ pub(super) async fn serve(
         tokio::select! {
             (connection, seat) = listener.accept() => match seat {
                 Seat::Ordinary => open.spawn(speak(connection, all.clone(), heads.ordinary, true, stop.clone())),
+                Seat::Scarce => open.spawn(speak(connection, all.clone(), heads.scarce, true, stop.clone())),
                 Seat::Reserved => open.spawn(speak(connection, few.clone(), heads.reserved, false, stop.clone())),
             },
-            // How one ended is nobody's business here.
-            Some(_) = open.join_next() => continue,
+            Some(end) = open.join_next() => {
+                ended(end);
+                continue;
+            }
             () = stop.cancelled() => break,
         };
     }
     // Whoever comes from now on is refused by the system, and does not wait for an answer.
     drop(listener);
-    while open.join_next().await.is_some() {}
+    while let Some(end) = open.join_next().await {
+        ended(end);
+    }
+}
+
+/// How a connection ended is nobody's business, unless it is a mistake of ours: its client has no answer.
+fn ended(end: Result<(), JoinError>) {
+    if end.is_err_and(|e| e.is_panic()) {
+        metrics::counter!("tidegate_panics_total", "part" => "http").increment(1);
+        tracing::error!(
+            "a request has panicked; its connection was closed: keep the panic's message for a bug report"
+        );
+    }
 }
 
 async fn speak(connection: Connection, router: Router, head: Duration, keep: bool, stop: CancellationToken) {
@@ -86,20 +105,31 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use std::net::SocketAddr;
+    use std::sync::Arc;
     use std::time::Instant;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
 
     const SOON: Duration = Duration::from_secs(5);
 
     /// A server of two places and one in reserve, with `head` to send a request's head.
     async fn served(head: Duration) -> (SocketAddr, CancellationToken, JoinSet<()>) {
+        let all = Router::new().route("/", get(async || "all")).route("/healthz", get(async || "well"));
+        serving(all, 2, head).await
+    }
+
+    async fn serving(
+        all: Router,
+        places: usize,
+        head: Duration,
+    ) -> (SocketAddr, CancellationToken, JoinSet<()>) {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = inner.local_addr().unwrap();
-        let listener = Bounded::new(inner, 2, 1, Duration::from_secs(30), Duration::from_secs(300));
-        let all = Router::new().route("/", get(async || "all")).route("/healthz", get(async || "well"));
+        let listener = Bounded::new(inner, places, 1, Duration::from_secs(30), Duration::from_secs(300));
         let few = Router::new().route("/healthz", get(async || "well")).fallback(full);
-        let heads = Heads { ordinary: head, reserved: Duration::from_millis(300) };
+        let short = Duration::from_millis(300);
+        let heads = Heads { ordinary: head, scarce: short, reserved: short };
         let (stop, mut owner) = (CancellationToken::new(), JoinSet::new());
         owner.spawn(serve(listener, all, few, heads, stop.clone()));
         (at, stop, owner)
@@ -162,11 +192,76 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_rests_long_while_there_are_places_and_briefly_when_they_run_out() {
+        let all = Router::new().route("/", get(async || "all"));
+        let (at, _stop, _owner) = serving(all, 8, Duration::from_secs(60)).await;
+        let mut rest = Vec::new();
+        for _ in 0..8 {
+            let (stream, answer) = told(at, &ask("/")).await;
+            assert!(answer.ends_with("all"), "{answer}");
+            rest.push(stream);
+        }
+        // The last quarter of eight.
+        for scarce in rest.drain(6..) {
+            let mut scarce = scarce;
+            assert_eq!(tokio::time::timeout(SOON, scarce.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        for mut kept in rest {
+            kept.write_all(ask("/").as_bytes()).await.unwrap();
+            let mut answer = [0; 4_096];
+            let n = tokio::time::timeout(SOON, kept.read(&mut answer)).await.unwrap().unwrap();
+            assert!(String::from_utf8_lossy(&answer[..n]).ends_with("all"), "it was closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_counted_and_others_are_answered() {
+        crate::telemetry::metrics();
+        let all = Router::new().route("/", get(async || "all")).route(
+            "/mistake",
+            get(async || {
+                if true {
+                    panic!("a mistake of ours")
+                }
+            }),
+        );
+        let (at, _stop, _owner) = serving(all, 2, Duration::from_secs(60)).await;
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(ask("/mistake").as_bytes()).await.unwrap();
+        assert_eq!(tokio::time::timeout(SOON, stream.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+        assert!(told(at, &ask("/")).await.1.ends_with("all"));
+        let counted = async {
+            while !crate::telemetry::metrics().render().contains("tidegate_panics_total{part=\"http\"} 1") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, counted).await.expect("it is not counted");
+    }
+
+    #[tokio::test]
     async fn a_request_under_way_is_answered_after_stop_and_a_connection_at_rest_ends() {
-        let (at, stop, mut owner) = served(Duration::from_secs(60)).await;
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (begun, go_on) = (begun.clone(), go_on.clone());
+            async move || {
+                begun.notify_one();
+                go_on.notified().await;
+                "the whole answer"
+            }
+        };
+        let all = Router::new().route("/", get(async || "all")).route("/slow", get(slow));
+        let (at, stop, mut owner) = serving(all, 2, Duration::from_secs(60)).await;
         let (mut rests, _) = told(at, &ask("/")).await;
+        let mut under_way = TcpStream::connect(at).await.unwrap();
+        under_way.write_all(ask("/slow").as_bytes()).await.unwrap();
+        begun.notified().await;
         stop.cancel();
         assert_eq!(tokio::time::timeout(SOON, rests.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+        go_on.notify_one();
+        let mut answer = String::new();
+        tokio::time::timeout(SOON, under_way.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("the whole answer"), "{answer}");
         tokio::time::timeout(SOON, owner.join_next()).await.expect("it does not end");
         assert!(TcpStream::connect(at).await.is_err(), "nobody is taken any more");
     }
