@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before the log is tried again.
 const RETRY_MS: u64 = 200;
-/// Of each sentence and field name in a list, bytes: more than a line of it is read with the whole item.
+/// Of each sentence and field name in a list, bytes of JSON, where a control character takes six: more than a line of it is read with the whole item.
 const TEXT_MAX: usize = 500;
 /// Of all reasons of one item in a list, bytes of JSON. Fields may be named by what a model said, at any
 /// length; everything else in a brief is bounded where it comes from. Ten thousand open items, each at
@@ -55,12 +55,30 @@ impl Brief {
 }
 
 fn shorten(text: &mut String) {
-    if text.len() > TEXT_MAX {
-        *text = format!("{}…", &text[..text.floor_char_boundary(TEXT_MAX)]);
+    let mut room = TEXT_MAX;
+    let end = text.char_indices().find_map(|(at, c)| match room.checked_sub(in_json(c)) {
+        Some(left) => {
+            room = left;
+            None
+        }
+        None => Some(at),
+    });
+    if let Some(end) = end {
+        *text = format!("{}…", &text[..end]);
     }
 }
 
-/// As many reasons as fit, the strongest first, as they lie in the item. All of them are read with it.
+/// Bytes of a character in JSON.
+fn in_json(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    }
+}
+
+/// As many reasons as fit, the strongest first, as they lie in the item, and that one always. All of them
+/// are read with it.
 fn strongest(why: Vec<Value>) -> Vec<Value> {
     let mut room = WHYS_MAX;
     let mut kept = Vec::new();
@@ -70,8 +88,11 @@ fn strongest(why: Vec<Value>) -> Vec<Value> {
                 shorten(text);
             }
         }
-        let Some(left) = room.checked_sub(one.to_string().len()) else { break };
-        room = left;
+        let size = one.to_string().len();
+        if size > room && !kept.is_empty() {
+            break;
+        }
+        room = room.saturating_sub(size);
         kept.push(one);
     }
     kept
@@ -128,7 +149,7 @@ impl Queue {
                     Some(ends) => ends,
                     none => none.insert(log.ends(&requests).await?),
                 };
-                self.read(Reading::of(ends, follower.offsets(), false));
+                self.progress(ends, follower.offsets(), false);
                 loop {
                     let found = async {
                         if self.unread().is_some() { follower.ready().await } else { follower.wait().await }
@@ -140,9 +161,7 @@ impl Queue {
                     let nothing = records.is_empty();
                     records.into_iter().for_each(|record| self.take(record));
                     from = From::Offsets(follower.offsets().to_vec());
-                    if self.unread().is_some() {
-                        self.read(Reading::of(ends, follower.offsets(), nothing));
-                    }
+                    self.progress(ends, follower.offsets(), nothing);
                 }
             }
             .await;
@@ -160,8 +179,12 @@ impl Queue {
         }
     }
 
-    fn read(&self, reading: Reading) {
-        *self.reading.write().unwrap_or_else(std::sync::PoisonError::into_inner) = reading;
+    /// What was read once is read: a reader that begins anew after an error has not lost it.
+    fn progress(&self, ends: &[Ends], next: &[u64], nothing: bool) {
+        let mut reading = self.reading.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *reading != Reading::Done {
+            *reading = Reading::of(ends, next, nothing);
+        }
     }
 
     /// Why an item that is not in the list may be open all the same; `None` once all is read that the log
@@ -298,6 +321,8 @@ pub(super) async fn read_item(engine: &Engine, at: &Position) -> Result<Option<I
 mod tests {
     use super::*;
     use crate::task::{Headers, Partition};
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
 
     fn record(offset: u64, value: Option<&str>) -> Record {
         let at = Partition { topic: Topic::new("review.requests"), index: 0 };
@@ -333,10 +358,73 @@ mod tests {
         assert_eq!(Reading::of(&[end(0, 3, 3)], &[3], false), Reading::Done, "an empty queue is read");
         let queue = Queue::default();
         assert_eq!(queue.unread().as_deref(), Some("the review queue is still to be read"));
-        queue.read(Reading::At { read: 13, of: 15 });
+        queue.progress(&ends, &[18, 5], false);
         assert_eq!(queue.unread().as_deref(), Some("the review queue is still being read: 13 of 15"));
-        queue.read(Reading::Done);
+        queue.progress(&ends, &[18, 5], true);
         assert_eq!(queue.unread(), None);
+    }
+
+    /// Two records, of which the second is compacted away.
+    struct Compacted {
+        fails: std::sync::atomic::AtomicBool,
+        /// Reads that failed.
+        failed: tokio::sync::Notify,
+        news: tokio::sync::watch::Sender<u64>,
+    }
+
+    impl Log for Compacted {
+        fn append(
+            &self,
+            _: Vec<crate::engine::Output>,
+        ) -> BoxFuture<'static, Result<Vec<Position>, crate::engine::AppendError>> {
+            std::future::pending().boxed()
+        }
+
+        fn read(&self, from: Position, _: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>> {
+            if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
+                self.failed.notify_one();
+                return async { Err(Unavailable("away".to_owned())) }.boxed();
+            }
+            let there = from.offset == 0;
+            async move { Ok(there.then(|| record(0, Some("an item"))).into_iter().collect()) }.boxed()
+        }
+
+        fn ends(&self, topic: &Topic) -> BoxFuture<'static, Result<Vec<Ends>, Unavailable>> {
+            let at = Partition { topic: topic.clone(), index: 0 };
+            async move { Ok(vec![Ends { at, first: 0, next: 2, open: None }]) }.boxed()
+        }
+
+        fn since(&self, _: &Partition, _: Timestamp) -> BoxFuture<'static, Result<u64, Unavailable>> {
+            std::future::pending().boxed()
+        }
+
+        fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+            self.news.subscribe()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p5_a_queue_that_was_read_stays_read_when_the_log_is_away_later() {
+        let log = Arc::new(Compacted {
+            fails: false.into(),
+            failed: tokio::sync::Notify::new(),
+            news: tokio::sync::watch::Sender::new(0),
+        });
+        let (queue, cancel) = (Queue::default(), CancellationToken::new());
+        let story = async {
+            while queue.unread().is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            log.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+            log.news.send_modify(|n| *n += 1);
+            // It has begun anew by the second one.
+            for _ in 0..2 {
+                log.failed.notified().await;
+                assert_eq!((queue.unread(), queue.len()), (None, 1));
+            }
+            cancel.cancel();
+        };
+        tokio::join!(queue.follow(log.clone(), Topic::new("review.requests"), cancel.clone()), story);
     }
 
     #[test]
@@ -390,5 +478,21 @@ mod tests {
             assert!(field.starts_with(&format!("list.f{n}-ü")) && field.ends_with('…'), "{field}");
         }
         assert!(kept.question.starts_with("qqq") && kept.question.len() < TEXT_MAX + 4);
+    }
+
+    #[test]
+    fn of_an_item_whose_reasons_are_full_of_control_characters_the_first_one_is_kept() {
+        let noise = "\u{1}\n\"".repeat(2_000);
+        let why = serde_json::json!({ "reason": "TG-answer-invalid", "field": noise, "detail": noise });
+        let kept = strongest(vec![why.clone(), why.clone(), why.clone(), why]);
+        assert!(kept.len() >= 2, "{} of the reasons", kept.len());
+        for one in &kept {
+            let size = one.to_string().len();
+            assert!((2 * TEXT_MAX..2 * TEXT_MAX + 100).contains(&size), "{size} bytes of JSON");
+            assert!(one["field"].as_str().unwrap().starts_with("\u{1}\n\"\u{1}"), "{one}");
+        }
+        // However it is made.
+        let odd = serde_json::json!({ "fields": vec!["x".repeat(100); 100] });
+        assert_eq!(strongest(vec![odd.clone(), odd.clone()]), [odd]);
     }
 }
