@@ -8,7 +8,7 @@ async fn p5_until_the_review_queue_is_read_the_process_is_not_ready_and_calls_no
     let (memory, names) = (Memory::new(), TopicNames::new(""));
     let origin = position("tasks.copy/0/0");
     memory.complete(&origin);
-    let mut waits = token("copy", "k", &origin, "{}");
+    let mut waits = token("copy", "k", &origin, r#"{"text":"x"}"#);
     memory.claim(claim(&waits, 1, Phase::Waiting));
     waits.hop = 1;
     let item = item(&waits);
@@ -37,6 +37,15 @@ async fn p5_until_the_review_queue_is_read_the_process_is_not_ready_and_calls_no
         let told: Value = answer.json().await.unwrap();
         assert_eq!((&told["error"]["code"], &told["error"]["message"]), (&json!("unavailable"), &json!(why)));
     }
+    // That the task is known, the ledger says.
+    let again = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
+    let (status, told) = server.offer(&again).await;
+    let known = (&told["key"], &told["state"], &told["position"]);
+    assert_eq!(
+        (status, known),
+        (200, (&json!("k"), &json!("waiting-review"), &json!("tasks.copy/0/0"))),
+        "{told}"
+    );
     let (status, told) = decide().await;
     assert_eq!((status, &told["error"]["message"]), (503, &json!(why)), "{told}");
 
