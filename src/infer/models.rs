@@ -102,6 +102,8 @@ struct Tally {
     first_token_ms: VecDeque<u64>,
     last_error: Option<(Instant, Class, String)>,
     opened_because: Option<String>,
+    /// What blocked it last. Not its last error: calls that were under way then end later.
+    blocked_by: Option<Class>,
 }
 
 impl Models {
@@ -226,7 +228,7 @@ impl Running {
         let mut times: Vec<u64> = tally.first_token_ms.iter().copied().collect();
         times.sort_unstable();
         let last = tally.last_error.as_ref();
-        let blocked_by = last.filter(|_| state == "blocked").map(|(_, class, _)| *class);
+        let blocked_by = tally.blocked_by.filter(|_| state == "blocked");
         ModelView {
             name: self.model.name.to_string(),
             provider: self.model.provider.to_string(),
@@ -305,7 +307,11 @@ impl Guard {
             let moved = if failure.class.blocks() {
                 let class = failure.class.as_str();
                 let why = format!("{class}: {}", failure.detail);
-                breaker.block(self.generation, class, &why, failure.hint, now)
+                let moved = breaker.block(self.generation, class, &why, failure.hint, now);
+                if moved.is_some() {
+                    self.of.tally().blocked_by = Some(failure.class);
+                }
+                moved
             } else {
                 breaker.failed(self.generation, failure.weight(), failure.hint, rand::random(), now)
             };
@@ -321,5 +327,27 @@ impl Drop for Guard {
         if !self.used {
             self.of.breaker().returned(self.generation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infer::model::Api;
+    use crate::infer::tests::model;
+
+    #[test]
+    fn the_help_for_a_blocked_model_is_about_what_blocked_it_whatever_failed_since() {
+        let model = model("m", "http://localhost:1/v1", Api::OpenAi);
+        let models = Models::new(std::slice::from_ref(&model), 1 << 20).unwrap();
+        let running = models.of(&model).unwrap();
+        let permit = || running.permit().unwrap_or_else(|wait| panic!("refused for {wait:?}"));
+        let (first, under_way) = (permit(), permit());
+        first.failed(&Failure::new(Class::Unauthorized, "no such key"));
+        under_way.failed(&Failure::new(Class::Timeout, "no first token"));
+        let view = running.view(Instant::now());
+        assert_eq!((view.state, view.why.as_deref()), ("blocked", Some("unauthorized: no such key")));
+        assert_eq!(view.last_error.as_deref(), Some("timeout: no first token"));
+        assert_eq!(view.help, Class::Unauthorized.remedy());
     }
 }
