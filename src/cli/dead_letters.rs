@@ -185,9 +185,10 @@ fn whole(letter: &Value) -> String {
             &format!("{}, not text; `--raw` prints them as they are", many(bytes, "byte")),
         )),
     }
-    match letter["left"].as_str() {
-        Some(why) => out.push(row("not sent again", why)),
-        None => out.push(format!(
+    match (letter["redriven"].as_bool(), letter["left"].as_str()) {
+        (Some(true), _) => out.push(row("since then", "sent again")),
+        (_, Some(why)) => out.push(row("", &format!("a redrive leaves it: {why}"))),
+        (_, None) => out.push(format!(
             "\nto send it again: tidegate dead-letters redrive {}",
             plain(field(letter, "id"))
         )),
@@ -265,8 +266,16 @@ mod tests {
         let became: Vec<&str> = marked.lines().map(|l| l.rsplit("  ").next().unwrap().trim()).collect();
         assert_eq!(became, ["since then", "TG-input-refused", "sent again", "key taken"], "{marked}");
         let left = whole(&with(false));
-        assert!(left.contains("not sent again") && left.contains("submit it under a new key"), "{left}");
-        assert!(!left.contains("redrive"), "{left}");
+        let said_once = left.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            said_once.ends_with("a redrive leaves it: it would conflict again: submit it under a new key"),
+            "{left}"
+        );
+        let sent = whole(&with(true));
+        assert!(sent.ends_with("\nsince then    sent again"), "{sent}");
+        for shown in [&left, &sent] {
+            assert!(!shown.contains("dead-letters redrive") && !shown.contains("not sent"), "{shown}");
+        }
         let said = format!("{said}\n{marked}\n{left}");
         for line in said.lines().chain(shown.lines()).chain(told.lines()) {
             assert!(line.chars().count() <= 80, "{line}");

@@ -164,7 +164,8 @@ async fn a_redrive_that_its_kind_refuses_can_be_redriven_once_the_kind_takes_it(
     let mut stage = refused_by_the_provider().await;
     stage.provider.now(|_| Reply::json(good()));
     let takes = std::fs::read_to_string(stage.place.config()).unwrap();
-    let refuses = takes.replace(r#"input = { text = "string" }"#, r#"input = { text = "string", order = "string" }"#);
+    let refuses =
+        takes.replace(r#"input = { text = "string" }"#, r#"input = { text = "string", order = "string" }"#);
     stage.kill();
     std::fs::write(stage.place.config(), refuses).unwrap();
     stage.start().await;
@@ -234,7 +235,7 @@ async fn a_letter_that_would_conflict_again_is_left_and_says_what_to_do_instead(
     for hint in [&["dead-letters", "show", &id][..], &["explain", "key-conflict"]] {
         let (code, said, problem) = stage.place.tool(hint);
         assert_eq!(code, 0, "{said}{problem}");
-        assert!(!said.contains("redrive") && said.contains("on_conflict"), "{said}");
+        assert!(!said.contains("dead-letters redrive") && said.contains("on_conflict"), "{said}");
     }
     assert_eq!(stage.rest().all("resume").await.len(), 0);
 }

@@ -64,7 +64,10 @@ async fn while_the_ledger_is_away_letters_are_shown_without_marks_and_none_is_se
     let (status, letter) = server.get(&format!("/v1/dead-letters/{id}")).await;
     assert_eq!((status, &letter["value"]), (200, &json!("raw")), "{letter}");
     for seen in [&list["dead_letters"][0], &letter] {
-        assert_eq!((&seen["key"], &seen["redriven"], &seen["left"]), (&json!("k1"), &Value::Null, &Value::Null));
+        assert_eq!(
+            (&seen["key"], &seen["redriven"], &seen["left"]),
+            (&json!("k1"), &Value::Null, &Value::Null)
+        );
         assert!(seen.as_object().unwrap().contains_key("redriven"), "{seen}");
     }
     let asked = json!({ "id": id }).to_string();
@@ -162,6 +165,9 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         .collect();
     sent.sort_unstable();
     let proof = Some(position("dead-letters/0/0"));
-    assert_eq!(sent, [("free".to_owned(), 0, None), ("later".to_owned(), 1, proof), ("over".to_owned(), 0, None)]);
+    assert_eq!(
+        sent,
+        [("free".to_owned(), 0, None), ("later".to_owned(), 1, proof), ("over".to_owned(), 0, None)]
+    );
     server.end().await;
 }
