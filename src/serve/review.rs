@@ -263,7 +263,13 @@ fn despite(reason: Option<String>, broken: &[Finding]) -> Option<String> {
     if broken.is_empty() {
         return reason;
     }
-    let rules: Vec<&str> = broken.iter().map(|f| f.message.as_str()).collect();
+    // A rule of a list breaks once for each of its elements.
+    let mut rules: Vec<&str> = Vec::new();
+    for message in broken.iter().map(|f| f.message.as_str()) {
+        if !rules.contains(&message) {
+            rules.push(message);
+        }
+    }
     let rules: String = rules.join("; ").chars().take(TEXT_MAX).collect();
     Some(match reason {
         Some(reason) => format!("{reason} (despite the rules: {rules})"),
@@ -346,4 +352,18 @@ fn who_decided(status: StatusCode, outcome: &ReviewOutcome, help: &str) -> ApiEr
 fn invalid(detail: &str, fields: &[Value]) -> ApiError {
     let help = "mend the fields that are named, and send the decision again";
     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-decision", detail, help).with("fields", fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_many_elements_break_is_named_once_in_the_reason() {
+        let broken = |path: &str, message: &str| Finding::new(path, crate::finding::RULE, message);
+        let all = [broken("a.0", "one"), broken("a.1", "two"), broken("a.2", "one")];
+        let reason = despite(Some("agreed by phone".to_owned()), &all);
+        assert_eq!(reason.as_deref(), Some("agreed by phone (despite the rules: one; two)"));
+        assert_eq!(despite(None, &all[2..]).as_deref(), Some("despite the rules: one"));
+    }
 }
