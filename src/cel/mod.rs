@@ -48,7 +48,7 @@ struct Inner {
     source: String,
     program: Program,
     shape: shape::Shape,
-    /// What it gives where it can be neither true nor false.
+    /// What is wrong with it where it, or a part of it, can be neither true nor false.
     never: Option<String>,
 }
 
@@ -70,8 +70,8 @@ pub enum ExpressionError {
     UnknownName { name: String, hint: Option<String>, known: Vec<String> },
     #[error("unknown function `{name}`{}", did_you_mean(.hint))]
     UnknownFunction { name: String, hint: Option<String> },
-    /// What it gives instead.
-    #[error("the expression can be neither true nor false: {0}")]
+    /// It, or a part of it, can be neither true nor false; what it gives instead.
+    #[error("the expression {0}")]
     NoTruth(String),
     #[error("the expression could not be compiled; please report it as a bug")]
     Crashed,
@@ -212,11 +212,12 @@ impl Expression {
         }
     }
 
-    /// Can it be true or false at all? Says what it gives where its form tells that it cannot.
+    /// Can it, and all its parts that count as conditions, be true or false at all? Says what is wrong where
+    /// its form tells that it cannot.
     pub fn check_truth(&self) -> Result<(), ExpressionError> {
         match &self.inner.never {
             None => Ok(()),
-            Some(gives) => Err(ExpressionError::NoTruth(gives.clone())),
+            Some(wrong) => Err(ExpressionError::NoTruth(wrong.clone())),
         }
     }
 

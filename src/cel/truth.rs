@@ -1,28 +1,43 @@
-//! Whether an expression can be true or false at all, as far as its form tells without values.
+//! Whether an expression, or a part of it that counts as a condition, can be true or false at all, as far as
+//! its form tells without values.
 //!
 //! Says no only where that is certain: a literal, arithmetic, a function whose result is known. What is
-//! read of a task or an answer may hold anything.
+//! read of a task or an answer may hold anything. A part that is no condition makes the whole an error
+//! whenever it is looked at, so `sure || 42` is refused as well, although it can be true.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 
-/// What it gives instead, in words; `None`: it may be true or false. Walks by recursion: called on the
+/// What is wrong with it, after its name; `None`: it may be true or false. Walks by recursion: called on the
 /// large stack it was compiled on.
 pub(super) fn never(e: &IdedExpr) -> Option<String> {
-    match &e.expr {
-        Expr::Literal(literal) => of_literal(literal).map(|what| format!("it is {what}")),
-        Expr::List(_) => Some("it is a list".to_owned()),
-        Expr::Map(_) | Expr::Struct(_) => Some("it is an object".to_owned()),
-        Expr::Call(call) => of_call(call),
-        Expr::Comprehension(loops) => match &loops.result.expr {
+    let Never { part, gives } = whole(e)?;
+    let has = if part { "has a part that " } else { "" };
+    Some(format!("{has}can be neither true nor false: {gives}"))
+}
+
+struct Never {
+    /// The expression itself may be true or false.
+    part: bool,
+    /// What it gives instead, in words.
+    gives: String,
+}
+
+fn whole(e: &IdedExpr) -> Option<Never> {
+    let gives = match &e.expr {
+        Expr::Literal(literal) => format!("it is {}", of_literal(literal)?),
+        Expr::List(_) => "it is a list".to_owned(),
+        Expr::Map(_) | Expr::Struct(_) => "it is an object".to_owned(),
+        Expr::Call(call) => return of_call(call),
+        Expr::Comprehension(loops) => match (&loops.result.expr, &loops.accu_init.expr) {
             // `map` and `filter` gather a list; `all` and `exists` begin with a truth value.
-            Expr::Ident(name) if *name == loops.accu_var => match &loops.accu_init.expr {
-                Expr::List(_) => Some("its loop gives a list".to_owned()),
-                _ => None,
-            },
-            _ => None,
+            (Expr::Ident(name), Expr::List(_)) if *name == loops.accu_var => {
+                "its loop gives a list".to_owned()
+            }
+            _ => return None,
         },
-        Expr::Unspecified | Expr::Ident(_) | Expr::Select(_) => None,
-    }
+        Expr::Unspecified | Expr::Ident(_) | Expr::Select(_) => return None,
+    };
+    Some(Never { part: false, gives })
 }
 
 fn of_literal(literal: &LiteralValue) -> Option<&'static str> {
@@ -35,12 +50,14 @@ fn of_literal(literal: &LiteralValue) -> Option<&'static str> {
     }
 }
 
-fn of_call(call: &CallExpr) -> Option<String> {
+fn of_call(call: &CallExpr) -> Option<Never> {
     let name = call.func_name.as_str();
     match (name, call.args.as_slice()) {
-        // A part that is no condition makes it an error whenever it counts.
-        ("_&&_" | "_||_" | "!_", parts) => return parts.iter().find_map(never),
-        ("_?_:_", [condition, yes, no]) => return never(condition).or_else(|| never(yes).and(never(no))),
+        ("_&&_" | "_||_", parts) => {
+            return parts.iter().find_map(whole).map(|never| Never { part: true, ..never });
+        }
+        ("!_", [part]) => return whole(part),
+        ("_?_:_", [condition, yes, no]) => return whole(condition).or_else(|| whole(yes).and(whole(no))),
         _ => {}
     }
     let what = match name {
@@ -58,5 +75,5 @@ fn of_call(call: &CallExpr) -> Option<String> {
         "of" | "none" | "ofNonZeroValue" | "optMap" | "optFlatMap" | "or" => "an optional value",
         _ => return None,
     };
-    Some(format!("`{}` gives {what}", name.trim_matches('_')))
+    Some(Never { part: false, gives: format!("`{}` gives {what}", name.trim_matches('_')) })
 }

@@ -74,8 +74,8 @@ fn rule(raw: &Spanned<RawRule>, seen: &Seen<'_>, place: &str, cx: &Context<'_>) 
             }
             Some(rule)
         }
-        Err(ExpressionError::NoTruth(gives)) => {
-            let what = format!("a rule of [{place}] can be neither true nor false: {gives}");
+        Err(ExpressionError::NoTruth(wrong)) => {
+            let what = format!("a rule of [{place}] {wrong}");
             cx.report.add(given.span(), what, fields::COMPARE);
             None
         }

@@ -263,13 +263,26 @@ mod tests {
             ("timestamp(note.at).getHours()", "`getHours` gives a number"),
             ("note.list.filter(x, x > 1)", "its loop gives a list"),
             ("note.list.map(x, x > 1)", "its loop gives a list"),
-            ("note.a > 1 && size(note.list)", "`size` gives a number"),
             ("!(note.a - 1)", "`-` gives a difference"),
             ("note.a > 1 ? \"yes\" : \"no\"", "it is a text"),
             ("note.a + 1 ? true : false", "`+` gives a sum or a joined text"),
         ] {
             let e = Rule::compile(that, None, "", false, &["note"]).unwrap_err();
-            assert_eq!(e, ExpressionError::NoTruth(gives.to_owned()), "{that}");
+            assert_eq!(
+                e,
+                ExpressionError::NoTruth(format!("can be neither true nor false: {gives}")),
+                "{that}"
+            );
+        }
+        // As a whole these may be true or false.
+        for (that, gives) in [
+            ("note.sure || 42", "it is a number"),
+            ("note.a > 1 && size(note.list)", "`size` gives a number"),
+            ("!(note.sure || note.a > 1 && \"yes\")", "it is a text"),
+        ] {
+            let e = Rule::compile(that, None, "", false, &["note"]).unwrap_err();
+            let said = format!("the expression has a part that can be neither true nor false: {gives}");
+            assert_eq!(e.to_string(), said, "{that}");
         }
         for that in [
             "note.sure",
