@@ -100,7 +100,7 @@ impl Class {
             Class::Transient if status.is_none() => "it could not be reached",
             Class::Transient => "it failed",
             Class::Timeout => "it took too long",
-            Class::Malformed => "the answer broke off",
+            Class::Malformed => "the answer could not be read to its end",
         }
     }
 
