@@ -52,6 +52,8 @@ impl<'a> Scan<'a> {
                 if let Some(found) = records.iter().find_map(&mut pick) {
                     return Ok(Some(found));
                 }
+                // What lies in the log's cache is read without ever waiting: others are to run meanwhile.
+                tokio::task::yield_now().await;
             }
         }
         Ok(None)
@@ -66,5 +68,29 @@ impl<'a> Scan<'a> {
             },
         }
         .max(ends.first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Output;
+    use crate::serve::memory::Memory;
+    use crate::task::Headers;
+    use futures::FutureExt as _;
+
+    #[tokio::test]
+    async fn a_long_search_lets_others_run_between_its_pages() {
+        let (memory, topic) = (Memory::new(), Topic::new("results"));
+        for _ in 0..2 * PAGE {
+            let headers = Headers::default();
+            memory.put(Output { topic: topic.clone(), key: None, value: None, headers, not_before: None });
+        }
+        let log = memory.engine().log;
+        let scan = Scan::new(&*log, &topic, Timestamp(0));
+        let mut looks =
+            Box::pin(scan.first(|record| (record.position.offset == 2 * PAGE as u64 - 1).then_some(())));
+        assert!((&mut looks).now_or_never().is_none(), "two pages at once");
+        assert_eq!(looks.await, Ok(Some(())));
     }
 }
