@@ -202,8 +202,7 @@ mod tests {
             rest.push(stream);
         }
         // The last quarter of eight.
-        for scarce in rest.drain(6..) {
-            let mut scarce = scarce;
+        for mut scarce in rest.drain(6..) {
             assert_eq!(tokio::time::timeout(SOON, scarce.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
         }
         tokio::time::sleep(Duration::from_millis(400)).await;
