@@ -395,11 +395,11 @@ impl Assignment {
     }
 
     fn part(&self, lease: &Lease) -> Option<&Part> {
-        self.parts.get(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+        self.parts.get(&lease.at).filter(|p| p.epoch == lease.epoch)
     }
 
     fn part_mut(&mut self, lease: &Lease) -> Option<&mut Part> {
-        self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+        self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch)
     }
 }
 

@@ -348,7 +348,7 @@ impl Committer {
         if says.contains(&Says::Committed) {
             return self.visible(batch, &positions, held);
         }
-        if says.contains(&Says::NotCommitted) || planted::is(Bug::VoidMadeAgain) {
+        if says.contains(&Says::NotCommitted) {
             self.again(batch, held);
             self.not_before = Some(now + REST);
             return Settled::default();

@@ -3,6 +3,7 @@
 //! The checks know nothing of how the engine works: they compare what was sent with what a reader of
 //! committed records finds.
 
+use super::caller::Call;
 use super::cluster::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -16,6 +17,9 @@ use tidegate::task::{Headers, Record, Topic};
 /// after ten seconds, heartbeats too.
 const REST: Duration = Duration::from_secs(180);
 
+/// The deadline of a call, and one lease.
+const CALL_AND_LEASE: Duration = Duration::from_secs(13);
+
 const CONFIGURATION: &str = "[tasks.copy]\n[engine]\npartitions = 4\n[worker]\nin_flight = 16\n";
 
 #[derive(Clone, Copy)]
@@ -26,11 +30,13 @@ pub(super) struct Load {
     pub(super) loses_offsets: bool,
     /// The ledger forgets: what is twice may be blamed on that, where a key has two records.
     pub(super) forgetful: bool,
+    /// Each task makes a call, and what is bought is counted.
+    pub(super) calls: bool,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { seed: 0, keys: 60, kills: false, loses_offsets: false, forgetful: false }
+        Load { seed: 0, keys: 60, kills: false, loses_offsets: false, forgetful: false, calls: false }
     }
 }
 
@@ -125,6 +131,33 @@ impl Load {
             self.check(cluster, &sent, excused)?;
         }
         Ok(sent)
+    }
+
+    /// Whatever was bought again was counted, and its buyer before had died, or was cut off for longer
+    /// than its deadline and a lease.
+    pub(super) fn bought(
+        &self,
+        calls: &BTreeMap<String, Vec<Call>>,
+        cluster: &Cluster,
+    ) -> Result<String, String> {
+        let mut repeats = 0;
+        for (key, calls) in calls {
+            for pair in calls.windows(2) {
+                let (before, after) = (&pair[0], &pair[1]);
+                if before.stored.is_some_and(|stored| stored <= after.at) {
+                    return Err(format!("P3: the answer of {key} was stored, and bought again: {calls:?}"));
+                }
+                if !after.repeat {
+                    return Err(format!("P3: {key} was bought again, uncounted: {calls:?}"));
+                }
+                let waited = after.at.saturating_duration_since(before.at);
+                if !cluster.was_dead(before.process, after.at) && waited < CALL_AND_LEASE {
+                    return Err(format!("P3: {key} was bought again while its buyer lived: {calls:?}"));
+                }
+                repeats += 1;
+            }
+        }
+        Ok(format!("{repeats} repeats"))
     }
 
     /// How many results each key has.

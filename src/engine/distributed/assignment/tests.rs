@@ -1,3 +1,5 @@
+//! What the group says, step by step, and what is done about it.
+
 use super::*;
 use crate::dedupe::Instance;
 use crate::task::Topic;

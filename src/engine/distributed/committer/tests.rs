@@ -1,3 +1,5 @@
+//! What goes into a transaction, and what becomes of it, for each way in which it can end.
+
 use super::super::assignment::{Do, Loaded, MemberId, Said};
 use super::super::metadata::Progress;
 use super::*;

@@ -7,6 +7,7 @@ use super::super::assignment::{Loaded, MemberId, Membership, Said};
 use super::super::client::{Broker, Heard, Member, Order};
 use super::super::committer::{Ended, Transaction};
 use super::super::lock;
+use super::super::planted::{self, Bug};
 use super::group::GroupMember;
 use super::log::Tx;
 use super::world::{Process, Producer, Transacting, World};
@@ -421,9 +422,16 @@ impl Client {
             return None;
         }
         let offered = {
+            let id = lock(&self.mine).id.clone();
             let mut inner = lock(&self.world.inner);
             let group = inner.groups.get_mut(&self.group);
-            group.map_or(Err("no group".to_owned()), |g| g.offer(tx, &t.by, &t.offsets))
+            let by = match (&group, id) {
+                (Some(group), Some(member)) if planted::is(Bug::MembershipOfNow) => {
+                    Membership { member, generation: group.generation }
+                }
+                _ => t.by.clone(),
+            };
+            group.map_or(Err("no group".to_owned()), |g| g.offer(tx, &by, &t.offsets))
         };
         if let Err(why) = offered {
             self.world.say(format_args!("{name}: the offsets of transaction {} are refused: {why}", tx.0));
