@@ -10,7 +10,7 @@ use super::super::lock;
 use super::super::planted::{self, Bug};
 use super::group::GroupMember;
 use super::log::Tx;
-use super::world::{Process, Producer, Transacting, World};
+use super::world::{Point, Process, Producer, Transacting, World};
 use crate::engine::Lease;
 use crate::task::{Partition, Topic};
 use futures::future::BoxFuture;
@@ -360,7 +360,15 @@ impl Client {
                 if !self.step(10).await {
                     return None;
                 }
-                let stable = lock(&self.world.inner).groups.get(&self.group).and_then(|g| g.stable(&at));
+                let stable = {
+                    let inner = lock(&self.world.inner);
+                    let group = inner.groups.get(&self.group);
+                    if planted::is(Bug::ReadBackUnsettled) {
+                        group.map(|g| g.peek(&at))
+                    } else {
+                        group.and_then(|g| g.stable(&at))
+                    }
+                };
                 if let Some(committed) = stable {
                     found.insert(at, committed);
                     break;
@@ -414,6 +422,9 @@ impl Client {
             }
             positions.push(inner.put(&at, output, Some(tx)));
         }
+        if self.world.reaches(self.process, Point::Produced) {
+            return None;
+        }
         if self.world.fails(|f| f.broken) {
             self.world.say(format_args!("{name} breaks in transaction {}", tx.0));
             return Some(Ended::Broken { why: "the connection broke".to_owned() });
@@ -437,6 +448,9 @@ impl Client {
             self.world.say(format_args!("{name}: the offsets of transaction {} are refused: {why}", tx.0));
             self.world.end(tx, false);
             return Some(Ended::Aborted { why });
+        }
+        if self.world.reaches(self.process, Point::OffsetsSent) {
+            return None;
         }
         if self.world.fails(|f| f.abort) {
             self.world.end(tx, false);
@@ -471,6 +485,9 @@ impl Client {
         }
         if !arrive(&self.world, name, epoch) {
             return Some(unknown("fenced"));
+        }
+        if self.world.reaches(self.process, Point::Decided) {
+            return None;
         }
         if self.world.fails(|f| f.commit_reply_lost) {
             self.world.say(format_args!("{name}: the reply to the commit of transaction {} is lost", tx.0));
