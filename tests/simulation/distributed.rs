@@ -7,6 +7,7 @@
 mod caller;
 mod cluster;
 mod load;
+mod table;
 
 use cluster::Cluster;
 use load::Load;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate::consume::Kinds;
 use tidegate::dedupe::{Admission, Claim, Slot, SlotKind, SlotName, Standing, Started};
-use tidegate::engine::distributed::simulated::{Process, World};
+use tidegate::engine::distributed::simulated::{Point, Process, World};
 use tidegate::engine::{Completion, Delivery, Engine, Event, Mark, Output};
 use tidegate::outcome::OutcomeKind;
 use tidegate::task::{Headers, Topic};
@@ -25,8 +25,9 @@ const IN_FLIGHT: usize = 16;
 pub(super) struct Call {
     pub(super) process: Process,
     pub(super) at: Instant,
-    /// The ledger counted it as a repeat.
-    pub(super) repeat: bool,
+    /// How many repeats the journal had counted, this call included. A lost reply may hide that this one
+    /// is a repeat, not that it was counted.
+    pub(super) times: u32,
     /// When the ledger acknowledged its answer.
     pub(super) stored: Option<Instant>,
 }
@@ -83,6 +84,7 @@ impl Caller {
 
     async fn one(&self, delivery: &Delivery, void: &CancellationToken) {
         let Ok(task) = self.kinds.decode(&delivery.record) else { return };
+        self.pass(Point::Delivered).await;
         loop {
             let admission = tokio::select! {
                 biased;
@@ -90,7 +92,10 @@ impl Caller {
                 admission = self.engine.ledger.admit(delivery, &task.token, None) => admission,
             };
             let claim = match admission {
-                Ok(Admission::Fresh(claim) | Admission::Resumed(claim, _)) => claim,
+                Ok(Admission::Fresh(claim) | Admission::Resumed(claim, _)) => {
+                    self.pass(Point::Admitted).await;
+                    claim
+                }
                 Ok(Admission::Conflict) => return self.complete(delivery, "dead-letters", None).await,
                 Ok(_) => return self.complete(delivery, "", None).await,
                 Err(_) => {
@@ -122,7 +127,7 @@ impl Caller {
                 return None;
             }
             match self.engine.journal.start(claim, &slot, DEADLINE).await {
-                Ok(Started::Go { repeat, .. }) => return self.call(claim, &slot, repeat).await,
+                Ok(Started::Go { times, .. }) => return self.call(claim, &slot, times).await,
                 Ok(Started::Done(_)) => return Some(true),
                 Ok(Started::Stale) => return Some(false),
                 Ok(Started::Busy(wait)) => tokio::time::sleep(wait).await,
@@ -132,23 +137,33 @@ impl Caller {
         }
     }
 
-    async fn call(&self, claim: &Claim, slot: &Slot, repeat: bool) -> Option<bool> {
+    async fn call(&self, claim: &Claim, slot: &Slot, times: u32) -> Option<bool> {
         let key = claim.token.key.key.to_string();
         let at = {
             let mut book = self.book.lock().unwrap();
             let calls = book.entry(key.clone()).or_default();
-            calls.push(Call { process: self.process, at: Instant::now(), repeat, stored: None });
+            calls.push(Call { process: self.process, at: Instant::now(), times, stored: None });
             calls.len() - 1
         };
+        self.pass(Point::Called).await;
         let takes = 50 + self.world.dice() % 2_000;
         tokio::time::sleep(Duration::from_millis(takes)).await;
+        self.pass(Point::Answered).await;
         match self.engine.journal.store(claim, slot, "answer".into()).await {
             Ok((_, standing)) => {
                 self.book.lock().unwrap().get_mut(&key).unwrap()[at].stored = Some(Instant::now());
+                self.pass(Point::Stored).await;
                 Some(standing == Standing::Stands)
             }
             // It is held, and published all the same.
             Err(_) => Some(true),
+        }
+    }
+
+    /// Goes on only if its process lives.
+    async fn pass(&self, point: Point) {
+        if self.world.reaches(self.process, point) {
+            std::future::pending::<()>().await;
         }
     }
 

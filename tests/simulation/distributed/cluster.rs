@@ -129,6 +129,19 @@ impl Cluster {
         }
     }
 
+    /// Who was caught in a trap does nothing more.
+    pub(super) fn bury(&mut self) -> Vec<Process> {
+        let dead: Vec<Process> = self.processes().into_iter().filter(|p| self.world.is_dead(*p)).collect();
+        for process in &dead {
+            self.killed.insert(*process, Instant::now());
+            if let Some(mut running) = self.running.remove(process) {
+                running.work.abort_all();
+                running.parts.end();
+            }
+        }
+        dead
+    }
+
     /// In order, as at a deploy.
     pub(super) async fn leave(&mut self, process: Process) {
         if let Some(mut running) = self.running.remove(&process) {
@@ -141,6 +154,10 @@ impl Cluster {
 
     pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
         self.world.committed(&Topic::new(topic))
+    }
+
+    pub(super) async fn ledger_away_for(&self, pause: Duration) {
+        self.store.away_for(pause).await;
     }
 
     /// Keys of claims that the ledger calls open.
