@@ -476,7 +476,10 @@ impl Client {
             let (world, name) = (self.world.clone(), name.to_owned());
             self.world.later(async move {
                 world.delay(2 * PATIENCE).await;
-                arrive(&world, &name, epoch);
+                // Or never.
+                if world.dice() % 2 == 0 {
+                    arrive(&world, &name, epoch);
+                }
             });
             if !self.step(1_000).await {
                 return None;

@@ -55,7 +55,7 @@ pub enum Point {
 pub struct Faults {
     /// The commit takes effect, and its answer is lost.
     pub commit_reply_lost: f64,
-    /// The commit is late: its sender has given up before it takes effect, or is refused.
+    /// The commit is late: its sender has given up before it takes effect, is refused, or gets lost.
     pub commit_late: f64,
     /// A transaction is aborted for no reason of ours.
     pub abort: f64,
