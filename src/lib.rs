@@ -14,6 +14,7 @@
 //!     worker: many tasks at once        pipeline: one task, in this order        serve, cli: what people see
 //! ─────────────────────────────────────── engine: the port ───────────────────────────────────────────────
 //!     embedded: one process, one directory; a log with group commit, and the ledger beside it
+//!     distributed: what many processes over one log and ledger decide; no command runs on it yet
 //! ```
 //!
 //! A record becomes a task ([`consume`]), claims its key in the ledger ([`dedupe`]), is asked of the
@@ -83,7 +84,7 @@
 //! | module | decides or does |
 //! |---|---|
 //! | [`pipeline`], [`worker`] | one task through all stages; many at once, hold, drain, shutdown |
-//! | [`engine`] | the port, and the embedded engine with its table of crashes |
+//! | [`engine`] | the port, the embedded engine with its table of crashes, and the decisions of one for many processes |
 //! | [`task`], [`token`], [`outcome`], [`trail`], [`finding`], [`fingerprint`] | the vocabulary |
 //! | [`settings`] | the configuration: every key with its default, every mistake with its line |
 //! | [`review`] | open items, and the arbiter that says which decision counts |

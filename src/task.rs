@@ -27,7 +27,8 @@ impl Timestamp {
         }
     }
 
-    /// From now on this thread's clock is another one: a simulation moves time by itself.
+    /// From now on this thread's clock is another one, for good. For simulations alone, which move time by
+    /// themselves on a thread of their own.
     pub fn simulate(clock: fn() -> Timestamp) {
         CLOCK.set(Some(clock));
     }

@@ -154,6 +154,15 @@ impl Worker {
             };
             match event {
                 Event::Record(delivery) => {
+                    // An engine that hands out without room is slowed down, not believed.
+                    let permit = match permit {
+                        Some(permit) => permit,
+                        None => match permits.clone().acquire_owned().await {
+                            Ok(permit) => permit,
+                            // Never closed.
+                            Err(_) => break,
+                        },
+                    };
                     let topic = delivery.record.position.at.topic.clone();
                     if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
                         group.hold(&topic, true);

@@ -1,5 +1,8 @@
 //! The port: all that the pipeline, the worker and the review may rely on.
 //!
+//! `embedded` is what runs today; `distributed` holds the decisions of an engine for many processes, and
+//! its simulator. What the ledger is asked, and how, is in `script`.
+//!
 //! Engines implement these traits and keep their promises; nothing above this line knows which
 //! engine runs. Outputs and completion are atomic. The mark that tells the ledger of a commit is
 //! *not* part of that on any engine: it may be late, and lost when the process dies.

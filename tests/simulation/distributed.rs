@@ -4,8 +4,10 @@
 //! `TIDEGATE_SEED=N` begins at another seed, `TIDEGATE_SEEDS=N` runs so many, `TIDEGATE_TRACE=1` prints
 //! what happened in the first one.
 
+mod caller;
 mod cluster;
 mod load;
+mod table;
 
 use cluster::Cluster;
 use load::Load;
@@ -35,8 +37,12 @@ fn run(seed: u64, faults: Faults, load: &Load) -> Result<String, String> {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         cluster::virtual_clock();
-        let mut cluster = Cluster::new(seed, load.configuration());
-        let found = cluster.live(load, faults).await;
+        let book = load.calls.then(caller::Book::default);
+        let mut cluster = Cluster::new(seed, load.configuration(), book.clone());
+        let mut found = cluster.live(load, faults).await;
+        if let (Ok(_), Some(book)) = (&found, book) {
+            found = load.bought(&book.lock().unwrap(), &cluster);
+        }
         let trace = cluster.trace();
         if std::env::var("TIDEGATE_TRACE").is_ok() {
             println!("{}", trace.join("\n"));
@@ -86,6 +92,17 @@ fn p1_p2_every_key_has_one_outcome_when_all_goes_well() {
 #[test]
 fn p1_p2_every_key_has_one_outcome_whatever_crashes_expires_or_gets_lost() {
     search("rough", ROUGH, &Load { kills: true, ..Load::default() });
+}
+
+#[test]
+fn p1_p2_p3_an_answer_is_bought_again_only_when_its_buyer_died_or_was_cut_off() {
+    search("calls", ROUGH, &Load { kills: true, calls: true, ..Load::default() });
+}
+
+#[test]
+fn p3_rebalances_alone_never_buy_an_answer_twice() {
+    let faults = Faults { reply_lost: 0.0, ledger_away: 0.0, ..ROUGH };
+    search("calls, rebalances", faults, &Load { calls: true, ..Load::default() });
 }
 
 #[test]

@@ -18,7 +18,9 @@
 //!
 //! A session can be lost while a revocation waits to be carried out. The client then rejoins without
 //! an event that says so, and keeps partitions that others have owned in between. Their offsets must be
-//! read again.
+//! read again. A generation that was missed says the same without another id.
+//!
+//! Records that vanished are told in a notice only: nobody dead-letters their claims yet.
 
 use super::metadata::{self, Author, Foreign, Progress};
 use super::planted::{self, Bug};
@@ -137,10 +139,12 @@ struct Part {
     tracker: Tracker,
     /// Who committed last, as far as this process has seen.
     author: Option<Author>,
-    /// The group has said so itself, asked at this moment or later.
+    /// What the group was asked before says nothing of this lease.
+    begun: Instant,
+    /// The group has said so itself, asked at this moment.
     confirmed: Option<Instant>,
-    /// No more holes can be written down beside the offset.
-    crowded: bool,
+    /// Hardly any more holes can be written down beside the offset: what lies at or above this offset waits.
+    crowded: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -152,63 +156,85 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// `window`: the ledger knows what was done within it.
-    pub fn new(window: Duration) -> Self {
-        Assignment { window, membership: None, epoch: 0, parts: BTreeMap::new() }
+    /// `window`: the ledger knows what was done within it. `epoch`: no epoch of this process is higher yet.
+    pub fn new(window: Duration, epoch: u64) -> Self {
+        Assignment { window, membership: None, epoch, parts: BTreeMap::new() }
     }
 
     /// `by`: as the client knows it when it hands the event over.
     pub fn said(&mut self, said: Said, by: &Membership, now: Instant) -> Vec<Do> {
         let mut todo = Vec::new();
-        let other = self.membership.as_ref().is_some_and(|known| known.member != by.member)
-            && !planted::is(Bug::MemberIdIgnored);
+        let other = self.membership.as_ref().is_some_and(|known| {
+            known.member != by.member || by.generation > known.generation.saturating_add(1)
+        }) && !planted::is(Bug::MemberIdIgnored);
         self.membership = Some(by.clone());
         match said {
             Said::Lost => self.lose(&mut todo),
             Said::Assigned(parts) => {
                 if other {
-                    self.load_anew(&mut todo);
+                    self.load_anew(now, &mut todo);
                 }
                 // One that is held already was let go in between without a word.
                 self.give_up(&parts, &mut todo);
                 todo.push(Do::Assign(parts.clone()));
                 for at in parts {
-                    let lease = self.begin(at);
+                    let lease = self.begin(at, now);
                     todo.push(Do::Load(lease));
                 }
             }
             Said::Revoked(parts) if other => {
                 self.give_up(&parts, &mut todo);
                 todo.push(Do::Unassign(parts));
-                self.load_anew(&mut todo);
+                self.load_anew(now, &mut todo);
             }
             Said::Revoked(parts) => self.drain(&parts, now, &mut todo),
         }
         todo
     }
 
-    fn begin(&mut self, at: Partition) -> Lease {
+    fn begin(&mut self, at: Partition, now: Instant) -> Lease {
         self.epoch += 1;
         let part = Part {
             epoch: self.epoch,
             phase: Phase::Loading,
             tracker: Tracker::new(Progress::at(0)),
             author: None,
+            begun: now,
             confirmed: None,
-            crowded: false,
+            crowded: None,
         };
         self.parts.insert(at.clone(), part);
         Lease { at, epoch: self.epoch }
     }
 
     /// Everything that is held was perhaps somebody else's in between.
-    fn load_anew(&mut self, todo: &mut Vec<Do>) {
-        let held: Vec<Partition> = self.parts.keys().cloned().collect();
-        self.give_up(&held, todo);
-        for at in held {
-            let lease = self.begin(at);
+    fn load_anew(&mut self, now: Instant, todo: &mut Vec<Do>) {
+        let is_leaving = |part: &Part| matches!(part.phase, Phase::Draining { .. });
+        let (leaving, staying): (Vec<_>, Vec<_>) = self.parts.iter().partition(|(_, part)| is_leaving(part));
+        let names = |parts: Vec<(&Partition, &Part)>| parts.into_iter().map(|(at, _)| at.clone()).collect();
+        let (leaving, staying): (Vec<Partition>, Vec<Partition>) = (names(leaving), names(staying));
+        self.give_up(&leaving, todo);
+        if !leaving.is_empty() {
+            // The client still waits for that.
+            todo.push(Do::Unassign(leaving));
+        }
+        self.read_again(&staying, now, todo);
+    }
+
+    fn read_again(&mut self, parts: &[Partition], now: Instant, todo: &mut Vec<Do>) {
+        self.give_up(parts, todo);
+        for at in parts {
+            let lease = self.begin(at.clone(), now);
             todo.push(Do::Load(lease));
         }
+    }
+
+    /// Others have written the offsets of these leases: what is known of them is of no use.
+    pub fn overwritten(&mut self, leases: &[Lease], now: Instant) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let held: Vec<Partition> = leases.iter().filter(|l| self.is_valid(l)).map(|l| l.at.clone()).collect();
+        self.read_again(&held, now, &mut todo);
+        todo
     }
 
     fn lose(&mut self, todo: &mut Vec<Do>) {
@@ -229,7 +255,9 @@ impl Assignment {
     fn drain(&mut self, parts: &[Partition], now: Instant, todo: &mut Vec<Do>) {
         let until = now + DRAIN;
         for at in parts {
-            let Some(part) = self.parts.get_mut(at) else { continue };
+            // Told twice: its time does not begin anew.
+            let fresh = |part: &&mut Part| !matches!(part.phase, Phase::Draining { .. });
+            let Some(part) = self.parts.get_mut(at).filter(fresh) else { continue };
             // What was never served has nothing to hand in.
             let drained = part.phase != Phase::Serving;
             part.phase = Phase::Draining { until, drained };
@@ -287,18 +315,20 @@ impl Assignment {
         let at = &lease.at;
         let mut todo = Vec::new();
         let note = |what| Do::Note { at: at.clone(), what };
+        let beyond = found.committed.as_ref().filter(|(offset, _)| *offset > found.end);
+        let from_the_beginning = found.committed.is_none() || beyond.is_some();
+        let old = found.oldest.is_some_and(|oldest| oldest.plus(window) <= now);
+        if from_the_beginning && old && !start_anyway {
+            part.phase = Phase::Refused;
+            todo.push(Do::Refuse { at: at.clone(), why: too_old() });
+            return todo;
+        }
         let progress = match &found.committed {
             None => {
-                let old = found.oldest.is_some_and(|oldest| oldest.plus(window) <= now);
-                if old && !start_anyway {
-                    part.phase = Phase::Refused;
-                    todo.push(Do::Refuse { at: at.clone(), why: too_old() });
-                    return todo;
-                }
                 todo.push(note(Notice::NothingCommitted));
                 Progress::at(found.first)
             }
-            Some((offset, _)) if *offset > found.end => {
+            Some((offset, _)) if beyond.is_some() => {
                 todo.push(note(Notice::Recreated { committed: *offset, end: found.end }));
                 Progress::at(found.first)
             }
@@ -340,7 +370,7 @@ impl Assignment {
             return;
         }
         for at in parts {
-            if let Some(part) = self.parts.get_mut(at) {
+            if let Some(part) = self.parts.get_mut(at).filter(|part| part.begun <= asked) {
                 part.confirmed = part.confirmed.max(Some(asked));
             }
         }
@@ -361,9 +391,14 @@ impl Assignment {
         self.part(lease).is_some()
     }
 
-    /// New records may be handed out.
+    /// Records may be handed out.
     pub fn is_open(&self, lease: &Lease) -> bool {
-        self.part(lease).is_some_and(|p| p.phase == Phase::Serving && !p.crowded)
+        self.part(lease).is_some_and(|p| p.phase == Phase::Serving)
+    }
+
+    /// This record may be handed out: it makes no hole that could not be written down.
+    pub fn has_room(&self, lease: &Lease, offset: u64) -> bool {
+        self.is_open(lease) && self.part(lease).is_some_and(|p| p.crowded.is_none_or(|end| offset < end))
     }
 
     /// `None`: the partition is not ours to say.
@@ -387,7 +422,7 @@ impl Assignment {
     }
 
     /// A commit of ours has become visible.
-    pub(super) fn wrote(&mut self, lease: &Lease, author: Author, crowded: bool) {
+    pub(super) fn wrote(&mut self, lease: &Lease, author: Author, crowded: Option<u64>) {
         if let Some(part) = self.part_mut(lease) {
             part.author = Some(author);
             part.crowded = crowded;
@@ -395,16 +430,16 @@ impl Assignment {
     }
 
     fn part(&self, lease: &Lease) -> Option<&Part> {
-        self.parts.get(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+        self.parts.get(&lease.at).filter(|p| p.epoch == lease.epoch)
     }
 
     fn part_mut(&mut self, lease: &Lease) -> Option<&mut Part> {
-        self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch || planted::is(Bug::EpochIgnored))
+        self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch)
     }
 }
 
 fn too_old() -> String {
-    "no offset is committed for it, and its oldest record is older than the dedupe window: what was done \
+    "no offset is committed for it, or one beyond its end, and its oldest record is older than the dedupe window: what was done \
      long ago would be done again. Commit an offset with your Kafka tools, or set `start = \"earliest\"` \
      under [engine] to have all of it read"
         .to_owned()

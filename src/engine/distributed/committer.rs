@@ -31,8 +31,12 @@ use std::time::{Duration, Instant};
 pub const APART: Duration = Duration::from_millis(10);
 /// Outputs of one transaction, bytes: what a reader must wait for, and an abort throws away.
 pub const BATCH_BYTES: usize = 4 << 20;
-/// After an abort: the group or the broker needs a moment, and a tight loop would take it away.
+/// After an abort: the group or the broker needs a moment, and a tight loop would take it away. Nothing is
+/// so urgent that it would not wait for this.
 const REST: Duration = Duration::from_millis(100);
+
+/// A rebalance aborts once or twice; beyond that something in the batch itself may be the reason.
+const ABORTS: u32 = 3;
 
 /// Names a completion until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -84,6 +88,8 @@ pub struct Owed {
 pub struct Settled {
     pub answers: Vec<(Ticket, Commit)>,
     pub marks: Vec<Owed>,
+    /// Others have written the offsets of these: read them again.
+    pub overwritten: Vec<Lease>,
 }
 
 #[derive(Debug)]
@@ -111,8 +117,8 @@ struct Touched {
     lease: Lease,
     /// Who had written it before, as far as this process knew.
     before: Option<Author>,
-    /// Hardly any more holes fit beside the offset.
-    crowded: bool,
+    /// Hardly any more holes fit beside the offset; what is written ends here.
+    crowded: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -129,21 +135,38 @@ pub struct Committer {
     sequence: u64,
     waiting: VecDeque<HandedIn>,
     state: State,
-    /// No transaction before this.
+    /// No transaction before this, unless something is urgent.
     not_before: Option<Instant>,
+    /// No transaction before this.
+    rest: Option<Instant>,
     flush: bool,
+    /// Completions of the next transaction at most: halved when a batch is aborted again and again, so that
+    /// one that never goes through is found, and holds up no other.
+    most: usize,
+    /// In a row.
+    aborts: u32,
 }
 
 impl Committer {
-    pub fn new(instance: Instance) -> Self {
-        let (waiting, state) = (VecDeque::new(), State::Idle);
-        Committer { instance, sequence: 0, waiting, state, not_before: None, flush: false }
+    /// `sequence`: no commit of this process has a higher one yet.
+    pub fn new(instance: Instance, sequence: u64) -> Self {
+        Committer {
+            instance,
+            sequence,
+            waiting: VecDeque::new(),
+            state: State::Idle,
+            not_before: None,
+            rest: None,
+            flush: false,
+            most: usize::MAX,
+            aborts: 0,
+        }
     }
 
     /// At once `Void`, where its lease is.
     pub fn hand_in(&mut self, ticket: Ticket, done: Completion, held: &Assignment) -> Settled {
         if !held.is_valid(&done.lease) {
-            return Settled { answers: vec![(ticket, Commit::Void)], marks: Vec::new() };
+            return Settled { answers: vec![(ticket, Commit::Void)], ..Settled::default() };
         }
         self.flush |= done.urgent;
         self.waiting.push_back(HandedIn { ticket, done });
@@ -169,14 +192,16 @@ impl Committer {
 
     /// When `next` should be asked again, if nothing happens before.
     pub fn due(&self) -> Option<Instant> {
-        (matches!(self.state, State::Idle) && !self.waiting.is_empty()).then_some(self.not_before).flatten()
+        let idle = matches!(self.state, State::Idle) && !self.waiting.is_empty();
+        idle.then(|| self.not_before.filter(|_| !self.flush).max(self.rest)).flatten()
     }
 
     /// The next transaction, if there is one to make now.
     pub fn next(&mut self, held: &mut Assignment, now: Instant) -> (Option<Act>, Settled) {
         let mut settled = Settled::default();
-        let waits = self.not_before.is_some_and(|at| now < at) && !self.flush;
-        if waits || !matches!(self.state, State::Idle) {
+        let early = self.not_before.is_some_and(|at| now < at) && !self.flush;
+        let rests = self.rest.is_some_and(|at| now < at);
+        if early || rests || !matches!(self.state, State::Idle) {
             return (None, settled);
         }
         let Some(by) = held.membership().cloned() else { return (None, settled) };
@@ -188,6 +213,11 @@ impl Committer {
         self.sequence += 1;
         let author = Author { instance: self.instance, sequence: self.sequence };
         let (batch, offsets) = self.write_down(taken, author, held);
+        self.not_before = Some(now + APART);
+        if batch.handed_in.is_empty() {
+            // All of it waits for what lies below.
+            return (None, settled);
+        }
         if planted::is(Bug::CloseBeforeCommit) {
             let at = |h: &HandedIn| Position { at: h.done.lease.at.clone(), offset: h.done.offset };
             let early = batch
@@ -197,7 +227,6 @@ impl Committer {
             settled.marks.extend(early);
         }
         let outputs = batch.handed_in.iter().flat_map(|h| h.done.outputs.iter().cloned()).collect();
-        self.not_before = Some(now + APART);
         self.state = State::Committing(batch);
         (Some(Act::Commit(Transaction { outputs, offsets, by })), settled)
     }
@@ -206,7 +235,8 @@ impl Committer {
     fn take(&mut self, held: &mut Assignment, settled: &mut Settled) -> Vec<HandedIn> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.waiting.front() {
-            if !taken.is_empty() && bytes + next.bytes() > BATCH_BYTES {
+            let full = taken.len() >= self.most || bytes + next.bytes() > BATCH_BYTES;
+            if !taken.is_empty() && full {
                 break;
             }
             let Some(next) = self.waiting.pop_front() else { break };
@@ -249,6 +279,7 @@ impl Committer {
                 written.0 = super::metadata::Progress::at(written.0.end);
             }
             written.1 = metadata::write(&written.0, author);
+            let crowded = (written.1.len() >= CROWDED).then_some(written.0.end);
             while written.1.len() > TAKEN_MAX {
                 let highest = taken.iter().enumerate().filter(|(_, h)| h.done.lease == lease);
                 let Some((i, _)) = highest.max_by_key(|(_, h)| h.done.offset) else { break };
@@ -259,7 +290,7 @@ impl Committer {
                 written.1 = metadata::write(&written.0, author);
             }
             let (progress, text) = written;
-            touched.push(Touched { before, crowded: text.len() >= CROWDED, lease: lease.clone() });
+            touched.push(Touched { before, crowded, lease: lease.clone() });
             offsets.push((lease.at, progress.base, text));
         }
         (Batch { handed_in: taken, touched, author }, offsets)
@@ -275,8 +306,18 @@ impl Committer {
             Ended::Visible(positions) => (None, self.visible(batch, &positions, held)),
             Ended::Aborted { why } => {
                 tracing::debug!(%why, "a transaction was aborted; it is made again");
+                self.aborts += 1;
+                let stubborn = self.aborts.is_multiple_of(ABORTS);
+                if stubborn {
+                    self.most = (batch.handed_in.len() / 2).max(1);
+                }
+                let alone = stubborn && batch.handed_in.len() == 1;
                 self.again(batch, held);
-                self.not_before = Some(now + REST);
+                if alone {
+                    // It may be this one that never goes through: behind all others.
+                    self.waiting.rotate_left(1);
+                }
+                self.rest = Some(now + REST);
                 (None, Settled::default())
             }
             Ended::TooLarge { output } => (None, self.without(batch, output, held)),
@@ -311,7 +352,7 @@ impl Committer {
             }
             State::Renewing { batch, sent: None } => {
                 self.again(batch, held);
-                self.not_before = Some(now + REST);
+                self.rest = Some(now + REST);
                 None
             }
             other => {
@@ -348,14 +389,15 @@ impl Committer {
         if says.contains(&Says::Committed) {
             return self.visible(batch, &positions, held);
         }
-        if says.contains(&Says::NotCommitted) || planted::is(Bug::VoidMadeAgain) {
+        if says.contains(&Says::NotCommitted) {
             self.again(batch, held);
-            self.not_before = Some(now + REST);
+            self.rest = Some(now + REST);
             return Settled::default();
         }
         self.forget(&batch, held);
         let answers = batch.handed_in.iter().map(|h| (h.ticket, Commit::Void)).collect();
-        Settled { answers, marks: Vec::new() }
+        let overwritten = batch.touched.into_iter().map(|t| t.lease).collect();
+        Settled { answers, overwritten, ..Settled::default() }
     }
 
     fn visible(&mut self, batch: Batch, positions: &[Position], held: &mut Assignment) -> Settled {
@@ -365,6 +407,8 @@ impl Committer {
             }
             held.wrote(&t.lease, batch.author, t.crowded);
         }
+        self.most = self.most.saturating_mul(2);
+        self.aborts = 0;
         let mut settled = Settled::default();
         let mut rest = positions;
         for h in batch.handed_in {

@@ -22,6 +22,11 @@ use tokio::task::JoinSet;
 /// How often a lease that is not confirmed is asked about. Well below what a person notices, far above
 /// what a coordinator answers in.
 const CONFIRM_EVERY: Duration = Duration::from_millis(100);
+/// A question that has not been answered for so long is asked again.
+const CONFIRM_LATE: Duration = Duration::from_secs(5);
+/// Epochs and sequences of one group, far more than a process lives to use up: each group of a process
+/// has its own, so that none is ever used twice.
+const OF_ONE_GROUP: u64 = 1 << 48;
 /// A member with nothing to do looks again after this long, whatever it was told.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,7 @@ pub(super) struct Shared {
     pub(super) start_anyway: bool,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) contact: Arc<Contact>,
+    /// Those that were joined, in order; they are as many as a process has kinds of work.
     pub(super) groups: Mutex<Vec<Weak<Seat>>>,
     pub(super) tasks: Mutex<JoinSet<()>>,
 }
@@ -58,8 +64,12 @@ struct Core {
     /// nothing more will be.
     replies: Vec<(oneshot::Sender<Commit>, Commit)>,
     tickets: u64,
+    /// When the group was last asked for its view, and has answered.
     asked: Option<Instant>,
+    answered: bool,
     start_anyway: bool,
+    /// Nothing more is committed.
+    gone: bool,
 }
 
 impl Core {
@@ -95,6 +105,14 @@ impl Core {
             self.replies.extend(self.answers.remove(&ticket).map(|reply| (reply, commit)));
         }
         self.marks.extend(settled.marks);
+        let todo = self.held.overwritten(&settled.overwritten, now());
+        self.todo(todo);
+    }
+
+    /// Whoever waits for a commit hears that it is not ours to report any more.
+    fn end(&mut self) {
+        self.gone = true;
+        self.replies.extend(self.answers.drain().map(|(_, reply)| (reply, Commit::Void)));
     }
 
     fn act(&mut self, act: Option<Act>) {
@@ -122,11 +140,14 @@ impl Core {
                 if let Some(what) = lost {
                     note(&lease.at, &what);
                 }
-                if deliver && self.lanes.put(&lease, record) == Some(Flow::Pause) {
+                if deliver && self.lanes.put(&lease, record, Timestamp::now()) == Some(Flow::Pause) {
                     self.orders.push_back(Order::Pause(lease.at));
                 }
             }
-            Heard::Confirmed { asked, member, parts } => self.held.confirmed(asked, &member, &parts),
+            Heard::Confirmed { asked, member, parts } => {
+                self.answered = true;
+                self.held.confirmed(asked, &member, &parts);
+            }
             Heard::Ended(ended) => {
                 let (act, settled) = self.committer.ended(ended, &mut self.held, now);
                 self.settled(settled);
@@ -142,7 +163,10 @@ impl Core {
             }
             Heard::Reachable(Ok(())) => self.events.push_back(Event::Health(Health::Well)),
             Heard::Reachable(Err(why)) => self.events.push_back(Event::Health(Health::Paused { why })),
-            Heard::Gone(why) => self.events.push_back(Event::Health(Health::Gone { why })),
+            Heard::Gone(why) => {
+                self.events.push_back(Event::Health(Health::Gone { why }));
+                self.end();
+            }
         }
     }
 
@@ -155,10 +179,12 @@ impl Core {
         self.act(act);
         let mut next = now + PATIENCE;
         if let Some(since) = since.filter(|since| self.held.has_unconfirmed(*since)) {
-            let due = self.asked.filter(|asked| *asked >= since).map_or(now, |asked| asked + CONFIRM_EVERY);
+            // One question at a time.
+            let apart = if self.answered { CONFIRM_EVERY } else { CONFIRM_LATE };
+            let due = self.asked.filter(|asked| *asked >= since).map_or(now, |asked| asked + apart);
             if due <= now {
                 self.orders.push_back(Order::Confirm);
-                self.asked = Some(now);
+                (self.asked, self.answered) = (Some(now), false);
             }
             next = next.min(due.max(now + CONFIRM_EVERY));
         }
@@ -190,9 +216,11 @@ pub(super) struct DistributedGroups(pub(super) Arc<Shared>);
 impl Groups for DistributedGroups {
     fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Group> {
         let shared = &self.0;
+        let mut groups = lock(&shared.groups);
+        let own = groups.len() as u64 * OF_ONE_GROUP;
         let core = Core {
-            held: Assignment::new(shared.window),
-            committer: Committer::new(shared.instance),
+            held: Assignment::new(shared.window, own),
+            committer: Committer::new(shared.instance, own),
             lanes: Lanes::default(),
             events: VecDeque::new(),
             orders: VecDeque::new(),
@@ -201,10 +229,13 @@ impl Groups for DistributedGroups {
             replies: Vec::new(),
             tickets: 0,
             asked: None,
+            answered: false,
             start_anyway: shared.start_anyway,
+            gone: false,
         };
         let seat = Arc::new(Seat { core: Mutex::new(core), work: Notify::new(), ready: Notify::new() });
-        lock(&shared.groups).push(Arc::downgrade(&seat));
+        groups.push(Arc::downgrade(&seat));
+        drop(groups);
         let member = shared.broker.join(name, topics);
         lock(&shared.tasks).spawn(run(seat.clone(), member, shared.contact.clone()));
         Box::new(DistributedGroup { seat })
@@ -213,10 +244,12 @@ impl Groups for DistributedGroups {
 
 /// The group's task: until the engine ends it.
 async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>) {
+    let mut up = contact.up();
     loop {
+        let since = *up.borrow_and_update();
         let (orders, marks, replies, until) = {
             let mut core = lock(&seat.core);
-            let until = core.pump(contact.since(), now());
+            let until = core.pump(since, now());
             let core = &mut *core;
             let replies = std::mem::take(&mut core.replies);
             (std::mem::take(&mut core.orders), std::mem::take(&mut core.marks), replies, until)
@@ -232,7 +265,8 @@ async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>
             biased;
             heard = member.heard() => lock(&seat.core).heard(heard, now()),
             () = seat.work.notified() => {}
-            () = contact.changed() => {}
+            // The sender lives as long as this task's share of the contact.
+            _ = up.changed() => {}
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }
@@ -249,6 +283,21 @@ impl Shared {
         for seat in lock(&self.groups).iter().filter_map(Weak::upgrade) {
             lock(&seat.core).orders.push_back(Order::Leave);
             seat.work.notify_one();
+        }
+    }
+
+    /// Nobody waits for a commit any more.
+    pub(super) fn end(&self) {
+        for seat in lock(&self.groups).iter().filter_map(Weak::upgrade) {
+            let replies = {
+                let mut core = lock(&seat.core);
+                core.end();
+                std::mem::take(&mut core.replies)
+            };
+            for (reply, commit) in replies {
+                // Whoever asked may have gone.
+                let _ = reply.send(commit);
+            }
         }
     }
 
@@ -282,6 +331,9 @@ impl Commits for DistributedCommits {
             let answer = {
                 let mut core = lock(&seat.core);
                 let core = &mut *core;
+                if core.gone {
+                    return Commit::Void;
+                }
                 let (reply, answer) = oneshot::channel();
                 core.tickets += 1;
                 let ticket = Ticket(core.tickets);
@@ -348,12 +400,10 @@ impl DistributedGroup {
         }
         let held = &core.held;
         let now = Timestamp::now();
-        let Some((lease, record, flow)) = core.lanes.take(now, |lease| held.is_open(lease)) else {
-            return Err(core
-                .lanes
-                .due()
-                .map_or(PATIENCE, |due| now.until(due))
-                .clamp(Duration::from_millis(1), PATIENCE));
+        let Some((lease, record, flow)) = core.lanes.take(now, |lease, at| held.has_room(lease, at)) else {
+            let due = core.lanes.due(now, |lease| held.is_open(lease));
+            let wait = due.map_or(PATIENCE, |due| now.until(due));
+            return Err(wait.clamp(Duration::from_millis(1), PATIENCE));
         };
         if flow == Some(Flow::Resume) {
             core.orders.push_back(Order::Resume(lease.at.clone()));

@@ -12,13 +12,43 @@ use std::sync::Arc;
 /// Records of one lane at which the client is told to pause, and the bytes of them.
 const HIGH: usize = 256;
 const HIGH_BYTES: usize = 4 << 20;
+/// Records of one lane that wait for their time, at most: they stand in nobody's way up to here, and the
+/// lane waits for the first of them beyond it.
+const LATER: usize = 1_024;
 
 #[derive(Debug)]
 struct Lane {
     lease: Lease,
     ready: VecDeque<Arc<Record>>,
+    /// Records whose time has not come, by time and offset.
+    later: BTreeMap<(Timestamp, u64), Arc<Record>>,
+    /// Of all that the lane keeps.
     bytes: usize,
     paused: bool,
+}
+
+impl Lane {
+    fn is_full(&self, share: (usize, usize)) -> bool {
+        let at_most = |n: usize| n * share.0 / share.1;
+        self.ready.len() > at_most(HIGH - 1)
+            || self.bytes > at_most(HIGH_BYTES - 1)
+            || self.later.len() > at_most(LATER - 1)
+    }
+
+    /// Which record comes next at `now`, if it may.
+    fn next(&self, now: Timestamp, may: impl Fn(u64) -> bool) -> Option<Next> {
+        let due = self.later.first_key_value().filter(|((at, offset), _)| *at <= now && may(*offset));
+        if let Some((key, _)) = due {
+            return Some(Next::Later(*key));
+        }
+        let index = self.ready.iter().position(|record| may(record.position.offset))?;
+        Some(Next::Ready(index))
+    }
+}
+
+enum Next {
+    Later((Timestamp, u64)),
+    Ready(usize),
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +68,8 @@ pub(super) enum Flow {
 
 impl Lanes {
     pub(super) fn open(&mut self, lease: Lease) {
-        let lane = Lane { lease: lease.clone(), ready: VecDeque::new(), bytes: 0, paused: false };
+        let (ready, later) = (VecDeque::new(), BTreeMap::new());
+        let lane = Lane { lease: lease.clone(), ready, later, bytes: 0, paused: false };
         self.lanes.insert(lease.at, lane);
     }
 
@@ -55,45 +86,49 @@ impl Lanes {
     }
 
     /// `Some(Pause)` when the lane has filled up.
-    pub(super) fn put(&mut self, lease: &Lease, record: Arc<Record>) -> Option<Flow> {
+    pub(super) fn put(&mut self, lease: &Lease, record: Arc<Record>, now: Timestamp) -> Option<Flow> {
         let lane = self.lanes.get_mut(&lease.at).filter(|l| l.lease == *lease)?;
         lane.bytes += weight(&record);
-        lane.ready.push_back(record);
-        let full = lane.ready.len() >= HIGH || lane.bytes >= HIGH_BYTES;
-        (full && !std::mem::replace(&mut lane.paused, full)).then_some(Flow::Pause)
+        match record.not_before.filter(|at| *at > now) {
+            Some(at) => drop(lane.later.insert((at, record.position.offset), record)),
+            None => lane.ready.push_back(record),
+        }
+        (lane.is_full((1, 1)) && !std::mem::replace(&mut lane.paused, true)).then_some(Flow::Pause)
     }
 
     /// The next record in turn that may be handed out at `now`. `Some(Resume)` when its lane has room again.
     pub(super) fn take(
         &mut self,
         now: Timestamp,
-        open: impl Fn(&Lease) -> bool,
+        may: impl Fn(&Lease, u64) -> bool,
     ) -> Option<(Lease, Arc<Record>, Option<Flow>)> {
         let behind =
             self.turn.as_ref().map(|turn| self.lanes.range((after(turn), std::ops::Bound::Unbounded)));
         let order: Vec<Partition> =
             behind.into_iter().flatten().chain(self.lanes.iter()).map(|(at, _)| at.clone()).collect();
         for at in order {
-            let Some(lane) = self.lanes.get_mut(&at) else { continue };
-            let due = lane.ready.front().is_some_and(|r| r.not_before.is_none_or(|t| t <= now));
-            if !due || self.held.contains(&at.topic) || !open(&lane.lease) {
-                continue;
-            }
-            let Some(record) = lane.ready.pop_front() else { continue };
+            let held = self.held.contains(&at.topic);
+            let Some(lane) = self.lanes.get_mut(&at).filter(|_| !held) else { continue };
+            let record = match lane.next(now, |offset| may(&lane.lease, offset)) {
+                Some(Next::Later(key)) => lane.later.remove(&key),
+                Some(Next::Ready(index)) => lane.ready.remove(index),
+                None => None,
+            };
+            let Some(record) = record else { continue };
             lane.bytes -= weight(&record);
-            let low = lane.ready.len() <= HIGH * 4 / 5 && lane.bytes <= HIGH_BYTES * 4 / 5;
-            let resumes = lane.paused && low;
-            lane.paused &= !low;
+            let resumes = lane.paused && !lane.is_full((4, 5));
+            lane.paused &= !resumes;
             self.turn = Some(at);
             return Some((lane.lease.clone(), record, resumes.then_some(Flow::Resume)));
         }
         None
     }
 
-    /// When the first record is due that waits for its time.
-    pub(super) fn due(&self) -> Option<Timestamp> {
-        let open = self.lanes.values().filter(|l| !self.held.contains(&l.lease.at.topic));
-        open.filter_map(|l| l.ready.front()?.not_before).min()
+    /// When the next record is due that waits for its time.
+    pub(super) fn due(&self, now: Timestamp, open: impl Fn(&Lease) -> bool) -> Option<Timestamp> {
+        let open = self.lanes.values().filter(|l| !self.held.contains(&l.lease.at.topic) && open(&l.lease));
+        let waits = open.filter_map(|l| l.later.keys().map(|(at, _)| *at).find(|at| *at > now));
+        waits.min()
     }
 }
 
@@ -103,5 +138,84 @@ fn after(at: &Partition) -> std::ops::Bound<Partition> {
 
 fn weight(record: &Record) -> usize {
     let headers: usize = record.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-    record.value.as_ref().map_or(0, bytes::Bytes::len) + headers + 256
+    let bytes = |b: &Option<bytes::Bytes>| b.as_ref().map_or(0, bytes::Bytes::len);
+    bytes(&record.key) + bytes(&record.value) + headers + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Headers, Position};
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn lease(index: u32) -> Lease {
+        Lease { at: Partition { topic: Topic::new("retry.30m"), index }, epoch: 1 }
+    }
+
+    fn record(index: u32, offset: u64, not_before: Option<i64>) -> Arc<Record> {
+        let position = Position { at: lease(index).at, offset };
+        let headers = Headers::default();
+        let not_before = not_before.map(Timestamp);
+        Arc::new(Record { position, stamp: NOW, key: None, value: None, headers, not_before })
+    }
+
+    fn taken(lanes: &mut Lanes, now: i64) -> Vec<(u32, u64)> {
+        let take = |lanes: &mut Lanes| lanes.take(Timestamp(now), |_, _| true);
+        std::iter::from_fn(|| take(lanes)).map(|(_, r, _)| (r.position.at.index, r.position.offset)).collect()
+    }
+
+    #[test]
+    fn p7_a_record_that_waits_for_its_time_stands_in_nobodys_way() {
+        let mut lanes = Lanes::default();
+        lanes.open(lease(0));
+        for (offset, not_before) in [(0, Some(9_000)), (1, None), (2, Some(2_000)), (3, Some(500))] {
+            assert_eq!(lanes.put(&lease(0), record(0, offset, not_before), NOW), None);
+        }
+        assert_eq!(taken(&mut lanes, 1_000), [(0, 1), (0, 3)]);
+        assert_eq!(lanes.due(NOW, |_| true), Some(Timestamp(2_000)));
+        assert_eq!(taken(&mut lanes, 2_000), [(0, 2)]);
+        assert_eq!(taken(&mut lanes, 9_000), [(0, 0)]);
+    }
+
+    #[test]
+    fn lanes_take_turns_and_a_held_topic_waits() {
+        let mut lanes = Lanes::default();
+        for index in 0..2 {
+            lanes.open(lease(index));
+            for offset in 0..2 {
+                let _ = lanes.put(&lease(index), record(index, offset, None), NOW);
+            }
+        }
+        lanes.hold(&lease(0).at.topic, true);
+        assert_eq!(taken(&mut lanes, 1_000), []);
+        lanes.hold(&lease(0).at.topic, false);
+        assert_eq!(taken(&mut lanes, 1_000), [(0, 0), (1, 0), (0, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn a_full_lane_pauses_once_and_goes_on_with_room() {
+        let mut lanes = Lanes::default();
+        lanes.open(lease(0));
+        let flows: Vec<Option<Flow>> =
+            (0..300).map(|o| lanes.put(&lease(0), record(0, o, None), NOW)).collect();
+        assert_eq!(flows.iter().position(Option::is_some), Some(HIGH - 1));
+        assert_eq!(flows.iter().flatten().count(), 1);
+        let flows: Vec<Option<Flow>> =
+            std::iter::from_fn(|| lanes.take(NOW, |_, _| true)).map(|(_, _, flow)| flow).collect();
+        assert_eq!(flows.len(), 300);
+        assert_eq!(flows.iter().flatten().collect::<Vec<_>>(), [&Flow::Resume]);
+    }
+
+    #[test]
+    fn what_would_make_a_hole_too_many_lets_the_others_by() {
+        let mut lanes = Lanes::default();
+        lanes.open(lease(0));
+        for offset in [7, 8, 3] {
+            let _ = lanes.put(&lease(0), record(0, offset, None), NOW);
+        }
+        let next = lanes.take(NOW, |_, offset| offset < 5).map(|(_, r, _)| r.position.offset);
+        assert_eq!(next, Some(3));
+        assert!(lanes.take(NOW, |_, offset| offset < 5).is_none());
+    }
 }

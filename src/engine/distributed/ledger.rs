@@ -9,20 +9,28 @@ use super::committer::Owed;
 use super::group::{Shared, now};
 use super::link::{Ask, Link, Step};
 use super::lock;
-use crate::dedupe::{Admission, Bar, Claim, ClaimView, Instance, Nonce, Slot, Standing, Started};
+use crate::dedupe::{Admission, Bar, Claim, ClaimView, Instance, Nonce, Slot, SlotName, Standing, Started};
 use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
 use crate::outcome::OutcomeKind;
-use crate::task::{Position, ScopedKey, Token};
+use crate::task::{Origin, Position, ScopedKey, Token};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// Between two attempts to reach a store that is away.
 const TRY_EVERY: Duration = Duration::from_millis(200);
+/// A store that has not answered for so long is taken for gone: well before the heartbeat runs out.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Calls on their way at once, of what is held or owed: a fraction of a second's worth, so that the
+/// heartbeat is never late for them.
+const AT_ONCE: usize = 64;
+
+/// Which slot an answer is for.
+type HeldKey = (ScopedKey, u32, Origin, SlotName);
 
 /// This process's contact with the ledger.
 pub(super) struct Contact {
@@ -30,7 +38,7 @@ pub(super) struct Contact {
     /// What is owed is given up after half the dedupe window.
     keep: Duration,
     inner: Mutex<Inner>,
-    /// There is something to send.
+    /// There is something to send, or the connection is gone.
     work: Notify,
     up: watch::Sender<Option<Instant>>,
 }
@@ -38,34 +46,30 @@ pub(super) struct Contact {
 struct Inner {
     link: Link,
     connection: Option<Arc<dyn Connection>>,
-    /// Answers whose storing was not acknowledged, in their order.
-    held: VecDeque<LedgerCall>,
+    /// Answers whose storing was not acknowledged: each from before it is first sent, so that whoever
+    /// breaks off in between loses nothing. One for each slot; as many as there are calls in flight.
+    held: BTreeMap<HeldKey, Held>,
     /// Marks that were not acknowledged, each with the time when its commit was seen.
     owed: VecDeque<(Instant, LedgerCall)>,
 }
 
+struct Held {
+    call: LedgerCall,
+    /// Its task is sending it itself.
+    by_task: bool,
+}
+
 impl Contact {
     pub(super) fn new(instance: Instance, window: Duration) -> Self {
-        let inner =
-            Inner { link: Link::default(), connection: None, held: VecDeque::new(), owed: VecDeque::new() };
-        Contact {
-            instance,
-            keep: window / 2,
-            inner: Mutex::new(inner),
-            work: Notify::new(),
-            up: watch::Sender::new(None),
-        }
+        let (held, owed) = (BTreeMap::new(), VecDeque::new());
+        let inner = Inner { link: Link::default(), connection: None, held, owed };
+        let (work, up) = (Notify::new(), watch::Sender::new(None));
+        Contact { instance, keep: window / 2, inner: Mutex::new(inner), work, up }
     }
 
-    /// Since when the ledger is reached without a break.
-    pub(super) fn since(&self) -> Option<Instant> {
-        lock(&self.inner).link.since()
-    }
-
-    /// Waits until contact is made or lost.
-    pub(super) async fn changed(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.up.subscribe().changed().await;
+    /// Since when all has been told to a ledger that is reached without a break. Watched by the groups.
+    pub(super) fn up(&self) -> watch::Receiver<Option<Instant>> {
+        self.up.subscribe()
     }
 
     pub(super) fn owe(&self, marks: Vec<Owed>) {
@@ -94,106 +98,199 @@ impl Contact {
     /// Runs until it is dropped: connects, comes back in order, keeps the heartbeat, sends what is owed.
     pub(super) async fn run(&self, store: Arc<dyn Store>) {
         loop {
-            match store.connect().await {
+            match limited(store.connect()).await {
                 Ok(connection) => {
                     let first = lock(&self.inner).link.connected(now());
                     lock(&self.inner).connection = Some(connection.clone());
-                    let Broken(why) = self.keep_up(&*connection, first).await;
+                    let Broken(why) = self.keep_up(&connection, first).await;
                     tracing::warn!(%why, "the ledger cannot be reached; nothing new is begun until it can");
+                    self.lost(&connection);
                 }
                 Err(Broken(why)) => tracing::debug!(%why, "no connection to the ledger"),
             }
-            self.lost();
             tokio::time::sleep(TRY_EVERY).await;
         }
     }
 
-    fn lost(&self) {
+    /// Whoever hears first that the connection is broken says so for all.
+    fn lost(&self, connection: &Arc<dyn Connection>) {
         let mut inner = lock(&self.inner);
-        inner.connection = None;
-        inner.link.broken();
-        drop(inner);
-        self.up.send_replace(None);
+        if inner.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            inner.connection = None;
+            inner.link.broken();
+            drop(inner);
+            self.up.send_replace(None);
+            self.work.notify_one();
+        }
     }
 
     /// Ends when the connection does.
-    async fn keep_up(&self, connection: &dyn Connection, first: Step) -> Broken {
+    async fn keep_up(&self, connection: &Arc<dyn Connection>, first: Step) -> Broken {
         let mut next = Some(first);
         while let Some(step) = next {
             let done = match step {
-                Step::Beat => self.beat(connection).await,
-                Step::Answers => self.send_held(connection).await,
-                Step::Marks => self.send_owed(connection).await,
+                Step::Beat => self.beat(connection).await.map(|()| true),
+                Step::Answers => self.send(connection, false).await,
+                Step::Marks => self.send(connection, true).await,
             };
-            if let Err(broken) = done {
+            match done {
+                Ok(true) => next = lock(&self.inner).link.done(step, now()),
+                Ok(false) => {}
+                Err(broken) => return broken,
+            }
+            if let Err(broken) = self.beat_if_due(connection).await {
                 return broken;
             }
-            next = lock(&self.inner).link.done(step);
         }
-        self.up.send_replace(self.since());
+        self.up.send_replace(lock(&self.inner).link.ready());
         loop {
-            let due = lock(&self.inner).link.beat_due().unwrap_or_else(now);
-            let sent = tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(due.into()) => self.beat(connection).await,
-                () = self.work.notified() => self.send_owed(connection).await,
-            };
-            if let Err(broken) = sent {
+            if let Err(broken) = self.beat_if_due(connection).await {
                 return broken;
+            }
+            match self.send(connection, true).await {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(broken) => return broken,
+            }
+            if lock(&self.inner).connection.is_none() {
+                return Broken("a task found the connection broken".to_owned());
+            }
+            let due = lock(&self.inner).link.beat_due().unwrap_or_else(now);
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {}
+                () = self.work.notified() => {}
             }
         }
     }
 
-    async fn beat(&self, connection: &dyn Connection) -> Result<(), Broken> {
+    async fn beat_if_due(&self, connection: &Arc<dyn Connection>) -> Result<(), Broken> {
+        if lock(&self.inner).link.beat_due().is_some_and(|due| due <= now()) {
+            self.beat(connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn beat(&self, connection: &Arc<dyn Connection>) -> Result<(), Broken> {
         let sent = now();
-        connection.beat(self.instance).await?;
+        limited(connection.beat(self.instance)).await?;
         lock(&self.inner).link.beaten(sent);
         Ok(())
     }
 
-    /// An answer leaves the list once it is acknowledged, not before.
-    async fn send_held(&self, connection: &dyn Connection) -> Result<(), Broken> {
-        loop {
-            let Some(call) = lock(&self.inner).held.front().cloned() else { return Ok(()) };
-            connection.call(self.instance, Sent { call, settled: false }).await?;
-            lock(&self.inner).held.pop_front();
+    /// One batch: held answers first, then, if `marks`, marks that are owed. `true`: nothing is left.
+    async fn send(&self, connection: &Arc<dyn Connection>, marks: bool) -> Result<bool, Broken> {
+        let answers: Vec<(HeldKey, LedgerCall)> = {
+            let inner = lock(&self.inner);
+            let waiting = inner.held.iter().filter(|(_, held)| !held.by_task).take(AT_ONCE);
+            waiting.map(|(key, held)| (key.clone(), held.call.clone())).collect()
+        };
+        if !answers.is_empty() {
+            let calls = answers.iter().map(|(_, call)| self.tell(connection, call.clone()));
+            // It leaves the list once it is acknowledged, not before.
+            futures::future::try_join_all(calls).await?;
+            let mut inner = lock(&self.inner);
+            answers.iter().for_each(|(key, _)| drop(inner.held.remove(key)));
+            return Ok(false);
         }
-    }
-
-    async fn send_owed(&self, connection: &dyn Connection) -> Result<(), Broken> {
-        loop {
-            let Some((seen, call)) = lock(&self.inner).owed.front().cloned() else { return Ok(()) };
-            if now().saturating_duration_since(seen) < self.keep {
-                connection.call(self.instance, Sent { call, settled: false }).await?;
+        if !marks {
+            return Ok(true);
+        }
+        let owed: Vec<LedgerCall> = {
+            let mut inner = lock(&self.inner);
+            let (keep, now) = (self.keep, now());
+            while inner.owed.front().is_some_and(|(seen, _)| now.saturating_duration_since(*seen) >= keep) {
+                inner.owed.pop_front();
             }
-            lock(&self.inner).owed.pop_front();
-        }
+            inner.owed.iter().take(AT_ONCE).map(|(_, call)| call.clone()).collect()
+        };
+        futures::future::try_join_all(owed.iter().map(|call| self.tell(connection, call.clone()))).await?;
+        let mut inner = lock(&self.inner);
+        // Only this task takes from the front.
+        inner.owed.drain(..owed.len());
+        Ok(owed.is_empty())
     }
 
-    /// The connection, if the question may be asked over it now.
+    async fn tell(&self, connection: &Arc<dyn Connection>, call: LedgerCall) -> Result<LedgerReply, Broken> {
+        limited(connection.call(self.instance, Sent { call, settled: false })).await
+    }
+
+    /// The connection, if the question may be asked over it now, and whether it may judge others.
     fn may(
         &self,
         ask: Ask,
         confirmed: impl FnOnce(Instant) -> bool,
     ) -> Result<(Arc<dyn Connection>, bool), Unavailable> {
-        let (connection, since, settled) = {
+        let (connection, ready, settled) = {
             let inner = lock(&self.inner);
-            (inner.connection.clone(), inner.link.since(), inner.link.is_settled(now()))
+            (inner.connection.clone(), inner.link.ready(), inner.link.is_settled(now()))
         };
-        let away = || Unavailable("the ledger cannot be reached".to_owned());
-        let (Some(connection), Some(since)) = (connection, since) else { return Err(away()) };
-        let confirmed = ask != Ask::UnderLease || confirmed(since);
+        let Some(connection) = connection else {
+            return Err(Unavailable("the ledger cannot be reached".to_owned()));
+        };
+        // Asked without the lock: the groups have theirs.
+        let confirmed = ask != Ask::UnderLease || ready.is_some_and(confirmed);
         if lock(&self.inner).link.may(ask, confirmed) {
-            Ok((connection, settled))
-        } else if confirmed {
-            Err(Unavailable("this process is just coming back to the ledger".to_owned()))
-        } else {
-            Err(Unavailable("the group has not confirmed the partition yet".to_owned()))
+            return Ok((connection, settled));
         }
+        Err(Unavailable(match ready {
+            Some(_) => "the group has not confirmed the partition yet".to_owned(),
+            None => "this process is just coming back to the ledger".to_owned(),
+        }))
     }
 
-    fn hold(&self, call: LedgerCall) {
-        lock(&self.inner).held.push_back(call);
+    /// A call of a task, over the connection that it may use.
+    async fn call(
+        &self,
+        ask: Ask,
+        confirmed: impl FnOnce(Instant) -> bool,
+        call: LedgerCall,
+    ) -> Result<LedgerReply, Unavailable> {
+        let (connection, settled) = self.may(ask, confirmed)?;
+        let answered = limited(connection.call(self.instance, Sent { call, settled })).await;
+        answered.map_err(|Broken(why)| {
+            self.lost(&connection);
+            Unavailable(why)
+        })
+    }
+
+    /// Whether an answer of this scope is not stored yet: what would free its slot must not overtake it.
+    fn holds(&self, key: &ScopedKey) -> bool {
+        lock(&self.inner).held.keys().any(|(scope, ..)| scope == key)
+    }
+}
+
+/// No call waits for ever.
+async fn limited<T>(call: impl Future<Output = Result<T, Broken>>) -> Result<T, Broken> {
+    let late = || Broken("the ledger does not answer".to_owned());
+    tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// An answer that is being stored by its own task; whatever becomes of the task, it stays held until the
+/// ledger has it.
+struct Storing<'a> {
+    contact: &'a Contact,
+    key: HeldKey,
+}
+
+impl<'a> Storing<'a> {
+    /// One that is held already for the slot stays: it may have been sent, and will win.
+    fn begin(contact: &'a Contact, key: HeldKey, call: LedgerCall) -> Self {
+        let mut inner = lock(&contact.inner);
+        inner.held.entry(key.clone()).or_insert(Held { call, by_task: true });
+        Storing { contact, key }
+    }
+
+    fn stored(self) {
+        lock(&self.contact.inner).held.remove(&self.key);
+    }
+}
+
+impl Drop for Storing<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = lock(&self.contact.inner).held.get_mut(&self.key) {
+            held.by_task = false;
+            self.contact.work.notify_one();
+        }
     }
 }
 
@@ -212,22 +309,16 @@ impl DistributedLedger {
     ) -> Answer<T> {
         let shared = self.0.clone();
         Box::pin(async move {
-            let contact = &shared.contact;
             let confirmed = |since| lease.as_ref().is_none_or(|lease| shared.is_confirmed(lease, since));
-            let answered = match contact.may(ask, confirmed) {
-                Ok((connection, settled)) => {
-                    let sent = Sent { call: call.clone(), settled };
-                    connection.call(contact.instance, sent).await.map_err(|Broken(why)| Unavailable(why))
-                }
-                Err(away) => Err(away),
-            };
-            if answered.is_err() && ask == Ask::Answer {
-                contact.hold(call);
-            }
+            let reply = shared.contact.call(ask, confirmed, call).await?;
             // Every call has one kind of reply.
-            pick(answered?).ok_or_else(|| Unavailable("the ledger's answer cannot be read".to_owned()))
+            pick(reply).ok_or_else(unreadable)
         })
     }
+}
+
+fn unreadable() -> Unavailable {
+    Unavailable("the ledger's answer cannot be read".to_owned())
 }
 
 impl Ledger for DistributedLedger {
@@ -281,15 +372,29 @@ impl Journal for DistributedLedger {
     }
 
     fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> Answer<(Bytes, Standing)> {
-        let call = LedgerCall::Store { token: c.token.clone(), slot: slot.clone(), value };
-        self.call(Ask::Answer, None, call, |r| match r {
-            LedgerReply::Stored(winner, standing) => Some((winner, standing)),
-            _ => None,
+        let shared = self.0.clone();
+        let token = c.token.clone();
+        let key = (token.key.clone(), token.generation, token.origin.clone(), slot.name.clone());
+        let call = LedgerCall::Store { token, slot: slot.clone(), value };
+        Box::pin(async move {
+            let contact = &shared.contact;
+            let storing = Storing::begin(contact, key, call.clone());
+            match contact.call(Ask::Answer, |_| true, call).await? {
+                LedgerReply::Stored(winner, standing) => {
+                    storing.stored();
+                    Ok((winner, standing))
+                }
+                _ => Err(unreadable()),
+            }
         })
     }
 
     fn release(&self, nonce: Nonce, key: &ScopedKey) -> Answer<()> {
-        self.call(Ask::Free, None, LedgerCall::Release { nonce, key: key.clone() }, |_| Some(()))
+        if self.0.contact.holds(key) {
+            let why = Unavailable("an answer of this task is not stored yet".to_owned());
+            return Box::pin(async move { Err(why) });
+        }
+        self.call(Ask::Release, None, LedgerCall::Release { nonce, key: key.clone() }, |_| Some(()))
     }
 }
 

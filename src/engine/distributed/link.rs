@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 pub const LEASE: Duration = Duration::from_secs(10);
 /// Three chances before the lease ends.
 pub const BEAT_EVERY: Duration = Duration::from_millis(3_300);
+/// A heartbeat that was not acknowledged for this long means that the ledger may be stalled, and others
+/// look lapsed only because of that.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// What comes next on the way back. Each is answered before the next begins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,8 +35,15 @@ pub enum Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Away,
-    Returning { step: Step, since: Instant },
-    Up { since: Instant },
+    Returning {
+        step: Step,
+        since: Instant,
+    },
+    /// `ready`: since when all that was held and owed has been told.
+    Up {
+        since: Instant,
+        ready: Instant,
+    },
 }
 
 /// What is asked of the ledger.
@@ -43,9 +53,11 @@ pub enum Ask {
     UnderLease,
     /// `store`: while away it is held, and stored first on return.
     Answer,
+    /// `release`: it must not overtake an answer that is held.
+    Release,
     /// `close`, `moved`: while away it is owed.
     Mark,
-    /// Look-ups, `release`.
+    /// Look-ups.
     Free,
 }
 
@@ -76,7 +88,7 @@ impl Link {
 
     /// All of `step` has been answered over the connection of now; what comes next, if anything does.
     #[must_use]
-    pub fn done(&mut self, step: Step) -> Option<Step> {
+    pub fn done(&mut self, step: Step, now: Instant) -> Option<Step> {
         let State::Returning { step: current, since } = self.state else { return None };
         if step != current {
             return None;
@@ -85,7 +97,7 @@ impl Link {
             Step::Beat => Step::Answers,
             Step::Answers => Step::Marks,
             Step::Marks => {
-                self.state = State::Up { since };
+                self.state = State::Up { since, ready: now };
                 return None;
             }
         };
@@ -104,18 +116,27 @@ impl Link {
         Some(self.beat? + BEAT_EVERY)
     }
 
-    /// Since when the ledger is reached without a break; leases must be confirmed by an answer that was
-    /// asked for at that moment or later.
-    pub fn since(&self) -> Option<Instant> {
+    /// Since when the ledger is reached without a break.
+    fn since(&self) -> Option<Instant> {
         match self.state {
             State::Away => None,
-            State::Returning { since, .. } | State::Up { since } => Some(since),
+            State::Returning { since, .. } | State::Up { since, .. } => Some(since),
         }
     }
 
-    /// May judge that an instance has lapsed or that an `until` has passed.
+    /// Leases must be confirmed by an answer that was asked for at this moment or later. `None`: not yet.
+    pub fn ready(&self) -> Option<Instant> {
+        match self.state {
+            State::Up { ready, .. } => Some(ready),
+            State::Away | State::Returning { .. } => None,
+        }
+    }
+
+    /// May judge that an instance has lapsed or that an `until` has passed: has reached the ledger for
+    /// one lease without a break, and reaches it now.
     pub fn is_settled(&self, now: Instant) -> bool {
-        self.since().is_some_and(|since| now.saturating_duration_since(since) >= LEASE)
+        let unbroken = self.since().is_some_and(|since| now.saturating_duration_since(since) >= LEASE);
+        unbroken && self.beat.is_some_and(|beat| now.saturating_duration_since(beat) < DOUBT)
     }
 
     /// Whether the question may be sent now. `confirmed`: what `Assignment::is_confirmed` says of its lease.
@@ -126,7 +147,7 @@ impl Link {
             (State::Up { .. }, _) => true,
             // Behind the heartbeat, so that a ledger that has forgotten us knows us first.
             (State::Returning { step, .. }, Ask::Free | Ask::Answer) => step > Step::Beat,
-            (State::Returning { step, .. }, Ask::Mark) => step > Step::Answers,
+            (State::Returning { step, .. }, Ask::Mark | Ask::Release) => step > Step::Answers,
             (State::Returning { .. }, Ask::UnderLease) => false,
         }
     }
@@ -142,8 +163,9 @@ mod tests {
         let mut link = Link::default();
         let mut next = Some(link.connected(now));
         while let Some(step) = next {
-            next = link.done(step);
+            next = link.done(step, now);
         }
+        link.beaten(now);
         link
     }
 
@@ -154,7 +176,7 @@ mod tests {
         for _ in 0..3 {
             link.broken();
             let mut order = vec![link.connected(now)];
-            while let Some(step) = link.done(order[order.len() - 1]) {
+            while let Some(step) = link.done(order[order.len() - 1], now) {
                 assert!(!link.may(Ask::UnderLease, true), "not before {step:?} is done");
                 order.push(step);
             }
@@ -170,12 +192,12 @@ mod tests {
             let mut link = Link::default();
             let mut step = link.connected(now);
             while step != broken_at {
-                step = link.done(step).unwrap();
+                step = link.done(step, now).unwrap();
             }
             link.broken();
-            assert_eq!(link.done(step), None, "an answer over the old connection says nothing");
+            assert_eq!(link.done(step, now), None, "an answer over the old connection says nothing");
             assert_eq!(link.connected(now), Step::Beat);
-            assert_eq!(link.done(Step::Marks), None);
+            assert_eq!(link.done(Step::Marks, now), None);
             assert!(!link.may(Ask::UnderLease, true));
         }
     }
@@ -184,6 +206,11 @@ mod tests {
     fn only_one_lease_without_a_break_makes_a_judge() {
         let now = Instant::now();
         let mut link = up(now);
+        assert!(
+            !link.is_settled(now + LEASE),
+            "the ledger may be stalled: nothing was acknowledged for long"
+        );
+        link.beaten(now + LEASE);
         assert!(!link.is_settled(now + LEASE - Duration::from_millis(1)));
         assert!(link.is_settled(now + LEASE));
         link.broken();
@@ -196,10 +223,10 @@ mod tests {
     #[test]
     fn while_away_nothing_is_asked() {
         let link = Link::default();
-        for ask in [Ask::UnderLease, Ask::Answer, Ask::Mark, Ask::Free] {
+        for ask in [Ask::UnderLease, Ask::Answer, Ask::Release, Ask::Mark, Ask::Free] {
             assert!(!link.may(ask, true));
         }
-        assert_eq!((link.since(), link.beat_due()), (None, None));
+        assert_eq!((link.since(), link.ready(), link.beat_due()), (None, None, None));
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Parts {
     /// Ends the tasks. What was handed in and not answered is `Void`: perhaps visible.
     pub fn end(&self) {
         lock(&self.running.tasks).abort_all();
+        self.running.end();
     }
 }
 

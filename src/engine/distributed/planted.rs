@@ -7,8 +7,8 @@
 pub enum Bug {
     /// Offsets are committed beside the transaction, not in it.
     OffsetsOutside,
-    /// What is handed in under an older lease of the partition counts.
-    EpochIgnored,
+    /// Offsets of an earlier moment are sent under the membership of now.
+    MembershipOfNow,
     /// The ledger is told before the transaction has ended.
     CloseBeforeCommit,
     /// The offset is read back while the old producer may still be ending its transaction.
@@ -19,23 +19,20 @@ pub enum Bug {
     LaterSnapshot,
     /// The holes below a completed record are not written down.
     HolesDropped,
-    /// What another owner may have published is made again.
-    VoidMadeAgain,
     /// Offsets are read although a transaction that writes them is open.
     LoadUnstable,
     /// After an unanswered commit the batch is taken for committed.
     UnknownIsVisible,
 }
 
-pub const ALL: [Bug; 10] = [
+pub const ALL: [Bug; 9] = [
     Bug::OffsetsOutside,
-    Bug::EpochIgnored,
+    Bug::MembershipOfNow,
     Bug::CloseBeforeCommit,
     Bug::ReadBackUnsettled,
     Bug::MemberIdIgnored,
     Bug::LaterSnapshot,
     Bug::HolesDropped,
-    Bug::VoidMadeAgain,
     Bug::LoadUnstable,
     Bug::UnknownIsVisible,
 ];

@@ -1,5 +1,6 @@
 //! A few processes of the real worker over one simulated cluster.
 
+use super::caller::{Book, Caller};
 use super::load::Load;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,15 +18,16 @@ use tidegate::settings::{self, Settings};
 use tidegate::task::{Record, Timestamp, Topic};
 use tidegate::worker::Worker;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 thread_local! {
-    static BEGAN: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) };
+    static BEGAN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
 }
 
 /// The wall clock of this thread is the runtime's, from a fixed day on.
 pub(super) fn virtual_clock() {
-    BEGAN.set(Some(tokio::time::Instant::now()));
+    BEGAN.set(Some(Instant::now()));
     Timestamp::simulate(|| {
         let passed = BEGAN.get().map_or(Duration::ZERO, |began| began.elapsed());
         Timestamp(1_800_000_000_000).plus(passed)
@@ -37,7 +39,10 @@ pub(super) struct Cluster {
     store: Arc<SimulatedStore>,
     settings: Arc<Settings>,
     running: BTreeMap<Process, Running>,
+    killed: BTreeMap<Process, Instant>,
     next: u32,
+    /// Every process makes calls, which are written down here; else it copies.
+    calls: Option<Book>,
     /// Broker and store.
     _nature: JoinSet<()>,
 }
@@ -49,7 +54,7 @@ struct Running {
 }
 
 impl Cluster {
-    pub(super) fn new(seed: u64, configuration: &str) -> Self {
+    pub(super) fn new(seed: u64, configuration: &str, calls: Option<Book>) -> Self {
         let settings = Settings::parse(Path::new("simulated.toml"), configuration, &|_| None);
         let settings = Arc::new(settings.unwrap_or_else(|e| panic!("{e}")));
         let world = World::new(seed, &settings::topics(&settings));
@@ -57,7 +62,16 @@ impl Cluster {
         let mut nature = JoinSet::new();
         nature.spawn(world.clone().run());
         nature.spawn(store.clone().run());
-        Cluster { world, store, settings, running: BTreeMap::new(), next: 0, _nature: nature }
+        Cluster {
+            world,
+            store,
+            settings,
+            running: BTreeMap::new(),
+            killed: BTreeMap::new(),
+            next: 0,
+            calls,
+            _nature: nature,
+        }
     }
 
     pub(super) fn start(&mut self) -> Process {
@@ -81,14 +95,24 @@ impl Cluster {
             operation: log,
         };
         let kinds = Arc::new(Kinds::new(&self.settings));
-        let models = Arc::new(Models::new(&self.settings.models, 4 << 20).unwrap());
-        let worker = Worker::new(engine, self.settings.clone(), kinds, models);
         let stop = CancellationToken::new();
         let until = stop.clone();
         let mut work = JoinSet::new();
-        work.spawn(async move { worker.run(until).await });
+        if let Some(book) = self.calls.clone() {
+            let caller = Caller { engine, kinds, process, world: self.world.clone(), book };
+            work.spawn(caller.run(until));
+        } else {
+            let models = Arc::new(Models::new(&self.settings.models, 4 << 20).unwrap());
+            let worker = Worker::new(engine, self.settings.clone(), kinds, models);
+            work.spawn(async move { worker.run(until).await });
+        }
         self.running.insert(process, Running { parts, stop, work });
         process
+    }
+
+    /// Whether the process had been killed by then.
+    pub(super) fn was_dead(&self, process: Process, at: Instant) -> bool {
+        self.killed.get(&process).is_some_and(|killed| *killed <= at)
     }
 
     pub(super) fn processes(&self) -> Vec<Process> {
@@ -98,10 +122,24 @@ impl Cluster {
     /// Between two steps, whatever it is doing.
     pub(super) fn kill(&mut self, process: Process) {
         self.world.kill(process);
+        self.killed.insert(process, Instant::now());
         if let Some(mut running) = self.running.remove(&process) {
             running.work.abort_all();
             running.parts.end();
         }
+    }
+
+    /// Who was caught in a trap does nothing more.
+    pub(super) fn bury(&mut self) -> Vec<Process> {
+        let dead: Vec<Process> = self.processes().into_iter().filter(|p| self.world.is_dead(*p)).collect();
+        for process in &dead {
+            self.killed.insert(*process, Instant::now());
+            if let Some(mut running) = self.running.remove(process) {
+                running.work.abort_all();
+                running.parts.end();
+            }
+        }
+        dead
     }
 
     /// In order, as at a deploy.
@@ -116,6 +154,10 @@ impl Cluster {
 
     pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
         self.world.committed(&Topic::new(topic))
+    }
+
+    pub(super) async fn ledger_away_for(&self, pause: Duration) {
+        self.store.away_for(pause).await;
     }
 
     /// Keys of claims that the ledger calls open.

@@ -3,6 +3,7 @@
 //! The checks know nothing of how the engine works: they compare what was sent with what a reader of
 //! committed records finds.
 
+use super::caller::Call;
 use super::cluster::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -12,9 +13,12 @@ use tidegate::engine::Output;
 use tidegate::engine::distributed::simulated::Faults;
 use tidegate::task::{Headers, Record, Topic};
 
-/// After the last fault, everything has come to rest within this: sessions and transactions time out
-/// after ten seconds, heartbeats too.
-const REST: Duration = Duration::from_secs(180);
+/// After the last fault, everything has come to rest within this: a session, a transaction and a
+/// heartbeat each take ten seconds to run out, and may do so one after the other.
+const REST: Duration = Duration::from_secs(60);
+
+/// The deadline of a call, and one lease.
+const CALL_AND_LEASE: Duration = Duration::from_secs(13);
 
 const CONFIGURATION: &str = "[tasks.copy]\n[engine]\npartitions = 4\n[worker]\nin_flight = 16\n";
 
@@ -26,11 +30,13 @@ pub(super) struct Load {
     pub(super) loses_offsets: bool,
     /// The ledger forgets: what is twice may be blamed on that, where a key has two records.
     pub(super) forgetful: bool,
+    /// Each task makes a call, and what is bought is counted.
+    pub(super) calls: bool,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { seed: 0, keys: 60, kills: false, loses_offsets: false, forgetful: false }
+        Load { seed: 0, keys: 60, kills: false, loses_offsets: false, forgetful: false, calls: false }
     }
 }
 
@@ -68,6 +74,7 @@ impl Load {
         // What is late may still make a second one.
         tokio::time::sleep(Duration::from_secs(30)).await;
         self.check(cluster, &sent, &excused)?;
+        self.at_rest(cluster, &sent)?;
         Ok(format!("{} records", sent.len()))
     }
 
@@ -125,6 +132,64 @@ impl Load {
             self.check(cluster, &sent, excused)?;
         }
         Ok(sent)
+    }
+
+    /// Whatever was bought again was counted, and its buyer before had died, or was cut off for longer
+    /// than its deadline and a lease.
+    pub(super) fn bought(
+        &self,
+        calls: &BTreeMap<String, Vec<Call>>,
+        cluster: &Cluster,
+    ) -> Result<String, String> {
+        let mut repeats = 0;
+        for (key, calls) in calls {
+            for pair in calls.windows(2) {
+                let (before, after) = (&pair[0], &pair[1]);
+                if before.stored.is_some_and(|stored| stored <= after.at) {
+                    return Err(format!("P3: the answer of {key} was stored, and bought again: {calls:?}"));
+                }
+                if after.times <= before.times {
+                    return Err(format!("P3: {key} was bought again, uncounted: {calls:?}"));
+                }
+                let waited = after.at.saturating_duration_since(before.at);
+                if !cluster.was_dead(before.process, after.at) && waited < CALL_AND_LEASE {
+                    return Err(format!("P3: {key} was bought again while its buyer lived: {calls:?}"));
+                }
+                repeats += 1;
+            }
+        }
+        Ok(format!("{repeats} repeats"))
+    }
+
+    /// Nothing is left over: every record is complete, and every one whose payload conflicts with that of
+    /// its key lies in dead letters.
+    fn at_rest(&self, cluster: &Cluster, sent: &[Sent]) -> Result<(), String> {
+        let open = cluster.world.incomplete("worker", &Topic::new("tasks.copy"));
+        if !open.is_empty() {
+            return Err(format!("P2: {} records were never completed: {open:?}", open.len()));
+        }
+        if self.forgetful || self.loses_offsets {
+            return Ok(());
+        }
+        let mut buried: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for record in cluster.committed("dead-letters") {
+            let (key, source) = (header(&record, "tidegate-key")?, header(&record, "tidegate-source")?);
+            buried.entry(key).or_default().insert(source);
+        }
+        let keys: BTreeSet<&String> = sent.iter().map(|s| &s.key).collect();
+        for key in keys {
+            let mut of_payload: BTreeMap<&String, usize> = BTreeMap::new();
+            sent.iter()
+                .filter(|s| s.key == *key)
+                .for_each(|s| *of_payload.entry(&s.payload).or_default() += 1);
+            let letters = buried.get(key).map_or(0, BTreeSet::len);
+            // One payload owns the key; every record of the others is buried.
+            let all: usize = of_payload.values().sum();
+            if of_payload.len() > 1 && !of_payload.values().any(|own| all - own == letters) {
+                return Err(format!("P2: {key} has {letters} dead letters of {of_payload:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// How many results each key has.

@@ -1,3 +1,5 @@
+//! What the group says, step by step, and what is done about it.
+
 use super::*;
 use crate::dedupe::Instance;
 use crate::task::Topic;
@@ -48,7 +50,7 @@ fn words(todo: &[Do]) -> Vec<String> {
 
 /// A member that serves these partitions from their beginning.
 fn serving(parts: &[u32], now: Instant) -> (Assignment, Vec<Lease>) {
-    let mut held = Assignment::new(WINDOW);
+    let mut held = Assignment::new(WINDOW, 0);
     let todo = held.said(Said::Assigned(parts.iter().map(|i| part(*i)).collect()), &member("a"), now);
     let leases = leases(&todo);
     for lease in &leases {
@@ -64,7 +66,7 @@ fn serving(parts: &[u32], now: Instant) -> (Assignment, Vec<Lease>) {
 #[test]
 fn a_partition_is_served_only_once_it_is_known_what_is_complete() {
     let now = Instant::now();
-    let mut held = Assignment::new(WINDOW);
+    let mut held = Assignment::new(WINDOW, 0);
     let todo = held.said(Said::Assigned(vec![part(0), part(1)]), &member("a"), now);
     assert_eq!(words(&todo), ["assign 0+1", "load 0", "load 1"]);
     let lease = leases(&todo)[0].clone();
@@ -154,7 +156,7 @@ fn p2_without_an_offset_all_is_read_that_the_ledger_still_remembers() {
         (Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000)), false, "refuse 0"),
         (Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000)), true, "note NothingCommitted"),
     ] {
-        let mut held = Assignment::new(WINDOW);
+        let mut held = Assignment::new(WINDOW, 0);
         let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
         let todo = held.loaded(&lease, Loaded { oldest, ..nothing() }, anyway, TODAY);
         assert_eq!((words(&todo)[0].as_str(), held.is_open(&lease)), (expected, expected != "refuse 0"));
@@ -171,7 +173,7 @@ fn p2_foreign_metadata_costs_no_record_and_is_said() {
         (text.replacen('A', "B", 1), Foreign::NotOurs),
         (format!("{}A", &text[..text.len() - 1]), Foreign::Damaged),
     ] {
-        let mut held = Assignment::new(WINDOW);
+        let mut held = Assignment::new(WINDOW, 0);
         let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
         let found = Loaded { committed: Some((5, text.clone())), ..nothing() };
         let todo = held.loaded(&lease, found, false, TODAY);
@@ -189,7 +191,7 @@ fn what_has_vanished_below_the_log_is_said() {
         &Progress { base: 5, end: 20, holes: BTreeSet::from([5, 15]) },
         Author { instance: Instance(7), sequence: 3 },
     );
-    let mut held = Assignment::new(WINDOW);
+    let mut held = Assignment::new(WINDOW, 0);
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let found = Loaded { committed: Some((5, text)), first: 10, end: 100, oldest: Some(TODAY) };
     let todo = held.loaded(&lease, found, false, TODAY);
@@ -201,7 +203,7 @@ fn what_has_vanished_below_the_log_is_said() {
 #[test]
 fn an_offset_beyond_the_end_is_of_another_topic_of_that_name() {
     let now = Instant::now();
-    let mut held = Assignment::new(WINDOW);
+    let mut held = Assignment::new(WINDOW, 0);
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let text = metadata::write(&Progress::at(500), Author { instance: Instance(7), sequence: 3 });
     let found = Loaded { committed: Some((500, text)), ..nothing() };
@@ -226,4 +228,61 @@ fn p3_a_lease_is_confirmed_only_by_an_answer_that_was_asked_for_since() {
     assert!(held.is_confirmed(&leases[0], later), "a late answer takes nothing back");
     let anew = super::tests::leases(&held.said(Said::Assigned(vec![]), &member("b"), now));
     assert!(anew.iter().all(|l| !held.is_confirmed(l, now)), "a new lease is a new question");
+}
+
+#[test]
+fn p1_a_generation_that_was_missed_means_the_same_as_another_member_id() {
+    let now = Instant::now();
+    let (mut held, before) = serving(&[0], now);
+    let next = Membership { generation: 2, ..member("a") };
+    assert_eq!(words(&held.said(Said::Assigned(vec![]), &next, now)), ["assign "]);
+    assert!(held.is_valid(&before[0]));
+    let later = Membership { generation: 4, ..member("a") };
+    let todo = held.said(Said::Assigned(vec![]), &later, now);
+    assert_eq!(words(&todo), ["tell revoked 0", "load 0", "assign "]);
+    assert!(!held.is_valid(&before[0]));
+}
+
+#[test]
+fn what_is_told_twice_to_go_has_no_more_time_than_before() {
+    let now = Instant::now();
+    let (mut held, leases) = serving(&[0], now);
+    let _ = held.said(Said::Revoked(vec![part(0)]), &member("a"), now);
+    let _ = held.said(Said::Revoked(vec![part(0)]), &member("a"), now + DRAIN / 2);
+    assert_eq!(held.due(), Some(now + DRAIN));
+    assert!(held.tick(now + DRAIN / 2, |_| false).is_empty(), "the worker has handed in nothing yet");
+    assert!(held.is_valid(&leases[0]));
+}
+
+#[test]
+fn what_was_leaving_when_the_session_was_lost_leaves_all_the_same() {
+    let now = Instant::now();
+    let (mut held, _) = serving(&[0, 1], now);
+    let _ = held.said(Said::Revoked(vec![part(1)]), &member("a"), now);
+    let todo = held.said(Said::Assigned(vec![]), &member("b"), now);
+    assert_eq!(words(&todo), ["tell revoked 1", "unassign 1", "tell revoked 0", "load 0", "assign "]);
+}
+
+#[test]
+fn p1_a_log_that_was_cut_short_is_not_read_again_from_a_time_that_nobody_remembers() {
+    let now = Instant::now();
+    let text = metadata::write(&Progress::at(500), Author { instance: Instance(7), sequence: 3 });
+    let old = Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000));
+    let mut held = Assignment::new(WINDOW, 0);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+    let found = Loaded { committed: Some((500, text)), first: 0, end: 495, oldest: old };
+    assert_eq!(words(&held.loaded(&lease, found, false, TODAY)), ["refuse 0"]);
+}
+
+#[test]
+fn an_answer_about_an_older_lease_confirms_no_newer_one() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    let (mut held, _) = serving(&[0], now);
+    let _ = held.said(Said::Lost, &member("a"), now);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), later))[0].clone();
+    held.confirmed(now, &id("a"), &[part(0)]);
+    assert!(!held.is_confirmed(&lease, now));
+    held.confirmed(later, &id("a"), &[part(0)]);
+    assert!(held.is_confirmed(&lease, now));
 }

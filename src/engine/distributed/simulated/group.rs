@@ -128,13 +128,18 @@ impl GroupState {
         }
     }
 
+    /// What is committed, whatever is still open.
+    pub(super) fn peek(&self, at: &Partition) -> Option<(u64, String)> {
+        self.committed.get(at).cloned()
+    }
+
     /// `None`: a transaction that writes it is still open.
     pub(super) fn stable(&self, at: &Partition) -> Option<Option<(u64, String)>> {
         if planted::is(Bug::LoadUnstable) {
-            return Some(self.committed.get(at).cloned());
+            return Some(self.peek(at));
         }
         let open = self.pending.values().flatten().any(|(pending, _, _)| pending == at);
-        (!open).then(|| self.committed.get(at).cloned())
+        (!open).then(|| self.peek(at))
     }
 
     /// Forgets every offset, as a group that was deleted.

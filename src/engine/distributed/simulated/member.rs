@@ -7,9 +7,10 @@ use super::super::assignment::{Loaded, MemberId, Membership, Said};
 use super::super::client::{Broker, Heard, Member, Order};
 use super::super::committer::{Ended, Transaction};
 use super::super::lock;
+use super::super::planted::{self, Bug};
 use super::group::GroupMember;
 use super::log::Tx;
-use super::world::{Process, Producer, Transacting, World};
+use super::world::{Point, Process, Producer, Transacting, World};
 use crate::engine::Lease;
 use crate::task::{Partition, Topic};
 use futures::future::BoxFuture;
@@ -359,7 +360,15 @@ impl Client {
                 if !self.step(10).await {
                     return None;
                 }
-                let stable = lock(&self.world.inner).groups.get(&self.group).and_then(|g| g.stable(&at));
+                let stable = {
+                    let inner = lock(&self.world.inner);
+                    let group = inner.groups.get(&self.group);
+                    if planted::is(Bug::ReadBackUnsettled) {
+                        group.map(|g| g.peek(&at))
+                    } else {
+                        group.and_then(|g| g.stable(&at))
+                    }
+                };
                 if let Some(committed) = stable {
                     found.insert(at, committed);
                     break;
@@ -413,6 +422,9 @@ impl Client {
             }
             positions.push(inner.put(&at, output, Some(tx)));
         }
+        if self.world.reaches(self.process, Point::Produced) {
+            return None;
+        }
         if self.world.fails(|f| f.broken) {
             self.world.say(format_args!("{name} breaks in transaction {}", tx.0));
             return Some(Ended::Broken { why: "the connection broke".to_owned() });
@@ -421,14 +433,24 @@ impl Client {
             return None;
         }
         let offered = {
+            let id = lock(&self.mine).id.clone();
             let mut inner = lock(&self.world.inner);
             let group = inner.groups.get_mut(&self.group);
-            group.map_or(Err("no group".to_owned()), |g| g.offer(tx, &t.by, &t.offsets))
+            let by = match (&group, id) {
+                (Some(group), Some(member)) if planted::is(Bug::MembershipOfNow) => {
+                    Membership { member, generation: group.generation }
+                }
+                _ => t.by.clone(),
+            };
+            group.map_or(Err("no group".to_owned()), |g| g.offer(tx, &by, &t.offsets))
         };
         if let Err(why) = offered {
             self.world.say(format_args!("{name}: the offsets of transaction {} are refused: {why}", tx.0));
             self.world.end(tx, false);
             return Some(Ended::Aborted { why });
+        }
+        if self.world.reaches(self.process, Point::OffsetsSent) {
+            return None;
         }
         if self.world.fails(|f| f.abort) {
             self.world.end(tx, false);
@@ -454,7 +476,10 @@ impl Client {
             let (world, name) = (self.world.clone(), name.to_owned());
             self.world.later(async move {
                 world.delay(2 * PATIENCE).await;
-                arrive(&world, &name, epoch);
+                // Or never.
+                if world.dice() % 2 == 0 {
+                    arrive(&world, &name, epoch);
+                }
             });
             if !self.step(1_000).await {
                 return None;
@@ -463,6 +488,9 @@ impl Client {
         }
         if !arrive(&self.world, name, epoch) {
             return Some(unknown("fenced"));
+        }
+        if self.world.reaches(self.process, Point::Decided) {
+            return None;
         }
         if self.world.fails(|f| f.commit_reply_lost) {
             self.world.say(format_args!("{name}: the reply to the commit of transaction {} is lost", tx.0));

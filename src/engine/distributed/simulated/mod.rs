@@ -21,4 +21,4 @@ mod world;
 pub use member::SimulatedBroker;
 pub use reader::SimulatedLog;
 pub use store::{Reached, SimulatedStore};
-pub use world::{Faults, Process, World};
+pub use world::{Faults, Point, Process, World};

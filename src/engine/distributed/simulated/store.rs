@@ -27,7 +27,8 @@ const LOOK: Duration = Duration::from_millis(500);
 struct Kept {
     entries: BTreeMap<Vec<u8>, Entry>,
     refused: BTreeMap<(Vec<u8>, Origin), Timestamp>,
-    beats: BTreeMap<Instance, Instant>,
+    /// When the instance last said that it lives, and over which connection.
+    beats: BTreeMap<Instance, (Instant, u64)>,
 }
 
 struct Inner {
@@ -36,6 +37,8 @@ struct Inner {
     away: bool,
     /// Rises whenever every connection breaks.
     epoch: u64,
+    /// Connections made so far.
+    lines: u64,
 }
 
 /// The one store of a cluster.
@@ -53,7 +56,8 @@ pub struct Reached {
 
 impl SimulatedStore {
     pub fn new(world: Arc<World>, window: Duration) -> Arc<Self> {
-        let inner = Inner { kept: Kept::default(), remembered: Kept::default(), away: false, epoch: 0 };
+        let inner =
+            Inner { kept: Kept::default(), remembered: Kept::default(), away: false, epoch: 0, lines: 0 };
         Arc::new(SimulatedStore { world, window, inner: Mutex::new(inner) })
     }
 
@@ -87,6 +91,16 @@ impl SimulatedStore {
         }
     }
 
+    /// Away for exactly so long; nothing is forgotten.
+    pub async fn away_for(&self, pause: Duration) {
+        {
+            let mut inner = lock(&self.inner);
+            (inner.away, inner.epoch) = (true, inner.epoch + 1);
+        }
+        tokio::time::sleep(pause).await;
+        lock(&self.inner).away = false;
+    }
+
     /// The open claims, for whoever checks.
     pub fn open(&self) -> Vec<ClaimView> {
         let inner = lock(&self.inner);
@@ -97,7 +111,7 @@ impl SimulatedStore {
 
 struct Judge<'a> {
     settled: bool,
-    beats: &'a BTreeMap<Instance, Instant>,
+    beats: &'a BTreeMap<Instance, (Instant, u64)>,
 }
 
 impl Observer for Judge<'_> {
@@ -106,7 +120,7 @@ impl Observer for Judge<'_> {
     }
 
     fn lapsed(&self, instance: Instance) -> bool {
-        self.beats.get(&instance).is_none_or(|beat| beat.elapsed() >= LEASE)
+        self.beats.get(&instance).is_none_or(|(beat, _)| beat.elapsed() >= LEASE)
     }
 }
 
@@ -150,12 +164,19 @@ impl Store for Reached {
         let (store, process) = (self.store.clone(), self.process);
         Box::pin(async move {
             store.world.delay(Duration::from_millis(10)).await;
-            let inner = lock(&store.inner);
+            let mut inner = lock(&store.inner);
             if inner.away {
                 return Err(Broken("connection refused".to_owned()));
             }
-            let line =
-                Line { epoch: inner.epoch, broken: AtomicBool::new(false), process, store: store.clone() };
+            inner.lines += 1;
+            let number = inner.lines;
+            let line = Line {
+                number,
+                epoch: inner.epoch,
+                broken: AtomicBool::new(false),
+                process,
+                store: store.clone(),
+            };
             let line: Arc<dyn Connection> = Arc::new(Over(Arc::new(line)));
             Ok(line)
         })
@@ -166,6 +187,7 @@ struct Line {
     store: Arc<SimulatedStore>,
     process: Process,
     epoch: u64,
+    number: u64,
     broken: AtomicBool,
 }
 
@@ -201,7 +223,7 @@ impl Connection for Over {
         let line = self.0.clone();
         Box::pin(async move {
             line.ask(|inner| {
-                inner.kept.beats.insert(instance, Instant::now());
+                inner.kept.beats.insert(instance, (Instant::now(), line.number));
             })
             .await
         })
@@ -212,14 +234,20 @@ impl Connection for Over {
         Box::pin(async move {
             let fence = Fence(lock(&line.store.world.inner).dice.random());
             let window = line.store.window;
-            line.ask(|inner| {
+            let asked = line.ask(|inner| {
                 let Kept { entries, refused, beats } = &mut inner.kept;
+                // What arrives over an older connection of the instance, or without its heartbeat, was never
+                // received: it could overtake what the instance has said since.
+                let beat = beats.get(&instance);
+                if !beat.is_some_and(|(at, line_of)| *line_of == line.number && at.elapsed() < LEASE) {
+                    return Err(Broken("the heartbeat of this connection has run out".to_owned()));
+                }
                 let judge = Judge { settled: sent.settled, beats };
                 let asked = Asked { instance, observer: &judge, now: Timestamp::now(), window };
                 let Ok(reply) = script::run(&mut Running { entries, refused, fence }, &sent.call, &asked);
-                reply
-            })
-            .await
+                Ok(reply)
+            });
+            asked.await?
         })
     }
 

@@ -5,6 +5,7 @@
 use super::super::assignment::MemberId;
 use super::super::client::Heard;
 use super::super::lock;
+use super::super::metadata::{self, Progress};
 use super::group::{GroupState, Told};
 use super::log::{PartitionLog, Tx};
 use crate::engine::{AppendError, Output, TopicSpec};
@@ -29,12 +30,32 @@ const CLEANUP: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Process(pub u32);
 
+/// A place between two steps, where a test may have a process die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// A record was handed out; the ledger has not been asked.
+    Delivered,
+    Admitted,
+    /// The call is under way.
+    Called,
+    /// Its answer is here, and nowhere else.
+    Answered,
+    Stored,
+    /// Outputs lie in an open transaction.
+    Produced,
+    OffsetsSent,
+    /// The coordinator has decided to commit; nobody has heard of it.
+    Decided,
+    /// The commit is visible; the ledger has not been told.
+    Visible,
+}
+
 /// How likely each fault is, each time it could happen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// The commit takes effect, and its answer is lost.
     pub commit_reply_lost: f64,
-    /// The commit is late: its sender has given up before it takes effect, or is refused.
+    /// The commit is late: its sender has given up before it takes effect, is refused, or gets lost.
     pub commit_late: f64,
     /// A transaction is aborted for no reason of ours.
     pub abort: f64,
@@ -77,6 +98,8 @@ pub(super) struct Inner {
     pub(super) transactions: BTreeMap<Tx, Transacting>,
     /// When each dead process died.
     pub(super) dead: BTreeMap<Process, Instant>,
+    /// Where the next process that comes by dies.
+    pub(super) trap: Option<Point>,
     pub(super) names: u64,
     pub(super) trace: Vec<String>,
     turn: u64,
@@ -109,6 +132,7 @@ impl World {
             producers: BTreeMap::new(),
             transactions: BTreeMap::new(),
             dead: BTreeMap::new(),
+            trap: None,
             names: 0,
             trace: Vec::new(),
             turn: 0,
@@ -131,7 +155,22 @@ impl World {
         lock(&self.inner).dead.insert(process, Instant::now());
     }
 
-    pub(super) fn is_dead(&self, process: Process) -> bool {
+    /// The next process that reaches this point dies there.
+    pub fn set_trap(&self, point: Point) {
+        lock(&self.inner).trap = Some(point);
+    }
+
+    /// `true`: the process is dead, and must not take another step.
+    pub fn reaches(&self, process: Process, point: Point) -> bool {
+        let caught = lock(&self.inner).trap.take_if(|trap| *trap == point).is_some();
+        if caught {
+            self.say(format_args!("process {} is caught at {point:?}", process.0));
+            self.kill(process);
+        }
+        self.is_dead(process)
+    }
+
+    pub fn is_dead(&self, process: Process) -> bool {
         lock(&self.inner).dead.contains_key(&process)
     }
 
@@ -141,6 +180,20 @@ impl World {
         if let Some(group) = lock(&self.inner).groups.get_mut(group) {
             group.forget();
         }
+    }
+
+    /// Records of a topic that a group has not completed, as its committed offsets say.
+    pub fn incomplete(&self, group: &str, topic: &Topic) -> Vec<Position> {
+        let inner = lock(&self.inner);
+        let mut open = Vec::new();
+        for (at, log) in inner.logs.iter().filter(|(at, _)| at.topic == *topic) {
+            let committed = inner.groups.get(group).and_then(|g| g.stable(at)).flatten();
+            let read = committed.and_then(|(base, text)| metadata::read(base, &text).ok());
+            let done = read.map_or_else(|| Progress::at(0), |(progress, _)| progress);
+            let records = log.read(0, usize::MAX).0;
+            open.extend(records.iter().map(|r| r.position.clone()).filter(|p| !done.is_done(p.offset)));
+        }
+        open
     }
 
     /// A number from the dice.

@@ -197,3 +197,28 @@ async fn a_revoked_lease_is_void_and_its_records_come_again_under_a_new_one() {
     assert_eq!(visible.len(), sent);
     assert!(revoked > 0 && void > 0, "{revoked} {void}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_room_is_handed_no_record_and_hears_all_the_same_that_a_lease_is_void() {
+    let how = Weak { revoke_every: Some(Duration::from_millis(100)), ..tame() };
+    let engine = open(weak(how), specs(), Simulated::new()).unwrap();
+    let mut group = engine.groups.join("worker", &[Topic::new("tasks")]);
+    engine.log.append(vec![output("tasks", "a", "x")]).await.unwrap();
+    let first = next_record(&mut group).await;
+    engine.log.append(vec![output("tasks", "b", "x")]).await.unwrap();
+    // All is ready to be handed out; and the lease of the first is still revoked.
+    let heard = async {
+        loop {
+            match group.next(false).await {
+                Event::Record(d) => panic!("handed out without room: {}", d.record.position),
+                Event::Revoked { lease } if lease == first.lease => return,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("a revocation within 10 s");
+    assert_eq!(engine.commits.commit(done(&first, Vec::new())).await, Commit::Void);
+    // What was announced meanwhile is not lost.
+    let again = next_record(&mut group).await;
+    assert!(again.lease.epoch > first.lease.epoch);
+}
