@@ -69,7 +69,7 @@ reasons! {
     InputRefused = "input-refused", "The payload does not satisfy the kind's input schema.", "The detail names the field. Mend the producer, or the schema and redrive.";
     RecordTooLarge = "record-too-large", "The record is larger than the limit.", "The original lies where the headers say. Send less, or raise `record_max`.";
     DeadlinePassed = "deadline-passed", "The task's deadline passed before it had an answer.", "Redrive it if the answer is still wanted.";
-    KeyConflict = "key-conflict", "The key belongs to a task with another payload.", "Two different payloads were sent under one key. Give the second its own key, or set `on_conflict = \"ignore\"`.";
+    KeyConflict = "key-conflict", "The key belongs to a task with another payload.", "Two different payloads were sent under one key. Give the second its own key; `on_conflict = \"ignore\"` lets later ones end silently.";
     RefusedBefore = "refused-before", "The record was refused before it owned its key, by another process or an earlier configuration.", "Redrive it if the rules have changed since.";
     TokenInvalid = "token-invalid", "A record on an internal topic does not carry what a token must.", "Something else writes to Tidegate's internal topics, or a version is too old; look at the headers.";
     PayloadRefused = "payload-refused", "The model's provider refused the request because of what the task contains.", "The detail holds the provider's words. Change the payload or the prompt, then redrive.";

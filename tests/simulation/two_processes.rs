@@ -30,6 +30,11 @@ fn wanted() -> Option<String> {
 pub(crate) fn left_out(worlds: &[&str], why: &str) {
     let text =
         format!("LEFT OUT IN PART: {} worlds of the search, {why}: {}", worlds.len(), worlds.join(", "));
+    note(&text);
+}
+
+/// A line that `tests/run` prints at its end.
+pub(crate) fn note(text: &str) {
     println!("{text}");
     let Ok(path) = std::env::var("TIDEGATE_TEST_NOTES") else { return };
     let mut file = std::fs::File::options().append(true).create(true).open(path).expect("the file for notes");
