@@ -9,6 +9,7 @@ use super::committer::Owed;
 use super::group::{Shared, now};
 use super::link::{Ask, Link, Step};
 use super::lock;
+use super::planted::{self, Bug};
 use crate::dedupe::{Admission, Bar, Claim, ClaimView, Instance, Nonce, Slot, SlotName, Standing, Started};
 use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
@@ -288,7 +289,7 @@ impl<'a> Storing<'a> {
 impl Drop for Storing<'_> {
     fn drop(&mut self) {
         if let Some(held) = lock(&self.contact.inner).held.get_mut(&self.key) {
-            held.by_task = false;
+            held.by_task = planted::is(Bug::AnswerForgotten);
             self.contact.work.notify_one();
         }
     }

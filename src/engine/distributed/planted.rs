@@ -23,9 +23,11 @@ pub enum Bug {
     LoadUnstable,
     /// After an unanswered commit the batch is taken for committed.
     UnknownIsVisible,
+    /// An answer that could not be stored is not stored later.
+    AnswerForgotten,
 }
 
-pub const ALL: [Bug; 9] = [
+pub const ALL: [Bug; 10] = [
     Bug::OffsetsOutside,
     Bug::MembershipOfNow,
     Bug::CloseBeforeCommit,
@@ -35,6 +37,7 @@ pub const ALL: [Bug; 9] = [
     Bug::HolesDropped,
     Bug::LoadUnstable,
     Bug::UnknownIsVisible,
+    Bug::AnswerForgotten,
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -28,7 +28,9 @@ pub(super) struct Call {
     /// How many repeats the journal had counted, this call included. A lost reply may hide that this one
     /// is a repeat, not that it was counted.
     pub(super) times: u32,
-    /// When the ledger acknowledged its answer.
+    /// When its answer came.
+    pub(super) answered: Option<Instant>,
+    /// When the ledger acknowledged it.
     pub(super) stored: Option<Instant>,
 }
 
@@ -142,12 +144,19 @@ impl Caller {
         let at = {
             let mut book = self.book.lock().unwrap();
             let calls = book.entry(key.clone()).or_default();
-            calls.push(Call { process: self.process, at: Instant::now(), times, stored: None });
+            calls.push(Call {
+                process: self.process,
+                at: Instant::now(),
+                times,
+                answered: None,
+                stored: None,
+            });
             calls.len() - 1
         };
         self.pass(Point::Called).await;
         let takes = 50 + self.world.dice() % 2_000;
         tokio::time::sleep(Duration::from_millis(takes)).await;
+        self.book.lock().unwrap().get_mut(&key).unwrap()[at].answered = Some(Instant::now());
         self.pass(Point::Answered).await;
         match self.engine.journal.store(claim, slot, "answer".into()).await {
             Ok((_, standing)) => {

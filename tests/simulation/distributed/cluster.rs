@@ -160,6 +160,11 @@ impl Cluster {
         self.store.away_for(pause).await;
     }
 
+    /// How long the ledger was away at most.
+    pub(super) fn longest_outage(&self) -> Duration {
+        self.store.longest()
+    }
+
     /// Keys of claims that the ledger calls open.
     pub(super) fn open(&self) -> BTreeSet<String> {
         self.store.open().into_iter().map(|claim| claim.key.key.to_string()).collect()

@@ -17,6 +17,7 @@ use tidegate::task::{Headers, Record, Topic};
 /// heartbeat each take ten seconds to run out, and may do so one after the other.
 const REST: Duration = Duration::from_secs(60);
 
+const LEASE: Duration = Duration::from_secs(10);
 /// The deadline of a call, and one lease.
 const CALL_AND_LEASE: Duration = Duration::from_secs(13);
 
@@ -145,14 +146,20 @@ impl Load {
         for (key, calls) in calls {
             for pair in calls.windows(2) {
                 let (before, after) = (&pair[0], &pair[1]);
+                let alive = !cluster.was_dead(before.process, after.at);
                 if before.stored.is_some_and(|stored| stored <= after.at) {
                     return Err(format!("P3: the answer of {key} was stored, and bought again: {calls:?}"));
+                }
+                // Held, and stored as soon as the ledger is reached again.
+                let in_hand = before.answered.is_some_and(|at| at + CALL_AND_LEASE <= after.at);
+                if in_hand && alive && cluster.longest_outage() < LEASE {
+                    return Err(format!("P3: the answer of {key} was in hand, and bought again: {calls:?}"));
                 }
                 if after.times <= before.times {
                     return Err(format!("P3: {key} was bought again, uncounted: {calls:?}"));
                 }
                 let waited = after.at.saturating_duration_since(before.at);
-                if !cluster.was_dead(before.process, after.at) && waited < CALL_AND_LEASE {
+                if alive && waited < CALL_AND_LEASE {
                     return Err(format!("P3: {key} was bought again while its buyer lived: {calls:?}"));
                 }
                 repeats += 1;

@@ -39,6 +39,7 @@ struct Inner {
     epoch: u64,
     /// Connections made so far.
     lines: u64,
+    longest: Duration,
 }
 
 /// The one store of a cluster.
@@ -56,8 +57,14 @@ pub struct Reached {
 
 impl SimulatedStore {
     pub fn new(world: Arc<World>, window: Duration) -> Arc<Self> {
-        let inner =
-            Inner { kept: Kept::default(), remembered: Kept::default(), away: false, epoch: 0, lines: 0 };
+        let inner = Inner {
+            kept: Kept::default(),
+            remembered: Kept::default(),
+            away: false,
+            epoch: 0,
+            lines: 0,
+            longest: Duration::ZERO,
+        };
         Arc::new(SimulatedStore { world, window, inner: Mutex::new(inner) })
     }
 
@@ -79,8 +86,11 @@ impl SimulatedStore {
             let forgets = self.world.fails(|f| f.ledger_forgets);
             self.world
                 .say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
-            self.world.delay(Duration::from_secs(3)).await;
+            let most = self.world.faults().ledger_away_s;
+            let gone = Instant::now();
+            self.world.delay(Duration::from_secs_f64(if most > 0.0 { most } else { 3.0 })).await;
             let mut inner = lock(&self.inner);
+            inner.longest = inner.longest.max(gone.elapsed());
             if forgets {
                 inner.kept = inner.remembered.clone();
             }
@@ -99,6 +109,11 @@ impl SimulatedStore {
         }
         tokio::time::sleep(pause).await;
         lock(&self.inner).away = false;
+    }
+
+    /// How long it was away at most.
+    pub fn longest(&self) -> Duration {
+        lock(&self.inner).longest
     }
 
     /// The open claims, for whoever checks.

@@ -67,8 +67,10 @@ pub struct Faults {
     pub hidden: f64,
     /// A call to the ledger takes effect, and its reply is lost with the connection.
     pub reply_lost: f64,
-    /// The ledger goes away for up to three seconds; looked at twice a second.
+    /// The ledger goes away; looked at twice a second.
     pub ledger_away: f64,
+    /// For up to so many seconds; three, where nothing is said. Now and then ten times as long.
+    pub ledger_away_s: f64,
     /// Of those, how often it returns to an earlier state.
     pub ledger_forgets: f64,
 }
@@ -143,6 +145,10 @@ impl World {
             under_way: Mutex::default(),
             news: tokio::sync::watch::Sender::new(0),
         })
+    }
+
+    pub(super) fn faults(&self) -> Faults {
+        lock(&self.inner).faults
     }
 
     pub fn set_faults(&self, faults: Faults) {
