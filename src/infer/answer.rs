@@ -107,9 +107,10 @@ impl TryNote {
         }
     }
 
-    /// The answer broke off in the middle: what there was of it was bought.
+    /// The answer broke off in the middle, or had no end within its time: what there was of it was bought.
     pub fn broke_off(&self) -> bool {
-        self.class == Class::Malformed.as_str() && self.first_token_ms.is_some()
+        let half = [Class::Malformed, Class::Timeout].map(Class::as_str);
+        half.contains(&self.class.as_str()) && self.first_token_ms.is_some()
     }
 
     /// What the task's time is charged, ms.

@@ -60,7 +60,7 @@ pub(super) async fn attempt(
         Err(_) if so_far.finish.is_some() => Ok(()),
         Err(_) => Err(Failure {
             ours: limits.total < model.timeouts.total,
-            ..Failure::new(Class::Timeout, format!("no whole answer within {:?}", limits.total))
+            ..Failure::new(Class::Timeout, format!("no whole answer within {:.1?}", limits.total))
         }),
     };
     match ended.and_then(|()| judge(model.api, &so_far)) {

@@ -132,7 +132,7 @@ pub(super) fn nobody(
     let broken = at.tries.iter().filter(|t| t.broke_off()).count();
     let ends_it = |f: &Failure| match f.class {
         Class::Cut | Class::Oversized => true,
-        Class::Malformed => f.partial.is_some() && broken >= halves as usize,
+        Class::Malformed | Class::Timeout => f.partial.is_some() && broken >= halves as usize,
         _ => false,
     };
     let mut left_for = at.out.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?)));
@@ -271,16 +271,22 @@ mod tests {
     #[test]
     fn what_breaks_off_again_and_again_is_not_bought_for_ever() {
         let mut at = left_for(&[None]);
-        at.leave(0, Failure { partial: Some("{".to_owned()), ..failure(Class::Malformed, None) });
-        let tried: TryNote =
-            serde_json::from_str(r#"{"model":"m","at":1,"ms":2,"first_token_ms":1,"class":"malformed"}"#)
-                .unwrap();
-        at.tries = vec![tried.clone(), tried];
-        assert!(matches!(nobody(&at, None, LEFT, 3, 0), Nobody::Park { .. }), "it may be an outage");
-        assert!(matches!(
-            nobody(&at, None, LEFT, 2, 0),
-            Nobody::Person { reason: Reason::AnswerCut, partial: Some(_), .. }
-        ));
+        for class in [Class::Malformed, Class::Timeout] {
+            at.leave(0, Failure { partial: Some("{".to_owned()), ..failure(class, None) });
+            let text =
+                format!(r#"{{"model":"m","at":1,"ms":2,"first_token_ms":1,"class":"{}"}}"#, class.as_str());
+            let tried: TryNote = serde_json::from_str(&text).unwrap();
+            at.tries = vec![tried.clone(), tried.clone()];
+            assert!(matches!(nobody(&at, None, LEFT, 3, 0), Nobody::Park { .. }), "it may be an outage");
+            assert!(matches!(
+                nobody(&at, None, LEFT, 2, 0),
+                Nobody::Person { reason: Reason::AnswerCut, partial: Some(_), .. }
+            ));
+            // Silence before the first token bought nothing.
+            let silent = TryNote { first_token_ms: None, ..tried };
+            at.tries = vec![silent.clone(), silent];
+            assert!(matches!(nobody(&at, None, LEFT, 2, 0), Nobody::Park { .. }));
+        }
     }
 
     #[test]
