@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) unserved: Vec<(String, String)>,
     /// Tasks set aside in the log; `None`: not looked at, or the log cannot be read.
     pub(super) parked: Option<u64>,
+    /// Bytes that the disk has left; `None`: not looked at.
+    pub(super) free: Option<u64>,
     /// Tasks whose work broke off by a panic.
     pub(super) broken: usize,
     pub(super) reviews: usize,
@@ -54,6 +56,7 @@ impl State {
             models: views.len(),
             unserved: app.settings.kinds.iter().filter_map(unserved).collect(),
             parked: None,
+            free: None,
             broken: app.worker.broken().len(),
             reviews: app.queue.len(),
         }
@@ -138,6 +141,9 @@ fn parked(now: &State) -> String {
     }
 }
 
+/// One segment of the log and the checkpoint beside it: with less, intake is about to pause.
+const NEARLY_FULL: u64 = 256 << 20;
+
 /// What waits for people.
 fn also(now: &State) -> String {
     let broken = match now.broken {
@@ -150,7 +156,11 @@ fn also(now: &State) -> String {
         1 => "; 1 review waits for a person".to_owned(),
         n => format!("; {n} reviews wait for a person"),
     };
-    format!("{broken}{reviews}")
+    let free = match now.free.filter(|free| *free < NEARLY_FULL) {
+        Some(free) => format!("; the disk is nearly full ({} MiB left)", free >> 20),
+        None => String::new(),
+    };
+    format!("{broken}{reviews}{free}")
 }
 
 fn because(why: &str) -> String {
@@ -168,8 +178,11 @@ struct TopicLine {
 
 pub(super) async fn status(Shared(app): Shared<App>) -> Response {
     let read = lines(&app).await;
-    let now = State { parked: read.as_ref().ok().map(|lines| waits(&app, lines)), ..State::of(&app) };
     let storage = app.engine.operation.storage().await;
+    let parked = read.as_ref().ok().map(|lines| waits(&app, lines));
+    // An engine without segments has no disk of its own to fill.
+    let free = (storage.segments > 0).then_some(storage.free_bytes);
+    let now = State { parked, free, ..State::of(&app) };
     // Null where the log cannot be read: nobody knows then, and zero would be a lie.
     let backlog: Option<u64> = read.as_ref().ok().map(|lines| lines.iter().filter_map(|l| l.open).sum());
     let topics = read.unwrap_or_else(|away| {
@@ -302,6 +315,7 @@ mod tests {
             models: 2,
             unserved: vec![],
             parked: Some(0),
+            free: Some(1 << 40),
             broken: 0,
             reviews: 0,
         }
@@ -364,6 +378,8 @@ mod tests {
             sentence(&fails),
             "main has just failed (it could not be reached); 1 task waits in the log and is tried again."
         );
+        let full = State { free: Some(3 << 20), ..well() };
+        assert_eq!(sentence(&full), "All is well; the disk is nearly full (3 MiB left).");
         let recovered = State { parked: Some(0), ..fails };
         assert_eq!(sentence(&recovered), "All is well.", "a failure that nobody waits for is no news");
     }
