@@ -86,6 +86,7 @@ pub struct Scenario {
     #[serde(default)]
     pub(super) clock: Clock,
     /// By name; `*` stands for every other.
+    #[serde(default)]
     pub(super) models: BTreeMap<String, ModelRules>,
     #[serde(default)]
     pub(super) when: Vec<When>,
@@ -227,7 +228,9 @@ mod tests {
                 "{text}\n  said {said}\n  expected {expected}"
             );
         }
-        assert_eq!(refused("[models]"), "scenario: names no model; `[models.\"*\"]` serves every name");
+        for without in ["[models]", "clock = 'first-request'"] {
+            assert_eq!(refused(without), "scenario: names no model; `[models.\"*\"]` serves every name");
+        }
     }
 
     /// What the reader says it knows, where something unknown stands.
