@@ -315,7 +315,7 @@ impl Sequence {
                 let slot = entry.slots.get(&SlotName((**name).into()));
                 slot.is_some_and(|s| matches!(s.state, SlotState::Started { .. }))
             };
-            at = names.iter().position(|n| started(n)).unwrap_or(at);
+            at = names.iter().position(started).unwrap_or(at);
         }
         Slot { name: SlotName(names[at].into()), kind: kinds[at] }
     }

@@ -3,6 +3,7 @@
 //! It listens on loopback, keeps its files in a temporary folder, and ends with the test. Nothing is
 //! installed: packages are unpacked into ~/.cache/tidegate, once.
 
+use crate::rig::left_out;
 use crate::rig::process::{Process, free_port};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,18 +37,28 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The server that `TIDEGATE_REDIS` names, or one of our own that keeps nothing.
+    /// The server that `TIDEGATE_REDIS` names (also as a URL), or one of our own that keeps nothing.
     pub(crate) fn any() -> Self {
         match std::env::var("TIDEGATE_REDIS") {
             Ok(address) => {
                 Server { process: None, place: tempfile::tempdir().unwrap(), settings: Vec::new(), address }
             }
-            Err(_) => Server::own(&NOT),
+            Err(_) => Server::start_own(&NOT),
         }
     }
 
-    /// One that the test may stop.
-    pub(crate) fn own(settings: &[&str]) -> Self {
+    /// One that the test may stop. `None`, and said so, where another one is named and none of our own is to
+    /// be had.
+    pub(crate) fn own(settings: &[&str]) -> Option<Self> {
+        if let (Ok(_), Err(why)) = (std::env::var("TIDEGATE_REDIS"), program()) {
+            let thread = std::thread::current();
+            left_out(thread.name().unwrap_or("a test"), &format!("it needs a server of its own: {why}"));
+            return None;
+        }
+        Some(Server::start_own(settings))
+    }
+
+    fn start_own(settings: &[&str]) -> Self {
         let mut server = Server {
             process: None,
             place: tempfile::tempdir().unwrap(),
@@ -89,7 +100,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://{}", self.address)
+        if self.address.contains("://") { self.address.clone() } else { format!("redis://{}", self.address) }
     }
 
     /// Under a prefix that no other test uses.

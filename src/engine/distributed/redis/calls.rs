@@ -37,13 +37,12 @@ pub(super) struct Setting<'a> {
     pub now: Option<Timestamp>,
 }
 
-/// The run of a call; `None`: there is nothing to tell. `prints`: digests under other rules than the
-/// token's own, once the store has asked for them.
-pub(super) fn run(
-    call: &LedgerCall,
-    setting: &Setting<'_>,
-    prints: &[(PrintRule, Option<[u8; 32]>)],
-) -> Option<Run> {
+/// A rule as the store has it, and the payload's digest under it; none where the rule does not apply.
+pub(super) type Print = (String, Option<[u8; 32]>);
+
+/// The run of a call; `None`: there is nothing to tell. `prints`: under other rules than the token's own,
+/// once the store has asked for them.
+pub(super) fn run(call: &LedgerCall, setting: &Setting<'_>, prints: &[Print]) -> Option<Run> {
     let (fence, instance) = (written::hex(setting.fence.0), written::hex(setting.instance.0));
     Some(match call {
         LedgerCall::Admit { delivery, token, decider } => {
@@ -117,13 +116,7 @@ impl Run {
     }
 }
 
-fn admit(
-    setting: &Setting<'_>,
-    what: &str,
-    token: &Token,
-    asks: [String; 3],
-    prints: &[(PrintRule, Option<[u8; 32]>)],
-) -> Run {
+fn admit(setting: &Setting<'_>, what: &str, token: &Token, asks: [String; 3], prints: &[Print]) -> Run {
     let proved = if token.generation == 0 || token.proof.is_some() { "1" } else { "0" };
     let mut run = setting
         .begin(Script::Admit, &token.key)
@@ -134,7 +127,7 @@ fn admit(
         .with(print(&token.print));
     for (rule, digest) in prints {
         let digest = digest.as_ref().map(written::digest);
-        run = run.with([written::rule(rule), digest.unwrap_or_default()]);
+        run = run.with([rule.clone(), digest.unwrap_or_default()]);
     }
     run.keys.push(setting.keys.refused(&written::scope(&token.key), &token.origin));
     run
@@ -168,8 +161,8 @@ pub(super) fn millis(duration: Duration) -> String {
 #[derive(Debug)]
 pub(super) enum Heard {
     Reply(LedgerReply),
-    /// The entry's rule is another one: ask again with the payload's digest under it.
-    Rule(PrintRule),
+    /// The entry's rule is another one: ask again with this.
+    Rule(Print),
 }
 
 /// A reply that no script of ours gives, or that tells of an entry which cannot be read.
@@ -191,8 +184,8 @@ pub(super) fn heard(call: &LedgerCall, fence: Fence, reply: Vec<Vec<u8>>) -> Res
         return Err(written::newer(what, found).into());
     }
     if let ["rule", rule] = texts[..] {
-        let rule = written::read_rule(rule).ok_or(Unreadable::Damaged("claim"))?;
-        return Ok(Heard::Rule(rule));
+        let digest = digest_under(&written::read_rule(rule).ok_or(Unreadable::Damaged("claim"))?, call);
+        return Ok(Heard::Rule((rule.to_owned(), digest)));
     }
     let found = match call {
         LedgerCall::Admit { delivery, token, .. } | LedgerCall::Refuse { delivery, token } => {
@@ -270,12 +263,48 @@ fn stored(texts: &[&str], reply: &[Vec<u8>], own: &Bytes) -> Option<LedgerReply>
     }
 }
 
-/// The payload's digest under another rule than its own; nothing where that rule does not apply.
-pub(super) fn digest_under(rule: &PrintRule, call: &LedgerCall) -> Option<[u8; 32]> {
+fn digest_under(rule: &PrintRule, call: &LedgerCall) -> Option<[u8; 32]> {
     match call {
         LedgerCall::Admit { token, .. } | LedgerCall::Refuse { token, .. } => {
             fingerprint::digest(rule, &token.payload)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dedupe::Nonce;
+
+    fn hears(reply: &[&str]) -> Result<Heard, BadReply> {
+        let call = LedgerCall::Release { nonce: Nonce(1), key: ScopedKey::new("", "ticket", "k") };
+        heard(&call, Fence(1), reply.iter().map(|part| part.as_bytes().to_vec()).collect())
+    }
+
+    #[test]
+    fn an_answer_that_belongs_to_another_call_is_no_answer() {
+        assert!(matches!(hears(&["done"]), Ok(Heard::Reply(LedgerReply::Done))));
+        for reply in [&["fresh"][..], &["done", "x"], &["stale"], &[], &["go", "0", "0", "0"]] {
+            let told = hears(reply).unwrap_err().to_string();
+            assert_eq!(told, format!("the ledger's answer cannot be read: {}", reply.join(" ")));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_its_version_and_a_rule_comes_back_as_it_was_written() {
+        let newer = hears(&["unreadable", "slot", "2"]).unwrap_err();
+        assert!(matches!(newer, BadReply::Unreadable(Unreadable::Newer { .. })), "{newer}");
+        let damaged = hears(&["rule", "{"]).unwrap_err();
+        assert_eq!(damaged, BadReply::Unreadable(Unreadable::Damaged("claim")));
+        let Ok(Heard::Rule((rule, None))) = hears(&["rule", "[ \"a\" ]"]) else { panic!("asked for a rule") };
+        assert_eq!(rule, "[ \"a\" ]");
+    }
+
+    #[test]
+    fn no_duration_is_none_or_more_than_the_store_can_add() {
+        assert_eq!(millis(Duration::ZERO), "1");
+        assert_eq!(millis(Duration::from_millis(70)), "70");
+        assert!(millis(Duration::MAX).parse::<i64>().unwrap() < (1 << 52));
     }
 }

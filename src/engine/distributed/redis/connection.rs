@@ -148,10 +148,7 @@ impl Line {
                 parts(self.run(&run).await?).ok_or_else(|| self.end("a strange answer".to_owned()))?;
             match calls::heard(&sent.call, fence, reply) {
                 Ok(Heard::Reply(reply)) => return Ok(reply),
-                Ok(Heard::Rule(rule)) => {
-                    let digest = calls::digest_under(&rule, &sent.call);
-                    prints.push((rule, digest));
-                }
+                Ok(Heard::Rule(print)) => prints.push(print),
                 // Only this claim: the others are as well as they were.
                 Err(BadReply::Unreadable(e)) => return Err(Broken(e.to_string())),
                 Err(strange) => return Err(self.end(strange.to_string())),
