@@ -110,7 +110,12 @@ impl Server {
 
     /// Beside the ledger's own connection.
     pub(crate) async fn plain(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        // A busy machine may stop us for longer than the library waits by default.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(20)))
+            .set_response_timeout(Some(Duration::from_secs(20)));
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 }
 
@@ -136,7 +141,7 @@ fn program() -> &'static Result<Program, String> {
             }
         }
         unpacked().map_err(|why| {
-            format!("{why}\ninstall redis-server, or name a running server by TIDEGATE_REDIS=HOST:PORT")
+            format!("{why}; install redis-server, or name a running server by TIDEGATE_REDIS=HOST:PORT")
         })
     })
 }
