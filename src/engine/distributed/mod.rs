@@ -11,7 +11,7 @@
 //!              Committer ─ one transaction at a time
 //!              Lanes ─ what waits to be handed out
 //!  ─────────────────── client seam: Member, Broker ─────────── Connection, Store ──────────────────────
-//!              simulated: a broker and a store as mean as real ones; those for real ones come later
+//!              simulated: a broker and a store as mean as real ones; redis: a real store
 //! ```
 //!
 //! The decisions take events and return what to do: no I/O, no waiting, no clock. The simulator drives
@@ -26,6 +26,8 @@ mod ledger;
 pub mod link;
 pub mod metadata;
 pub mod planted;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod simulated;
 pub mod tracker;
 

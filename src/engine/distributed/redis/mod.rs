@@ -1,0 +1,172 @@
+//! The ledger's store on one Redis or Valkey server, 6.2 or later.
+//!
+//! ```text
+//!  <prefix>:claim:<scope>             one hash: the entry, see `written`
+//!  <prefix>:refused:<scope>/<origin>  when that origin was refused; expires with the dedupe window
+//!  <prefix>:open                      the scopes of open claims, in order, for `list`
+//!  <prefix>:beat:<instance>           expires one lease after the last heartbeat
+//! ```
+//!
+//! Every call of the ledger is one script, which the server runs whole and alone, by its own clock. The rules
+//! are those of `dedupe`; a test holds the scripts to them. The one call that may take a second round trip is
+//! an admission whose payload was admitted under another rule of fingerprints: the first answer names that
+//! rule and changes nothing, the second brings the digest under it, and it ends after a few.
+//!
+//! What a connection never received the server must never see: a request may still lie unread in the socket
+//! of a connection that was given up. So the first thing that a new connection does is to have the server
+//! close the one before it.
+//!
+//! What is stored outlives a crash of the server only as its settings say: `checks` tells.
+
+mod calls;
+pub mod checks;
+mod connection;
+mod scripts;
+pub mod written;
+
+pub use connection::RedisConnection;
+
+use super::client::{Broken, Connection, Store};
+use super::lock;
+use checks::Durability;
+use connection::text_of;
+use futures::future::BoxFuture;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use written::{BadPrefix, Keys};
+
+/// Of everything that comes before the first call. A server that takes longer is as good as away.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Requests that wait to be written; beyond it the caller waits. As many as a process has in flight by
+/// default, four times over.
+const QUEUE: usize = 1_024;
+/// Written at once where that many bytes wait: about a hundred calls, and so one sync of the server for more of
+/// them.
+const WRITE: usize = 64 * 1_024;
+
+/// Where the ledger lies, or what in that is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum BadAddress {
+    #[error("the ledger's address must be redis://[USER:PASSWORD@]HOST:PORT, or rediss:// for TLS: {0}")]
+    Url(redis::RedisError),
+    #[error(transparent)]
+    Prefix(#[from] BadPrefix),
+}
+
+/// One process's way to the store. It has one connection at a time: a new one ends the one before.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    keys: Keys,
+    window: Duration,
+    last: Mutex<Option<Numbered>>,
+}
+
+/// A connection as the server numbers it, anew in each of its runs.
+#[derive(Clone, PartialEq, Eq)]
+struct Numbered {
+    run: String,
+    id: String,
+}
+
+impl RedisStore {
+    /// `window`: how long what is closed or refused is remembered.
+    pub fn new(url: &str, prefix: &str, window: Duration) -> Result<Self, BadAddress> {
+        let info = url.into_connection_info().map_err(BadAddress::Url)?;
+        // A call is one small packet: it must not wait for the answer to the one before.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(BadAddress::Url)?;
+        let keys = Keys::new(prefix)?;
+        Ok(RedisStore(Arc::new(Inner { client, keys, window, last: Mutex::new(None) })))
+    }
+
+    /// Whether the server may be the ledger, and what of it outlives a crash. For the start: every
+    /// connection asks the same.
+    pub async fn check(&self) -> Result<Durability, Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            Ok(self.0.ask_settings(&connection).await?.1)
+        })
+        .await
+    }
+
+    /// A new connection, with every script loaded.
+    pub async fn reach(&self) -> Result<RedisConnection, Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            let (run, _) = self.0.ask_settings(&connection).await?;
+            self.0.succeed(&connection, run).await?;
+            connection.load().await
+        })
+        .await
+    }
+}
+
+async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, Broken> {
+    let late = |_| Broken(format!("no connection to the ledger within {} s", CONNECT.as_secs()));
+    tokio::time::timeout(CONNECT, steps).await.unwrap_or_else(|e| Err(late(e)))
+}
+
+impl Inner {
+    async fn dial(&self) -> Result<RedisConnection, Broken> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(WRITE);
+        let line = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let line = line.map_err(|e| Broken(format!("no connection to the ledger: {e}")))?;
+        Ok(RedisConnection::new(line, self.keys.clone(), self.window))
+    }
+
+    /// The server's run, and what `checks` says of it.
+    async fn ask_settings(&self, connection: &RedisConnection) -> Result<(String, Durability), Broken> {
+        let info = text_of(connection.ask(&redis::cmd("INFO")).await?);
+        let config =
+            connection.settings(&["maxmemory-policy", "append*", "no-appendfsync-on-rewrite"]).await?;
+        let found = checks::judge(&info, &config).map_err(|refused| Broken(refused.to_string()))?;
+        let run = info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:"));
+        Ok((run.unwrap_or_default().to_owned(), found))
+    }
+
+    /// Has the server close the connection before this one, and remembers this one's number.
+    async fn succeed(&self, connection: &RedisConnection, run: String) -> Result<(), Broken> {
+        let before = lock(&self.last).clone();
+        // Another run has other numbers, and nothing unread.
+        if let Some(before) = before.filter(|before| before.run == run) {
+            connection.ask(redis::cmd("CLIENT").arg("KILL").arg("ID").arg(before.id)).await?;
+        }
+        let id = text_of(connection.ask(redis::cmd("CLIENT").arg("ID")).await?);
+        *lock(&self.last) = Some(Numbered { run, id });
+        Ok(())
+    }
+}
+
+impl RedisConnection {
+    /// Nothing where the server does not tell: some operators forbid it.
+    async fn settings(&self, patterns: &[&str]) -> Result<BTreeMap<String, String>, Broken> {
+        let mut told = BTreeMap::new();
+        for pattern in patterns {
+            // Several at once are understood from 7.0 on.
+            if let Some(answer) = self.try_ask(redis::cmd("CONFIG").arg("GET").arg(pattern)).await? {
+                told.extend(redis::from_redis_value::<BTreeMap<String, String>>(answer).unwrap_or_default());
+            }
+        }
+        Ok(told)
+    }
+}
+
+impl Store for RedisStore {
+    fn connect(&self) -> BoxFuture<'static, Result<Arc<dyn Connection>, Broken>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let connection: Arc<dyn Connection> = Arc::new(store.reach().await?);
+            Ok(connection)
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! A Redis server of a test's own: found in PATH, or unpacked from the Debian packages without being root.
+//!
+//! It listens on loopback, keeps its files in a temporary folder, and ends with the test. Nothing is
+//! installed: packages are unpacked into ~/.cache/tidegate, once.
+
+use crate::rig::left_out;
+use crate::rig::process::{Process, free_port};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tidegate::engine::distributed::redis::RedisStore;
+
+/// Shared libraries that a bare machine may lack, and the packages that have them.
+const LIBRARIES: [(&str, &str); 6] = [
+    ("liblzf.so.1", "liblzf1"),
+    ("libjemalloc.so.2", "libjemalloc2"),
+    ("libatomic.so.1", "libatomic1"),
+    ("libsystemd.so.0", "libsystemd0"),
+    ("libssl.so.3", "libssl3"),
+    ("libstdc++.so.6", "libstdc++6"),
+];
+
+pub(crate) const WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How the server keeps what it acknowledges.
+pub(crate) const NOT: [&str; 2] = ["--appendonly", "no"];
+pub(crate) const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(crate) const EVERYSEC: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
+
+pub(crate) struct Server {
+    /// `None`: it was there before us.
+    process: Option<Process>,
+    place: tempfile::TempDir,
+    settings: Vec<String>,
+    pub(crate) address: String,
+}
+
+impl Server {
+    /// The server that `TIDEGATE_REDIS` names (also as a URL), or one of our own that keeps nothing.
+    pub(crate) fn any() -> Self {
+        match std::env::var("TIDEGATE_REDIS") {
+            Ok(address) => {
+                Server { process: None, place: tempfile::tempdir().unwrap(), settings: Vec::new(), address }
+            }
+            Err(_) => Server::start_own(&NOT),
+        }
+    }
+
+    /// One that the test may stop. `None`, and said so, where another one is named and none of our own is to
+    /// be had.
+    pub(crate) fn own(settings: &[&str]) -> Option<Self> {
+        if let (Ok(_), Err(why)) = (std::env::var("TIDEGATE_REDIS"), program()) {
+            let thread = std::thread::current();
+            left_out(thread.name().unwrap_or("a test"), &format!("it needs a server of its own: {why}"));
+            return None;
+        }
+        Some(Server::start_own(settings))
+    }
+
+    fn start_own(settings: &[&str]) -> Self {
+        let mut server = Server {
+            process: None,
+            place: tempfile::tempdir().unwrap(),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            address: format!("127.0.0.1:{}", free_port()),
+        };
+        server.start();
+        server
+    }
+
+    /// Starts it where it was, with what it has kept.
+    pub(crate) fn start(&mut self) {
+        let program = program().as_ref().unwrap_or_else(|why| panic!("no Redis server: {why}"));
+        let (_, port) = self.address.rsplit_once(':').unwrap();
+        let mut command = Command::new(&program.binary);
+        command.env("LD_LIBRARY_PATH", &program.libraries);
+        command.args(["--port", port, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
+        command.arg("--dir").arg(self.place.path()).args(&self.settings);
+        let mut process = Process::start(command, &self.place.path().join("said"));
+        let began = Instant::now();
+        let client = redis::Client::open(self.url()).unwrap();
+        // Refused while it does not listen yet, and while it loads what it has kept.
+        let answers = || redis::cmd("PING").query::<String>(&mut client.get_connection()?);
+        while answers().is_err() {
+            let up = process.ended().is_none() && began.elapsed() < Duration::from_secs(20);
+            assert!(up, "the Redis server did not start:\n{}", process.words());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.process = Some(process);
+    }
+
+    /// As a power cut would: nothing of it gets to run again.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("our own server").kill();
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.as_ref().expect("our own server").signal(name);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        if self.address.contains("://") { self.address.clone() } else { format!("redis://{}", self.address) }
+    }
+
+    /// Under a prefix that no other test uses.
+    pub(crate) fn store(&self, prefix: &str) -> RedisStore {
+        RedisStore::new(&self.url(), prefix, WINDOW).unwrap()
+    }
+
+    /// Beside the ledger's own connection.
+    pub(crate) async fn plain(&self) -> redis::aio::MultiplexedConnection {
+        // A busy machine may stop us for longer than the library waits by default.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(20)))
+            .set_response_timeout(Some(Duration::from_secs(20)));
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+}
+
+/// A new prefix: a server that is not ours may hold what an earlier run left there.
+pub(crate) fn prefix() -> String {
+    format!("live-{:016x}", rand::random::<u64>())
+}
+
+#[derive(Debug)]
+struct Program {
+    binary: PathBuf,
+    /// Where to look for shared libraries first; empty: where the system does.
+    libraries: String,
+}
+
+/// The server's program, or why it cannot be had.
+fn program() -> &'static Result<Program, String> {
+    static PROGRAM: OnceLock<Result<Program, String>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        for name in ["redis-server", "valkey-server"] {
+            if Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()) {
+                return Ok(Program { binary: name.into(), libraries: String::new() });
+            }
+        }
+        unpacked().map_err(|why| {
+            format!("{why}; install redis-server, or name a running server by TIDEGATE_REDIS=HOST:PORT")
+        })
+    })
+}
+
+/// From the cache, or from the packages into it.
+fn unpacked() -> Result<Program, String> {
+    let home = std::env::var("HOME").map_err(|_| "HOME is not set".to_owned())?;
+    let cache = Path::new(&home).join(".cache/tidegate");
+    std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+    let cached = std::fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("redis-"));
+    if let Some(found) = cached.filter(ours).find_map(|path| within(&path).ok()) {
+        return Ok(found);
+    }
+    let work = tempfile::tempdir_in(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+    unpack(work.path(), &["redis-server", "redis-tools"])?;
+    // The loader names one missing library at a time.
+    for _ in LIBRARIES {
+        let Err(missing) = within(work.path()) else { break };
+        let named = LIBRARIES.iter().find(|(file, _)| missing.contains(file));
+        unpack(work.path(), &[named.ok_or(missing)?.1])?;
+    }
+    let version = version_of(&within(work.path())?);
+    let to = cache.join(format!("redis-{version}"));
+    // Another process may have been faster; what it has unpacked is as good.
+    let _ = std::fs::rename(work.path(), &to);
+    within(&to)
+}
+
+fn unpack(into: &Path, packages: &[&str]) -> Result<(), String> {
+    run(Command::new("apt-get").current_dir(into).arg("download").args(packages))?;
+    for entry in std::fs::read_dir(into).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|e| e == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(entry.path()).arg(into))?;
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The program in an unpacked folder, if all its libraries are found.
+fn within(folder: &Path) -> Result<Program, String> {
+    let lib = folder.join("usr/lib");
+    let inner =
+        std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
+    let places: Vec<String> = inner.chain([lib.clone()]).map(|p| p.to_string_lossy().into_owned()).collect();
+    let program = Program { binary: folder.join("usr/bin/redis-server"), libraries: places.join(":") };
+    run(Command::new(&program.binary).arg("--version").env("LD_LIBRARY_PATH", &program.libraries))?;
+    Ok(program)
+}
+
+/// `Redis server v=7.0.15 sha=…`
+fn version_of(program: &Program) -> String {
+    let mut command = Command::new(&program.binary);
+    let out = command.arg("--version").env("LD_LIBRARY_PATH", &program.libraries).output();
+    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let version = text.split_whitespace().find_map(|word| word.strip_prefix("v="));
+    version.unwrap_or("unknown").to_owned()
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let out = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim()))
+}
