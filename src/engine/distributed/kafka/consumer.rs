@@ -146,8 +146,7 @@ impl Running {
             Ok(None) => {}
             Ok(Some(record)) => {
                 let serving = self.serving.get_mut(&record.position.at);
-                let serving =
-                    serving.filter(|s| s.sought && s.next <= record.position.offset);
+                let serving = serving.filter(|s| s.sought && s.next <= record.position.offset);
                 if let Some(serving) = serving {
                     serving.next = record.position.offset + 1;
                     self.of.line.say(Heard::Fetched(serving.lease.clone(), Arc::new(record)));

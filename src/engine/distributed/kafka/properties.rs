@@ -33,11 +33,19 @@ const OURS: [(&str, &str); 9] = [
 
 /// What may be given with one value only: name, the values that change nothing, and why.
 const FIXED: [(&str, &[&str], &str); 6] = [
-    ("auto.offset.reset", &["error", "none"], "where reading begins is decided by what was committed; a reset loses or repeats work"),
+    (
+        "auto.offset.reset",
+        &["error", "none"],
+        "where reading begins is decided by what was committed; a reset loses or repeats work",
+    ),
     ("enable.idempotence", &["true"], "without it a retry may write a record twice"),
     ("acks", &["all", "-1"], "a record that one broker has may be lost with that broker"),
     ("request.required.acks", &["all", "-1"], "a record that one broker has may be lost with that broker"),
-    ("partition.assignment.strategy", &["cooperative-sticky"], "every other one stops all partitions in each rebalance"),
+    (
+        "partition.assignment.strategy",
+        &["cooperative-sticky"],
+        "every other one stops all partitions in each rebalance",
+    ),
     ("group.protocol", &["classic"], "the client cannot rejoin under the newer protocol after a long stop"),
 ];
 
@@ -185,7 +193,8 @@ mod tests {
 
     #[test]
     fn every_property_that_is_refused_is_told_at_once() {
-        let refused = Properties::new(given(&[("acks", "1"), ("group.id", "g"), ("sasl.mechanism", "PLAIN")]));
+        let refused =
+            Properties::new(given(&[("acks", "1"), ("group.id", "g"), ("sasl.mechanism", "PLAIN")]));
         let names: Vec<String> = refused.unwrap_err().into_iter().map(|r| r.name).collect();
         assert_eq!(names, ["acks", "group.id"]);
     }
@@ -203,11 +212,8 @@ mod tests {
         ]);
         let properties = Properties::new(all).unwrap();
         assert!(!format!("{properties:?}").contains("secret"));
-        let clients = [
-            properties.consumer("c", "g"),
-            properties.reader("r", "g"),
-            properties.producer("p", "id"),
-        ];
+        let clients =
+            [properties.consumer("c", "g"), properties.reader("r", "g"), properties.producer("p", "id")];
         for config in &clients {
             assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
             assert_eq!(config.get("reconnect.backoff.max.ms"), Some("1000"));

@@ -4,6 +4,7 @@
 
 use super::asking::ends;
 use super::consumer::list;
+use super::context::Quiet;
 use super::record;
 use crate::engine::{Ends, Unavailable};
 use crate::task::{Partition, Position, Record, Timestamp, Topic};
@@ -34,7 +35,7 @@ pub(super) enum Question {
 }
 
 pub(super) struct ReaderThread {
-    pub(super) client: BaseConsumer,
+    pub(super) client: BaseConsumer<Quiet>,
 }
 
 impl ReaderThread {
