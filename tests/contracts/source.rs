@@ -10,11 +10,12 @@ const STAGES: [&str; 6] = ["consume", "dedupe", "infer", "validate", "weigh", "w
 const SEAMS: [(&str, &str, &str); 0] = [];
 
 /// A technology's crate, and the only places that may import it.
-const EDGES: [(&str, &[&str]); 19] = [
+const EDGES: [(&str, &[&str]); 20] = [
     ("cel", &["src/cel.rs", "src/cel/"]),
     ("jsonschema", &["src/validate/"]),
     ("redb", &["src/engine/embedded/"]),
     ("redis", &["src/engine/distributed/redis/"]),
+    ("rdkafka", &["src/engine/distributed/kafka/"]),
     ("base64", &["src/engine/distributed/metadata.rs"]),
     ("crc32c", &["src/engine/"]),
     ("rustix", &["src/engine/embedded/", "src/cli/parent.rs"]),

@@ -11,7 +11,7 @@
 //!              Committer ─ one transaction at a time
 //!              Lanes ─ what waits to be handed out
 //!  ─────────────────── client seam: Member, Broker ─────────── Connection, Store ──────────────────────
-//!              simulated: a broker and a store as mean as real ones; redis: a real store
+//!              simulated: a broker and a store as mean as real ones; kafka, redis: real ones
 //! ```
 //!
 //! The decisions take events and return what to do: no I/O, no waiting, no clock. The simulator drives
@@ -21,6 +21,8 @@ pub mod assignment;
 pub mod client;
 pub mod committer;
 mod group;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod lanes;
 mod ledger;
 pub mod link;

@@ -1,0 +1,399 @@
+//! The thread that polls: it alone owns the consumer of a group, carries out what is ordered, and says
+//! what it hears.
+//!
+//! A rebalance is said as soon as it comes and carried out when it is ordered; the client pauses
+//! everything meanwhile. Every record goes under the lease that was served last for its partition, and
+//! none before the client has been sent to the place where that lease begins.
+
+use super::super::assignment::{MemberId, Membership, Said};
+use super::super::client::{Heard, Order};
+use super::context::{Context, Rebalance};
+use super::line::Line;
+use super::properties::Properties;
+use super::record;
+use crate::engine::Lease;
+use crate::task::{Partition, Topic};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// How long one poll waits. Orders wait as long, so it is short.
+const POLL: Duration = Duration::from_millis(20);
+/// A seek that the client refuses (the partition is not started yet) is tried again after this.
+const SEEK_AGAIN: Duration = Duration::from_millis(50);
+/// For the client's own answer to a seek, which does not wait for a broker.
+const SEEK: Duration = Duration::from_secs(1);
+/// Polls until the client has nothing more to say; it never says more at once.
+const QUIET: usize = 1_000;
+
+struct Serving {
+    lease: Lease,
+    /// The record behind the last one that was heard.
+    next: u64,
+    paused: bool,
+    /// The client is there. Until then nothing of the partition is heard.
+    sought: bool,
+}
+
+pub(super) struct ConsumerThread {
+    pub(super) line: Arc<Line>,
+    pub(super) properties: Properties,
+    pub(super) name: String,
+    pub(super) group: String,
+    pub(super) topics: Vec<Topic>,
+}
+
+struct Running {
+    of: ConsumerThread,
+    client: BaseConsumer<Context>,
+    /// Said, and not yet ordered.
+    pending: Option<Rebalance>,
+    assigned: BTreeSet<Partition>,
+    serving: BTreeMap<Partition, Serving>,
+    generation: u32,
+    seek_at: Instant,
+    hung: bool,
+}
+
+impl ConsumerThread {
+    /// Until it is told to leave, or its member is dropped.
+    pub(super) fn run(self, orders: &Receiver<Order>) {
+        let line = self.line.clone();
+        let client = match self.join() {
+            Ok(client) => client,
+            Err(error) => {
+                line.say(Heard::Gone(format!("the Kafka client cannot be made: {error}")));
+                return;
+            }
+        };
+        let mut running = Running {
+            of: self,
+            client,
+            pending: None,
+            assigned: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            generation: 0,
+            seek_at: Instant::now(),
+            hung: false,
+        };
+        while running.turn(orders) {}
+        running.leave();
+    }
+
+    fn join(&self) -> KafkaResult<BaseConsumer<Context>> {
+        let config = self.properties.consumer(&self.name, &self.group);
+        let client: BaseConsumer<Context> = config.create_with_context(Context::default())?;
+        let topics: Vec<&str> = self.topics.iter().map(Topic::as_str).collect();
+        client.subscribe(&topics)?;
+        Ok(client)
+    }
+}
+
+impl Running {
+    /// `false`: it is over.
+    fn turn(&mut self, orders: &Receiver<Order>) -> bool {
+        loop {
+            match orders.try_recv() {
+                Ok(Order::Leave) | Err(TryRecvError::Disconnected) => return false,
+                Ok(order) => self.carry_out(order),
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        if self.of.line.is_over() {
+            return false;
+        }
+        self.watch();
+        if self.of.line.is_wedged() {
+            // Whoever does not poll loses its partitions to others, as it should.
+            std::thread::sleep(POLL);
+            return true;
+        }
+        self.poll(POLL);
+        if self.pending.is_none()
+            && let Some(rebalance) = self.client.context().next()
+        {
+            self.hear(rebalance);
+        }
+        self.seek();
+        true
+    }
+
+    fn watch(&mut self) {
+        let line = &self.of.line;
+        if let Some(why) = self.client.context().down() {
+            line.reached(Err(format!("no Kafka broker can be reached: {why}")));
+        }
+        if !self.hung && line.watch.hangs(line.is_reachable(), Instant::now()) {
+            self.hung = true;
+            let why = "a call of the Kafka client has not come back although a broker is reached";
+            line.say(Heard::Gone(why.to_owned()));
+        }
+    }
+
+    /// One record at most. Whatever else the client says is kept in its context.
+    fn poll(&mut self, wait: Duration) -> bool {
+        let polled = match self.client.poll(wait) {
+            Some(Ok(message)) => Ok(record::read(&message)),
+            Some(Err(error)) => Err(error),
+            None => return false,
+        };
+        match polled {
+            Ok(None) => {}
+            Ok(Some(record)) => {
+                let serving = self.serving.get_mut(&record.position.at);
+                let serving = serving.filter(|s| s.sought && s.next <= record.position.offset);
+                if let Some(serving) = serving {
+                    serving.next = record.position.offset + 1;
+                    self.of.line.say(Heard::Fetched(serving.lease.clone(), Arc::new(record)));
+                }
+            }
+            Err(KafkaError::MessageConsumptionFatal(code)) => {
+                self.of.line.say(Heard::Gone(format!("the Kafka consumer has failed for good: {code}")));
+            }
+            // What was to be read next is not there: everything is read in again, which says what is lost.
+            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
+                self.rejoin("the next record of a partition is no longer in the log");
+            }
+            Err(error) => tracing::debug!(group = %self.of.group, %error, "the Kafka consumer goes on"),
+        }
+        true
+    }
+
+    /// Until the client has nothing to say: then all that it has done before has been heard.
+    fn quiet(&mut self) {
+        for _ in 0..QUIET {
+            let before = self.client.context().count();
+            if !self.poll(Duration::from_millis(1)) && self.client.context().count() == before {
+                return;
+            }
+        }
+    }
+
+    /// Who we are to the group, and what transactions are checked by, of one moment.
+    fn capture(&mut self) -> Membership {
+        let mut known = self.client.context().member();
+        let mut metadata = None;
+        // Two rounds settle it: the client does not rejoin before the rebalance is carried out.
+        for _ in 0..5 {
+            self.quiet();
+            known = self.client.context().member();
+            metadata = self.client.group_metadata();
+            self.quiet();
+            if self.client.context().member() == known {
+                break;
+            }
+            metadata = None;
+        }
+        if known.is_none() {
+            let why = "the Kafka client does not say its member id: it is another version than the one \
+                       this program was made for";
+            self.of.line.say(Heard::Gone(why.to_owned()));
+        }
+        let id = known.unwrap_or_default();
+        // Without an id the broker would check nothing.
+        let metadata = metadata.filter(|_| !id.is_empty());
+        self.remember(&id, metadata)
+    }
+
+    fn remember(
+        &mut self,
+        id: &str,
+        metadata: Option<rdkafka::consumer::ConsumerGroupMetadata>,
+    ) -> Membership {
+        self.generation += 1;
+        let by = Membership { member: MemberId(id.into()), generation: self.generation };
+        self.of.line.capture(by.clone(), metadata);
+        by
+    }
+
+    fn hear(&mut self, rebalance: Rebalance) {
+        let by = self.capture();
+        let said = match &rebalance {
+            Rebalance::Assign(parts) => Said::Assigned(parts.clone()),
+            Rebalance::Revoke { lost: true, .. } => {
+                self.serving.clear();
+                Said::Lost
+            }
+            Rebalance::Revoke { parts, .. } if parts.iter().any(|at| self.assigned.contains(at)) => {
+                Said::Revoked(parts.clone())
+            }
+            // Of nothing that anybody knows of.
+            Rebalance::Revoke { parts, .. } => return self.unassign(&parts.clone()),
+        };
+        tracing::debug!(group = %self.of.group, member = %by.member.0, generation = by.generation, %said, "rebalance");
+        self.pending = Some(rebalance);
+        self.of.line.say(Heard::Said(said, by));
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Assign(_) => {
+                if let Some(Rebalance::Assign(parts)) =
+                    self.pending.take_if(|p| matches!(p, Rebalance::Assign(_)))
+                {
+                    self.assign(&parts);
+                }
+            }
+            Order::Unassign(given) => {
+                given.iter().for_each(|at| drop(self.serving.remove(at)));
+                if let Some(Rebalance::Revoke { parts, .. }) =
+                    self.pending.take_if(|p| matches!(p, Rebalance::Revoke { .. }))
+                {
+                    self.unassign(&parts);
+                }
+            }
+            Order::Serve { lease, from } => {
+                let at = lease.at.clone();
+                self.serving.insert(at, Serving { lease, next: from, paused: false, sought: false });
+                self.seek_at = Instant::now();
+            }
+            Order::Pause(at) => {
+                if let Some(serving) = self.serving.get_mut(&at) {
+                    serving.paused = true;
+                    let paused = self.client.pause(&list(&[at], None));
+                    self.must("pause", paused);
+                }
+            }
+            Order::Resume(at) => {
+                if let Some(serving) = self.serving.get_mut(&at) {
+                    (serving.paused, serving.sought) = (false, false);
+                    self.seek_at = Instant::now();
+                }
+            }
+            // Other threads carry these out.
+            Order::Load(_)
+            | Order::Confirm
+            | Order::Commit(_)
+            | Order::Renew
+            | Order::ReadBack(_)
+            | Order::Leave => {}
+        }
+    }
+
+    fn assign(&mut self, parts: &[Partition]) {
+        // At the end, until it is known where to begin: nothing is fetched that would be thrown away.
+        let assigned = self.client.incremental_assign(&list(parts, Some(Offset::End)));
+        if self.must("assign", assigned) {
+            self.assigned.extend(parts.iter().cloned());
+            let paused = self.client.pause(&list(parts, None));
+            self.must("pause", paused);
+            self.seek_all();
+        }
+    }
+
+    fn unassign(&mut self, parts: &[Partition]) {
+        for at in parts {
+            self.serving.remove(at);
+            self.assigned.remove(at);
+        }
+        let let_go = self.client.incremental_unassign(&list(parts, None));
+        if self.must("unassign", let_go) {
+            self.seek_all();
+        }
+    }
+
+    /// The client paused everything during the rebalance; where it goes on from is ours to say.
+    fn seek_all(&mut self) {
+        self.serving.values_mut().filter(|s| !s.paused).for_each(|s| s.sought = false);
+        self.seek_at = Instant::now();
+    }
+
+    /// Sends the client to where each lease goes on. What it had fetched before is dropped by it: a seek
+    /// raises a barrier at once.
+    fn seek(&mut self) {
+        let now = Instant::now();
+        if now < self.seek_at || self.pending.is_some() {
+            return;
+        }
+        for (at, serving) in self.serving.iter_mut().filter(|(_, s)| !s.sought && !s.paused) {
+            let parts = list(std::slice::from_ref(at), None);
+            let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+            let to = Offset::Offset(i64::try_from(serving.next).unwrap_or(i64::MAX));
+            let resumed = self.client.resume(&parts);
+            match resumed.and_then(|()| self.client.seek(at.topic.as_str(), index, to, SEEK)) {
+                Ok(()) => serving.sought = true,
+                Err(error) => {
+                    tracing::debug!(topic = %at.topic, partition = at.index, %error, "cannot seek yet");
+                    self.seek_at = now + SEEK_AGAIN;
+                }
+            }
+        }
+    }
+
+    /// A client that refuses what keeps its own state is made anew.
+    fn must(&mut self, what: &str, done: KafkaResult<()>) -> bool {
+        match done {
+            Ok(()) => true,
+            Err(error) => {
+                self.rejoin(&format!("the Kafka client refuses to {what}: {error}"));
+                false
+            }
+        }
+    }
+
+    /// As if the session had been lost: with another client, from what was committed.
+    fn rejoin(&mut self, why: &str) {
+        tracing::warn!(group = %self.of.group, why, "the Kafka consumer is made anew");
+        match self.of.join() {
+            Ok(client) => {
+                let old = std::mem::replace(&mut self.client, client);
+                close(old, self.pending.take(), &self.of.name);
+            }
+            Err(error) => {
+                self.of.line.say(Heard::Gone(format!("the Kafka client cannot be made: {error}")));
+            }
+        }
+        self.pending = None;
+        self.assigned.clear();
+        self.serving.clear();
+        let by = self.remember("", None);
+        self.of.line.say(Heard::Said(Said::Lost, by));
+    }
+
+    /// Leaves the group at once. Nobody waits for this thread.
+    fn leave(self) {
+        let_go(&self.client, self.pending);
+        self.client.unsubscribe();
+        // Polls until the client has left, then destroys it.
+        drop(self.client);
+    }
+}
+
+/// Answers every rebalance that still waits for an answer; those to come answer themselves.
+fn let_go(client: &BaseConsumer<Context>, pending: Option<Rebalance>) {
+    client.context().close();
+    for rebalance in pending.into_iter().chain(std::iter::from_fn(|| client.context().next())) {
+        let answered = match rebalance {
+            Rebalance::Assign(parts) => client.incremental_assign(&list(&parts, Some(Offset::End))),
+            Rebalance::Revoke { parts, .. } => client.incremental_unassign(&list(&parts, None)),
+        };
+        tracing::debug!(?answered, "let go");
+    }
+}
+
+/// On a thread of its own: the client polls until it is closed, however long that takes.
+fn close(client: BaseConsumer<Context>, pending: Option<Rebalance>, name: &str) {
+    let_go(&client, pending);
+    let closing = std::thread::Builder::new().name(format!("{name}-close"));
+    if let Err(error) = closing.spawn(move || drop(client)) {
+        tracing::warn!(%error, "no thread to close a Kafka client on");
+    }
+}
+
+pub(super) fn list(parts: &[Partition], offset: Option<Offset>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(parts.len());
+    for at in parts {
+        let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+        let mut part = list.add_partition(at.topic.as_str(), index);
+        if let Some(offset) = offset {
+            // Only negative numbers are refused, and these are logical or were checked.
+            let _ = part.set_offset(offset);
+        }
+    }
+    list
+}

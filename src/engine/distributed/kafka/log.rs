@@ -1,0 +1,136 @@
+//! The log of the port over Kafka: intake, look-ups and pages. Committed records only.
+//!
+//! Two threads stand behind it, one that appends and one that reads. Everything that waits has a
+//! deadline, and what is asked of either is bounded by who asks.
+
+use super::append::{Append, AppendThread, PATIENCE};
+use super::context::Quiet;
+use super::line::Watch;
+use super::properties::Properties;
+use super::reader::{ANSWER, Answer, Question, ReaderThread};
+use crate::engine::{AppendError, Ends, Log, Output, TopicSpec, Unavailable};
+use crate::task::{Partition, Position, Record, Timestamp, Topic};
+use futures::future::BoxFuture;
+use rdkafka::consumer::BaseConsumer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How often followers look for what others have appended: what a person takes for at once.
+const NEWS: Duration = Duration::from_millis(200);
+/// What a question may wait behind others, beside its own time.
+const QUEUE: Duration = Duration::from_secs(10);
+
+pub struct KafkaLog {
+    appends: Sender<Append>,
+    questions: Sender<Question>,
+    limits: BTreeMap<Topic, usize>,
+    news: watch::Sender<u64>,
+}
+
+impl KafkaLog {
+    /// `name` is this process's, and used by no other; `group` is one that it may describe.
+    pub(super) fn open(
+        properties: &Properties,
+        name: &str,
+        group: &str,
+        topics: &[TopicSpec],
+    ) -> Result<Arc<Self>, Unavailable> {
+        let cannot = |what: &dyn std::fmt::Display| Unavailable(format!("the Kafka client: {what}"));
+        let client: BaseConsumer<Quiet> = properties
+            .reader(&format!("{name}-read"), group)
+            .create_with_context(Quiet)
+            .map_err(|error| cannot(&error))?;
+        let (appends, appended) = channel();
+        let (questions, asked) = channel();
+        let news = watch::Sender::new(0);
+        let limits: BTreeMap<Topic, usize> = topics.iter().map(|t| (t.topic.clone(), t.limit)).collect();
+        let appending = AppendThread {
+            properties: properties.clone(),
+            name: format!("{name}-append"),
+            id: format!("{name}-append"),
+            watch: Arc::new(Watch::default()),
+            reader: questions.clone(),
+            limits: limits.clone(),
+            news: news.clone(),
+        };
+        let thread = |what: &str| std::thread::Builder::new().name(format!("kafka-{what}"));
+        thread("append").spawn(move || appending.run(&appended)).map_err(|e| cannot(&e))?;
+        let reading = ReaderThread { client };
+        thread("read").spawn(move || reading.run(&asked)).map_err(|e| cannot(&e))?;
+        Ok(Arc::new(KafkaLog { appends, questions, limits, news }))
+    }
+
+    /// Tells followers now and then to look. Until it is dropped.
+    pub async fn look(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(NEWS).await;
+            self.news.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(Answer<T>) -> Question,
+    ) -> BoxFuture<'static, Result<T, Unavailable>> {
+        let (reply, answer) = oneshot::channel();
+        // Its thread ends with us.
+        let _ = self.questions.send(question(reply));
+        Box::pin(async move {
+            match tokio::time::timeout(QUEUE + ANSWER, answer).await {
+                Ok(Ok(answer)) => answer,
+                _ => Err(Unavailable("Kafka does not answer".to_owned())),
+            }
+        })
+    }
+
+    fn refuse(&self, batch: &[Output]) -> Option<AppendError> {
+        batch.iter().enumerate().find_map(|(index, output)| {
+            let topic = output.topic.clone();
+            let Some(limit) = self.limits.get(&topic) else { return Some(AppendError::NoSuchTopic(topic)) };
+            let (limit, bytes) = (*limit, output.size());
+            (bytes > limit).then_some(AppendError::TooLarge { index, bytes, limit, topic })
+        })
+    }
+}
+
+impl Log for KafkaLog {
+    fn append(&self, batch: Vec<Output>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
+        if let Some(error) = self.refuse(&batch) {
+            return Box::pin(async { Err(error) });
+        }
+        if batch.is_empty() {
+            return Box::pin(async { Ok(Vec::new()) });
+        }
+        let (reply, answer) = oneshot::channel();
+        // Its thread ends with us.
+        let _ = self.appends.send(Append { batch, reply });
+        Box::pin(async move {
+            match tokio::time::timeout(QUEUE + PATIENCE, answer).await {
+                Ok(Ok(answer)) => answer,
+                // Perhaps it is appended later: whoever sends it again sends a duplicate.
+                _ => Err(Unavailable("Kafka does not answer".to_owned()).into()),
+            }
+        })
+    }
+
+    fn read(&self, from: Position, max: usize) -> BoxFuture<'static, Result<Vec<Record>, Unavailable>> {
+        self.ask(|reply| Question::Read(from, max, reply))
+    }
+
+    fn ends(&self, topic: &Topic) -> BoxFuture<'static, Result<Vec<Ends>, Unavailable>> {
+        let topic = topic.clone();
+        self.ask(|reply| Question::Ends(topic, reply))
+    }
+
+    fn since(&self, at: &Partition, since: Timestamp) -> BoxFuture<'static, Result<u64, Unavailable>> {
+        let at = at.clone();
+        self.ask(|reply| Question::Since(at, since, reply))
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+}

@@ -1,0 +1,179 @@
+//! The client for a real broker: one member of a group as four threads over librdkafka, and the log.
+//!
+//! ```text
+//!  order ─┬─► consumer   polls, carries out rebalances, seeks, pauses ─┐
+//!         ├─► asking     stable offsets, ends, the group's own word ───┼─► heard
+//!         └─► producer   transactions, one at a time ──────────────────┘
+//!  Log ───┬─► append     a transactional producer of its own
+//!         └─► read       committed records by their place
+//! ```
+//!
+//! All of librdkafka blocks, calls back from within polls, and now and then does not return. So each
+//! client has an OS thread, no runtime waits for one, and a watch says when a call has hung. It decides
+//! nothing: what to do comes from the group's task, by orders.
+
+mod append;
+mod asking;
+mod consumer;
+mod context;
+mod described;
+mod line;
+mod log;
+mod producer;
+mod properties;
+mod reader;
+mod record;
+mod transaction;
+
+pub use log::KafkaLog;
+pub use properties::{Properties, Refused};
+
+use super::client::{Broker, Heard, Member, Order};
+use super::lock;
+use crate::dedupe::Instance;
+use crate::engine::{TopicSpec, Unavailable};
+use crate::task::Topic;
+use asking::{Ask, AskingThread};
+use consumer::ConsumerThread;
+use context::Quiet;
+use futures::future::BoxFuture;
+use line::Line;
+use producer::ProducerThread;
+use rdkafka::consumer::BaseConsumer;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What a member may have heard before its group's task has taken it in; then the client waits. More than
+/// two lanes hold, so that a task that is merely busy stops nobody.
+const HEARD: usize = 1_024;
+
+/// One process's way to a Kafka cluster.
+pub struct Kafka {
+    properties: Properties,
+    /// Random, so that no two processes fence each other.
+    name: String,
+    members: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Kafka {
+    /// Connects to nothing yet.
+    pub fn new(properties: Properties, instance: Instance) -> Arc<Self> {
+        let name = format!("tidegate-{:032x}", instance.0);
+        Arc::new(Kafka { properties, name, members: Mutex::default() })
+    }
+
+    /// The port's log. `group`: one that this process may describe.
+    pub fn log(&self, group: &str, topics: &[TopicSpec]) -> Result<Arc<KafkaLog>, Unavailable> {
+        KafkaLog::open(&self.properties, &self.name, group, topics)
+    }
+
+    /// Waits until every member that was told to has left its group, for so long at most.
+    pub async fn left(&self, within: Duration) {
+        let until = Instant::now() + within;
+        while Instant::now() < until && !lock(&self.members).iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn member(&self, group: &str, topics: &[Topic], heard: mpsc::Sender<Heard>) -> Result<Threads, String> {
+        let line = Arc::new(Line::new(heard));
+        let name = |what: &str| format!("{}-{group}-{what}", self.name);
+        let asker: BaseConsumer<Quiet> = self
+            .properties
+            .reader(&name("ask"), group)
+            .create_with_context(Quiet)
+            .map_err(|error| format!("the Kafka client cannot be made: {error}"))?;
+        let consuming = ConsumerThread {
+            line: line.clone(),
+            properties: self.properties.clone(),
+            name: name("consume"),
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+        };
+        let asking = AskingThread {
+            line: line.clone(),
+            client: asker,
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+        };
+        let producing = ProducerThread {
+            line: line.clone(),
+            properties: self.properties.clone(),
+            name: name("produce"),
+            id: name("produce"),
+        };
+        let (consume, consumed) = channel();
+        let (ask, asked) = channel();
+        let (produce, produced) = channel();
+        let thread = |what: &str| std::thread::Builder::new().name(format!("kafka-{what}"));
+        let cannot = |error: std::io::Error| format!("no thread for the Kafka client: {error}");
+        thread("ask").spawn(move || asking.run(&asked)).map_err(cannot)?;
+        thread("produce").spawn(move || producing.run(&produced)).map_err(cannot)?;
+        let consumer = thread("consume").spawn(move || consuming.run(&consumed)).map_err(cannot)?;
+        lock(&self.members).push(consumer);
+        Ok(Threads { line, consume, ask, produce })
+    }
+}
+
+impl Broker for Kafka {
+    fn join(&self, group: &str, topics: &[Topic]) -> Box<dyn Member> {
+        let (heard, hears) = mpsc::channel(HEARD);
+        match self.member(group, topics, heard) {
+            Ok(threads) => Box::new(KafkaMember { threads: Some(threads), failed: None, hears }),
+            Err(why) => Box::new(KafkaMember { threads: None, failed: Some(why), hears }),
+        }
+    }
+}
+
+struct Threads {
+    line: Arc<Line>,
+    consume: Sender<Order>,
+    ask: Sender<Ask>,
+    produce: Sender<Order>,
+}
+
+/// Dropped, it leaves its group; its threads end by themselves.
+struct KafkaMember {
+    threads: Option<Threads>,
+    /// Why there are none; to be heard once.
+    failed: Option<String>,
+    hears: mpsc::Receiver<Heard>,
+}
+
+impl Member for KafkaMember {
+    fn order(&mut self, order: Order) {
+        let Some(threads) = &self.threads else { return };
+        // A thread that has ended has said so.
+        match order {
+            Order::Load(lease) => drop(threads.ask.send(Ask::Load(lease))),
+            Order::Confirm => drop(threads.ask.send(Ask::Confirm)),
+            Order::ReadBack(parts) => drop(threads.ask.send(Ask::ReadBack(parts))),
+            Order::Commit(_) | Order::Renew => drop(threads.produce.send(order)),
+            _ => drop(threads.consume.send(order)),
+        }
+    }
+
+    fn heard(&mut self) -> BoxFuture<'_, Heard> {
+        if let Some(threads) = &self.threads {
+            threads.line.asked();
+        }
+        Box::pin(async move {
+            if let Some(why) = self.failed.take() {
+                return Heard::Gone(why);
+            }
+            match self.hears.recv().await {
+                Some(heard) => heard,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// What of the client panics on bytes of others that are no text; `None` then.
+fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}

@@ -1,0 +1,93 @@
+//! A Kafka broker of its own for each test: started, killed, started again on its data, ended.
+
+use super::kafka_proxy::Proxy;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tempfile::TempDir;
+
+/// One broker at a time: two would only slow each other down.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Broker {
+    dir: TempDir,
+    pub(crate) address: String,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn script(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live").join(name));
+    command.arg(dir).stdin(Stdio::null());
+    command
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        let address = up(dir.path(), None);
+        Broker { dir, address, _alone: alone }
+    }
+
+    /// All of its clients go through the proxy.
+    pub(crate) fn behind(proxy: &Proxy) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", proxy.port);
+        proxy.lead_to(&up(dir.path(), Some(&address)));
+        Broker { dir, address, _alone: alone }
+    }
+
+    /// SIGKILL: nothing of it gets to run again.
+    pub(crate) fn kill(&self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("pid")).unwrap();
+        let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Again, on its old data and its old address.
+    pub(crate) fn restart(&self) {
+        assert_eq!(up(self.dir.path(), None), self.address);
+    }
+
+    pub(crate) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    /// `options`: as a topic's configuration takes them.
+    pub(crate) async fn create(&self, topics: &[(&str, i32)], options: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, partitions)| {
+                let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(1));
+                options.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        for made in admin.create_topics(&topics, &AdminOptions::new()).await.unwrap() {
+            made.unwrap();
+        }
+    }
+}
+
+fn up(dir: &Path, advertised: Option<&str>) -> String {
+    let mut command = script("kafka-up", dir);
+    if let Some(address) = advertised {
+        command.env("KAFKA_ADVERTISED", address);
+    }
+    let out = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(out.status.success(), "the broker does not start");
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // A test that has failed already should say why itself.
+        let _ = script("kafka-down", self.dir.path()).status();
+    }
+}
