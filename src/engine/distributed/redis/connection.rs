@@ -17,6 +17,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Of each call: a sync of the slowest disk fits many times, and a process that hears nothing for longer
@@ -27,6 +28,8 @@ const PAGE: usize = 64;
 /// An entry's rule changes with a deploy, and while one is rolled out perhaps back; asking again more often
 /// than this means that something else is wrong.
 const RULES: usize = 3;
+/// Many times what a process has in flight. Who had to wait for room could be overtaken, so nobody does.
+pub(super) const CALLS: usize = 16_384;
 
 pub struct RedisConnection(Arc<Line>);
 
@@ -35,6 +38,7 @@ struct Line {
     line: Mutex<Option<MultiplexedConnection>>,
     why: OnceLock<String>,
     broken: CancellationToken,
+    room: Semaphore,
     /// Of the scripts, in the order of [`Script`].
     names: Vec<String>,
     keys: Keys,
@@ -47,6 +51,7 @@ impl RedisConnection {
             line: Mutex::new(Some(line)),
             why: OnceLock::new(),
             broken: CancellationToken::new(),
+            room: Semaphore::new(CALLS),
             names: Vec::new(),
             keys,
             window,
@@ -97,11 +102,19 @@ impl Line {
     /// The answer, which may be an error of the server's. Breaks on any other.
     async fn hear(&self, command: &redis::Cmd) -> Result<Value, Broken> {
         let mut line = lock(&self.line).clone().ok_or_else(|| self.told())?;
-        let answer = tokio::select! {
-            biased;
-            () = self.broken.cancelled() => return Err(self.told()),
-            answer = tokio::time::timeout(LIMIT, line.send_packed_command(command)) => answer,
+        let Ok(_under_way) = self.room.try_acquire() else {
+            return Err(Broken(format!("more than {CALLS} calls to the ledger are under way")));
         };
+        // Unconstrained: a task whose budget is used up would put off writing, and the next call, of another
+        // task, would overtake this one.
+        let answer = tokio::task::unconstrained(async {
+            tokio::select! {
+                biased;
+                () = self.broken.cancelled() => None,
+                answer = tokio::time::timeout(LIMIT, line.send_packed_command(command)) => Some(answer),
+            }
+        });
+        let Some(answer) = answer.await else { return Err(self.told()) };
         let why = match answer {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(e)) => e.to_string(),

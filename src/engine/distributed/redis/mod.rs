@@ -40,9 +40,8 @@ use written::{BadPrefix, Keys};
 
 /// Of everything that comes before the first call. A server that takes longer is as good as away.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Requests that wait to be written; beyond it the caller waits. As many as a process has in flight by
-/// default, four times over.
-const QUEUE: usize = 1_024;
+/// Requests that wait to be written: room for every call, and for those that were given up meanwhile.
+const QUEUE: usize = 2 * connection::CALLS;
 /// Written at once where that many bytes wait: about a hundred calls, and so one sync of the server for more of
 /// them.
 const WRITE: usize = 64 * 1_024;
