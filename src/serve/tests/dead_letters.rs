@@ -21,6 +21,10 @@ async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
     };
     assert_eq!(marks("k1"), (json!(false), Value::Null), "{all}");
     assert_eq!(marks("k2"), (json!(true), json!("it was sent again before")), "{all}");
+    let (_, status) = server.get("/v1/status").await;
+    assert_eq!((&status["dead_letters"], &status["backlog"]), (&json!(2), &json!(0)), "{status}");
+    let line = json!({ "topic": "dead-letters", "records": 2, "open": null });
+    assert!(status["topics"].as_array().unwrap().contains(&line), "{status}");
     let (_, list) = server.get("/v1/dead-letters?reason=TG-payload-refused&kind=copy").await;
     assert_eq!(list["dead_letters"].as_array().unwrap().len(), 1, "{list}");
     assert_eq!(server.get("/v1/dead-letters?reason=nonsense").await.0, 400);
