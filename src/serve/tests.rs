@@ -35,6 +35,7 @@ struct Server {
     client: reqwest::Client,
     stopping: CancellationToken,
     lookup: super::Lookup,
+    app: App,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
@@ -63,16 +64,16 @@ impl Server {
         let (view, stopping) = (View::default(), CancellationToken::new());
         let engine = memory.engine();
         let app = App::new(engine, settings.clone(), kinds, models, queue.clone(), view, stopping.clone());
-        let lookup = app.lookup.clone();
+        let (lookup, serves) = (app.lookup.clone(), app.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (log, requests) = (memory.engine().log, settings.topics.review_requests.clone());
         let (ends, follow) = (stop.clone(), stop.clone());
-        tasks.spawn(async move { run(app, listener, ends).await });
+        tasks.spawn(async move { run(serves, listener, ends).await });
         tasks.spawn(async move { queue.follow(log, requests, follow).await });
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Server { memory, url, client, stopping, lookup, stop, tasks, _dir: dir }
+        Server { memory, url, client, stopping, lookup, app, stop, tasks, _dir: dir }
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
