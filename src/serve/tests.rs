@@ -634,6 +634,13 @@ async fn readiness_is_about_this_process_and_a_paused_engine_accepts_nothing() {
     let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
     let (status, told) = server.offer(&task).await;
     assert_eq!((status, &told["error"]["code"]), (503, &json!("paused")), "{told}");
+    // Far more than sockets hold: a client that is cut off while it sends hears nothing of a pause.
+    let large = json!({ "kind": "copy", "key": "k", "payload": { "text": "x".repeat(12 << 20) } });
+    let record = json!({ "records": [{ "key": "a", "value": "x".repeat(12 << 20) }] }).to_string();
+    for (path, body) in [("/v1/tasks", large.to_string()), ("/v1/records/tasks.copy", record)] {
+        let (status, told) = server.post(path, "application/json", body).await;
+        assert_eq!((status, &told["error"]["code"]), (503, &json!("paused")), "{told}");
+    }
     assert_eq!(server.get("/healthz").await.0, 200);
     let (_, told) = server.get("/v1/status").await;
     assert_eq!(told["sentence"], "Intake is paused, nothing is lost: the disk is full.");
