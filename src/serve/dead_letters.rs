@@ -44,7 +44,7 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
-    let filter = Filter::new(which.key, which.reason, which.kind)?;
+    let filter = Filter::new(&app, which.key, which.reason, which.kind)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
     let (mut letters, lives): (Vec<Value>, Vec<_>) = letters.into_iter().map(|s| (s.view, s.life)).unzip();
@@ -133,7 +133,7 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
     let found = match &asked.id {
         Some(id) => Found { letters: vec![Seen::of(&by_id(&app, id).await?)], more: false, read: 1 },
         None => {
-            let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
+            let filter = Filter::new(&app, asked.key, asked.reason, asked.kind)?;
             if filter.is_empty() {
                 return Err(ApiError::bad(
                     "nothing says which dead letters",

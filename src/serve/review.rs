@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
-use super::tasks::whole;
+use super::tasks::{known_kind, whole};
 use crate::engine::Unavailable;
 use crate::finding::Finding;
 use crate::review::{self, Brief, Item, SubmitError, Wrong};
@@ -45,6 +45,9 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
+    if let Some(kind) = &which.kind {
+        known_kind(&app, kind)?;
+    }
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
     let fits = |item: &Brief| {
         same(&which.kind, Some(&item.kind))

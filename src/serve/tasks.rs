@@ -362,6 +362,11 @@ fn count(kind: &str, answer: &'static str) {
     metrics::counter!("tidegate_intake_total", "kind" => kind.to_owned(), "answer" => answer).increment(1);
 }
 
+/// A filter by a kind that nobody has would find nothing, and say that there is nothing.
+pub(super) fn known_kind(app: &App, name: &str) -> Result<(), ApiError> {
+    app.kinds.named(name).map(|_| ()).ok_or_else(|| no_such_kind(app, name))
+}
+
 pub(super) fn no_such_kind(app: &App, name: &str) -> ApiError {
     let known: Vec<&str> = app.settings.kinds.iter().map(|k| &*k.name).collect();
     let near = known.iter().map(|k| (strsim::jaro_winkler(k, name), *k)).max_by(|a, b| a.0.total_cmp(&b.0));

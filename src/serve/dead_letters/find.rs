@@ -6,6 +6,7 @@ use crate::outcome::Reason;
 use crate::serve::App;
 use crate::serve::error::ApiError;
 use crate::serve::task_view;
+use crate::serve::tasks::known_kind;
 use crate::task::{Position, Timestamp};
 use crate::token;
 use crate::write::DeadLetter;
@@ -49,6 +50,7 @@ pub(super) struct Found {
 
 impl Filter {
     pub(super) fn new(
+        app: &App,
         key: Option<String>,
         reason: Option<String>,
         kind: Option<String>,
@@ -60,6 +62,9 @@ impl Filter {
                 ApiError::bad(format!("no reason `{text}`"), "`tidegate explain` lists the codes")
             })?),
         };
+        if let Some(kind) = &kind {
+            known_kind(app, kind)?;
+        }
         Ok(Filter { key, reason, kind })
     }
 
