@@ -133,6 +133,9 @@ struct Said {
     /// Publish an edit although it breaks rules of its kind; the reason then names them.
     #[serde(default)]
     despite_rules: bool,
+    /// Judge it, and write nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 pub(super) async fn decide(
@@ -176,6 +179,9 @@ pub(super) async fn decide(
     let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&app, &id))?;
     judge(&app, &item, action, &said)?;
     let broken = broken(&app, &item, action, &said)?;
+    if said.dry_run {
+        return Ok(axum::Json(json!({ "item": item.body.id, "ruling": "would-count" })).into_response());
+    }
     let decision = Decision {
         v: VERSION,
         item: item.body.id.clone(),

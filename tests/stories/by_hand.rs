@@ -54,8 +54,10 @@ async fn items_are_listed_shown_approved_edited_and_rejected_by_the_ids_that_are
     let change = ["review", "edit", &t2, "--by", "ada", "--set", "category=complaint"];
     let told = fails(&stage, &change);
     assert!(told.contains("category") && told.contains("schema"), "the edit must satisfy it: {told}");
+    let dry = fails(&stage, &[&change[..], &["--dry-run"]].concat());
+    assert_eq!(dry, told, "a dry run says the same");
     let change = ["review", "edit", &t2, "--by", "ada", "--set", "category=billing", "--set", "order_id=47"];
-    let dry = done(&stage, &[&change[..], &["--dry-run"]].concat());
+    let dry = done(&stage, &[&change[..7], &["--dry-run"]].concat());
     assert_eq!(dry.lines().take(2).collect::<Vec<_>>(), ["- category: \"bug\"", "+ category: \"billing\""]);
     assert_eq!(stage.api.task("ticket", "t2").await.unwrap()["state"], "waiting-review", "nothing was sent");
     // A number is no text: `:=` says what is meant.
