@@ -1,6 +1,6 @@
 //! Finds dead letters by key, reason or kind, the newest first, within a bound.
 
-use super::again::Life;
+use super::again::Outlook;
 use crate::engine::Unavailable;
 use crate::outcome::Reason;
 use crate::serve::App;
@@ -31,13 +31,13 @@ pub(super) struct Seen {
     at: Timestamp,
     pub(super) position: Position,
     pub(super) view: Value,
-    pub(super) life: Option<Life>,
+    pub(super) outlook: Outlook,
 }
 
 impl Seen {
-    pub(super) fn of(letter: &DeadLetter) -> Seen {
+    pub(super) fn of(app: &App, letter: &DeadLetter) -> Seen {
         let (at, position) = (letter.at, letter.record.position.clone());
-        Seen { at, position, view: task_view::dead_letter(letter), life: Life::of(letter) }
+        Seen { at, position, view: task_view::dead_letter(letter), outlook: Outlook::of(app, letter) }
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn newest(app: &App, filter: &Filter, limit: usize) -> Result<F
                 read += records.len();
                 let ours = records.into_iter().filter(|r| r.position.offset < end && filter.takes(r));
                 let before = found.len();
-                found.extend(ours.map(|record| Seen::of(&DeadLetter::read(record))));
+                found.extend(ours.map(|record| Seen::of(app, &DeadLetter::read(record))));
                 mine += found.len() - before;
                 // What lies in the log's cache is read without ever waiting: others are to run meanwhile.
                 tokio::task::yield_now().await;

@@ -34,7 +34,8 @@ async fn a_list_of_dead_letters_stops_at_its_limit_and_a_redrive_holds_one_batch
     let (_, all) = server.get("/v1/dead-letters?limit=1200").await;
     assert_eq!((all["dead_letters"].as_array().unwrap().len(), &all["more"]), (1_200, &json!(false)));
 
-    let large: &'static [u8] = Box::leak(vec![b'x'; 1 << 20].into_boxed_slice());
+    let large: &'static [u8] =
+        Box::leak(format!("\"{}\"", "x".repeat(1 << 20)).into_bytes().into_boxed_slice());
     for n in 0..30 {
         let token = token("other", &format!("k{n}"), &position(&format!("tasks.other/0/{n}")), "{}");
         server.memory.put(bury(&token, false, large));
