@@ -35,7 +35,8 @@ enum Command {
     /// Send them again: each becomes a task of its key once more, without its deadline
     ///
     /// Left out, and counted: those that were sent again before, and those whose key belongs to another
-    /// payload, which would conflict again.
+    /// payload, which would conflict again. So are those that never became a task and would be refused
+    /// again: mend the kind or the record first.
     ///
     /// A redriven task does not keep the `deadline` it was sent with: that is mostly over by then, and
     /// the task would be buried for it at once. The `deadline` of its kind, where the configuration sets
@@ -138,6 +139,7 @@ fn lines(letters: &[Value]) -> String {
         ];
         let became = match (letter["redriven"].as_bool(), letter["left"].is_string()) {
             (Some(true), _) => "sent again",
+            (_, true) if letter["refused_again"].as_bool() == Some(true) => "still refused",
             (_, true) => "key taken",
             _ => "",
         };
@@ -220,9 +222,13 @@ fn redriven(told: &Value, dry_run: bool) -> String {
         0 => "no dead letter fits".to_owned(),
         _ => format!("{} {verb}{left}", many(count, "dead letter")),
     });
-    for because in told["left_because"].as_array().into_iter().flatten() {
+    let because: Vec<&Value> = told["left_because"].as_array().into_iter().flatten().collect();
+    for because in because.iter().take(20) {
         let count = number(because["count"].as_u64().unwrap_or(0));
         out.push(wrap(&format!("{count}: {}", field(because, "why")), 2));
+    }
+    if because.len() > 20 {
+        out.push(format!("  … and {}; `--json` has them", many(because.len() as u64 - 20, "other reason")));
     }
     if told["more"].as_bool() == Some(true) {
         out.push("there are more: run it again".to_owned());
@@ -262,9 +268,15 @@ mod tests {
             letter["left"] = "it would conflict again: submit it under a new key".into();
             letter
         };
-        let marked = lines(&[letter.clone(), with(true), with(false)]);
+        let mut refused = with(false);
+        refused["refused_again"] = true.into();
+        let marked = lines(&[letter.clone(), with(true), with(false), refused]);
         let became: Vec<&str> = marked.lines().map(|l| l.rsplit("  ").next().unwrap().trim()).collect();
-        assert_eq!(became, ["since then", "TG-input-refused", "sent again", "key taken"], "{marked}");
+        assert_eq!(
+            became,
+            ["since then", "TG-input-refused", "sent again", "key taken", "still refused"],
+            "{marked}"
+        );
         let left = whole(&with(false));
         let said_once = left.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(

@@ -3,7 +3,7 @@
 mod edit;
 
 use super::Global;
-use super::client::Client;
+use super::client::{Client, Failed};
 use super::show::reason;
 use super::status::trim;
 use super::text::{field, note, plain, pretty, row, say, say_json, short, table, time};
@@ -53,7 +53,7 @@ enum Command {
         /// Take the whole answer from this file (`-` is standard input)
         #[arg(long)]
         file: Option<PathBuf>,
-        /// Show the difference and publish nothing
+        /// Show the difference, say whether it would be taken, and publish nothing
         #[arg(long)]
         dry_run: bool,
         /// Publish it although it breaks rules of its kind; the published reason names them
@@ -130,17 +130,20 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
                     "nothing is changed; `tidegate review approve {id}` publishes the answer as it is"
                 );
             }
-            if dry_run {
-                if global.json {
-                    say_json(&json!({ "would_publish": after, "changes": changes }));
-                }
-                return Ok(ExitCode::SUCCESS);
-            }
             body["answer"] = after;
             if despite_rules {
                 body["despite_rules"] = true.into();
             }
-            decide(&client, global, field(&item, "id"), "edit", &body).await
+            let id = field(&item, "id");
+            if dry_run {
+                body["dry_run"] = true.into();
+                let judged = client.post(&["v1", "review", id, "edit"], &body).await;
+                if judged.is_ok() && global.json {
+                    say_json(&json!({ "would_publish": body["answer"], "changes": changes }));
+                }
+                return judged.map_or_else(|failed| refused(failed, global), |_| Ok(ExitCode::SUCCESS));
+            }
+            decide(&client, global, id, "edit", &body).await
         }
     }
 }
@@ -253,24 +256,7 @@ async fn decide(
     };
     let told = match sent.await {
         Ok(told) => told,
-        Err(super::client::Failed::Refused { message, help, error, .. }) => {
-            if global.json {
-                say_json(&json!({ "error": error }));
-                return Ok(ExitCode::FAILURE);
-            }
-            note(format!("error: {message}"));
-            for wrong in error["fields"].as_array().into_iter().flatten() {
-                let place = match field(wrong, "field") {
-                    // It is about the whole answer.
-                    "" => String::new(),
-                    name => format!("{}: ", plain(name)),
-                };
-                note(format!("  {place}{}", plain(field(wrong, "message"))));
-            }
-            note(format!("  {help}"));
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(other) => return Err(other.into()),
+        Err(failed) => return refused(failed, global),
     };
     if global.json {
         say_json(&told);
@@ -285,6 +271,26 @@ async fn decide(
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why a decision is not taken, field by field.
+fn refused(failed: Failed, global: &Global) -> anyhow::Result<ExitCode> {
+    let Failed::Refused { message, help, error, .. } = failed else { return Err(failed.into()) };
+    if global.json {
+        say_json(&json!({ "error": error }));
+        return Ok(ExitCode::FAILURE);
+    }
+    note(format!("error: {message}"));
+    for wrong in error["fields"].as_array().into_iter().flatten() {
+        let place = match field(wrong, "field") {
+            // It is about the whole answer.
+            "" => String::new(),
+            name => format!("{}: ", plain(name)),
+        };
+        note(format!("  {place}{}", plain(field(wrong, "message"))));
+    }
+    note(format!("  {help}"));
+    Ok(ExitCode::FAILURE)
 }
 
 #[cfg(test)]

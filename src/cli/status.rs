@@ -41,6 +41,8 @@ fn report(status: &Value, all: bool) -> String {
             number(count("reviews_open"))
         ),
     ));
+    let letters = status["dead_letters"].as_u64();
+    out.push(row("dead letters", &letters.map_or("unknown".to_owned(), number)));
     for broken in status["broken"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         out.push(row("broke off", &format!("{broken}: tried again after a restart")));
     }
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn the_sentence_comes_first_and_everything_fits_eighty_columns() {
         let status = json!({
-            "sentence": "All is well; 2 reviews wait for a person.", "uptime_s": 61, "backlog": 1_234, "reviews_open": 2,
+            "sentence": "All is well; 2 reviews wait for a person.", "uptime_s": 61, "backlog": 1_234, "reviews_open": 2, "dead_letters": 1_500,
             "storage": { "log_bytes": 2048, "ledger_bytes": 0, "free_bytes": 1, "pinned": [{ "segment": "00.log", "by": "an open task" }] },
             "held": [{ "kinds": ["a", "b"], "why": "no model" }], "spend": null,
             "models": [{ "name": "main", "state": "open", "why": "it failed again and again", "calls": 1200, "failed": 3, "first_token_p50_ms": 12 }],
@@ -188,6 +190,7 @@ mod tests {
         assert!(said.starts_with("All is well; 2 reviews wait"), "{said}");
         for part in [
             "1,234 to be done, 2 for a person",
+            "dead letters  1,500\n",
             "log 2.0 KiB",
             "a, b: no model",
             "1,200",

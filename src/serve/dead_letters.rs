@@ -11,7 +11,7 @@ use super::tasks::whole;
 use crate::engine::Output;
 use crate::task::{Partition, Position, Record};
 use crate::write::{self, DeadLetter, Redrive};
-use again::Life;
+use again::Outlook;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -44,11 +44,12 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
-    let filter = Filter::new(which.key, which.reason, which.kind)?;
+    let filter = Filter::new(&app, which.key, which.reason, which.kind)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let Found { letters, more, read } = find::newest(&app, &filter, limit).await?;
-    let (mut letters, lives): (Vec<Value>, Vec<_>) = letters.into_iter().map(|s| (s.view, s.life)).unzip();
-    again::mark_all(&*app.engine.ledger, &mut letters, &lives).await;
+    let (mut letters, outlooks): (Vec<Value>, Vec<_>) =
+        letters.into_iter().map(|s| (s.view, s.outlook)).unzip();
+    again::mark_all(&*app.engine.ledger, &mut letters, &outlooks).await;
     Ok(axum::Json(json!({ "dead_letters": letters, "more": more, "read": read })).into_response())
 }
 
@@ -58,7 +59,8 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let letter = by_id(&app, &id?.0).await?;
     let mut view = task_view::dead_letter(&letter);
-    again::mark_all(&*app.engine.ledger, std::slice::from_mut(&mut view), &[Life::of(&letter)]).await;
+    let outlook = Outlook::of(&app, &letter);
+    again::mark_all(&*app.engine.ledger, std::slice::from_mut(&mut view), &[outlook]).await;
     let value = letter.record.value.clone().unwrap_or_default();
     match std::str::from_utf8(&value) {
         Ok(text) => view["value"] = text.into(),
@@ -121,7 +123,7 @@ struct Redriven {
 }
 
 /// Appends each as the next life of its key. Left out, however they are named: those that were sent again
-/// before, which would end in silence, and those that would conflict again.
+/// before, which would end in silence, and those that would conflict or be refused again.
 pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
     let body = whole(&app, body).await?;
     let asked: Redriven = serde_json::from_slice(&body.bytes).map_err(|e| {
@@ -131,9 +133,9 @@ pub(super) async fn redrive(State(app): State<App>, body: Body) -> Result<Respon
         )
     })?;
     let found = match &asked.id {
-        Some(id) => Found { letters: vec![Seen::of(&by_id(&app, id).await?)], more: false, read: 1 },
+        Some(id) => Found { letters: vec![Seen::of(&app, &by_id(&app, id).await?)], more: false, read: 1 },
         None => {
-            let filter = Filter::new(asked.key, asked.reason, asked.kind)?;
+            let filter = Filter::new(&app, asked.key, asked.reason, asked.kind)?;
             if filter.is_empty() {
                 return Err(ApiError::bad(
                     "nothing says which dead letters",
@@ -207,8 +209,8 @@ impl Batch {
 /// What would be appended for a dead letter, or why nothing is.
 async fn plan(app: &App, letter: &DeadLetter) -> Result<(Value, Option<Output>), ApiError> {
     let mut view = task_view::dead_letter(letter);
-    let left = again::left(&*app.engine.ledger, &[Life::of(letter)]).await?;
-    if let Some(left) = left.first().copied().flatten() {
+    let left = again::left(&*app.engine.ledger, &[Outlook::of(app, letter)]).await?;
+    if let Some(left) = left.first().and_then(Option::as_ref) {
         again::mark(&mut view, Some(left));
         return Ok((view, None));
     }

@@ -5,6 +5,7 @@
 
 use crate::consume::Refusal;
 use crate::engine::{AppendError, Unavailable};
+use crate::outcome::Reason;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -95,7 +96,25 @@ impl From<AppendError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-        ApiError::new(status, refusal.reason.code(), refusal.detail, refusal.reason.remedy())
+        ApiError::new(status, refusal.reason.code(), refusal.detail, at_the_door(refusal.reason))
+    }
+}
+
+/// What to do about a task that is refused before it is stored: what a reason says of itself is meant for a
+/// dead letter, and there is none.
+fn at_the_door(reason: Reason) -> &'static str {
+    match reason {
+        Reason::KeyMissing => {
+            "the task was not stored; send it again with an `idempotency-key` header, or give the kind a `key` rule that finds one in the payload"
+        }
+        Reason::KeyTooLong => {
+            "the task was not stored; send it again with a shorter key, a hash of the long one for instance"
+        }
+        Reason::InputRefused => {
+            "the task was not stored; mend the field that is named, or the kind's input schema, and send it again"
+        }
+        Reason::RecordTooLarge => "the task was not stored; send less, or raise `record_max`",
+        _ => "the task was not stored; mend it and send it again",
     }
 }
 
@@ -126,5 +145,15 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn what_is_refused_at_the_door_has_help_of_its_own_for_nothing_was_stored() {
+        for reason in Reason::ALL {
+            let refusal = Refusal { status: 400, reason: *reason, detail: "d".into() };
+            let help = ApiError::from(refusal).help;
+            assert!(help.starts_with("the task was not stored; "), "{reason}: {help}");
+            assert!(!help.contains("dead-letters") && !help.contains("edrive"), "{reason}: {help}");
+        }
     }
 }

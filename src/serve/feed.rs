@@ -8,6 +8,7 @@ use super::App;
 use super::cursor::Cursor;
 use super::error::ApiError;
 use super::hub::{Begin, Behind, Hub, Told};
+use super::tasks::known_kind;
 use crate::engine::Unavailable;
 use crate::task::Record;
 use axum::body::Body;
@@ -105,6 +106,9 @@ pub(super) async fn stream(
     wanted: Wanted,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
+    if let Some(kind) = &wanted.kind {
+        known_kind(app, kind)?;
+    }
     let permit = app.streams.clone().try_acquire_owned().map_err(|_| {
         let help = "close some, or let one subscriber pass the events on";
         ApiError::new(

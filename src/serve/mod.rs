@@ -176,7 +176,7 @@ fn few(app: App) -> Router {
     Router::new()
         .route("/metrics", get(ready::metrics))
         .route("/healthz", get(ready::alive))
-        .route("/readyz", get(ready::ready))
+        .route("/readyz", get(ready::full))
         .fallback(server::full)
         .layer(axum::middleware::from_fn(browser::refuse))
         .with_state(app)

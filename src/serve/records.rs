@@ -5,7 +5,7 @@
 
 use super::App;
 use super::error::ApiError;
-use super::tasks::{accepting, whole};
+use super::tasks::{accepting, drain, whole};
 use crate::engine::{AppendError, Output};
 use crate::task::{Headers, Topic};
 use axum::body::Body;
@@ -41,7 +41,10 @@ pub(super) async fn append(
     Path(topic): Path<String>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    accepting(&app)?;
+    if let Err(paused) = accepting(&app) {
+        drain(&app, body).await;
+        return Err(paused);
+    }
     let topic = Topic::new(topic);
     if app.kinds.on(&topic).is_empty() {
         let message = format!("no kind reads `{topic}`");

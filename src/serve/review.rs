@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::feed::{self, Event, Wanted};
 use super::lookup::trail_of;
 use super::task_view;
-use super::tasks::whole;
+use super::tasks::{known_kind, whole};
 use crate::engine::Unavailable;
 use crate::finding::Finding;
 use crate::review::{self, Brief, Item, SubmitError, Wrong};
@@ -45,6 +45,9 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(which) = which?;
+    if let Some(kind) = &which.kind {
+        known_kind(&app, kind)?;
+    }
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|w| is == Some(w));
     let fits = |item: &Brief| {
         same(&which.kind, Some(&item.kind))
@@ -130,6 +133,9 @@ struct Said {
     /// Publish an edit although it breaks rules of its kind; the reason then names them.
     #[serde(default)]
     despite_rules: bool,
+    /// Judge it, and write nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 pub(super) async fn decide(
@@ -173,6 +179,9 @@ pub(super) async fn decide(
     let item = review::whole_item(&*app.engine.log, &open).await?.ok_or_else(|| no_such_item(&app, &id))?;
     judge(&app, &item, action, &said)?;
     let broken = broken(&app, &item, action, &said)?;
+    if said.dry_run {
+        return Ok(axum::Json(json!({ "item": item.body.id, "ruling": "would-count" })).into_response());
+    }
     let decision = Decision {
         v: VERSION,
         item: item.body.id.clone(),

@@ -185,6 +185,7 @@ pub(super) async fn status(Shared(app): Shared<App>) -> Response {
     let now = State { parked, free, ..State::of(&app) };
     // Null where the log cannot be read: nobody knows then, and zero would be a lie.
     let backlog: Option<u64> = read.as_ref().ok().map(|lines| lines.iter().filter_map(|l| l.open).sum());
+    let dead_letters = read.as_ref().ok().map(|lines| buried(&app, lines));
     let topics = read.unwrap_or_else(|away| {
         tracing::warn!(%away, "the log cannot be read for the status");
         vec![]
@@ -200,6 +201,7 @@ pub(super) async fn status(Shared(app): Shared<App>) -> Response {
         "parked": now.parked,
         "broken": app.worker.broken().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "reviews_open": now.reviews,
+        "dead_letters": dead_letters,
         "held": now.held,
         "kinds": kinds(&app, &topics),
         "topics": topics,
@@ -244,11 +246,18 @@ fn waits(app: &App, lines: &[TopicLine]) -> u64 {
     parked.filter_map(|l| l.open).sum()
 }
 
+/// Dead letters that the log holds, sent again or not.
+fn buried(app: &App, lines: &[TopicLine]) -> u64 {
+    let topic = app.settings.topics.dead_letters.as_str();
+    lines.iter().filter(|l| l.topic == topic).map(|l| l.records).sum()
+}
+
 /// Every topic that something reads or writes, each once.
 async fn lines(app: &App) -> Result<Vec<TopicLine>, Unavailable> {
     let names = &app.settings.topics;
     let mut topics: Vec<&Topic> = app.settings.kinds.iter().map(|k| &k.from).collect();
     topics.extend(names.internal());
+    topics.push(&names.dead_letters);
     topics.extend(app.settings.kinds.iter().map(|k| &k.to));
     let mut lines: Vec<TopicLine> = Vec::with_capacity(topics.len());
     for topic in topics {
@@ -256,7 +265,10 @@ async fn lines(app: &App) -> Result<Vec<TopicLine>, Unavailable> {
             continue;
         }
         let ends = app.engine.log.ends(topic).await?;
-        lines.push(line(topic, &ends));
+        let line = line(topic, &ends);
+        // Dead letters are done with, whatever the log says of who has read them.
+        let open = line.open.filter(|_| *topic != names.dead_letters);
+        lines.push(TopicLine { open, ..line });
     }
     Ok(lines)
 }

@@ -19,6 +19,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -49,7 +50,10 @@ pub(super) async fn submit(
             "give a key per task, or in the header `Idempotency-Key`",
         ));
     }
-    accepting(&app)?;
+    if let Err(paused) = accepting(&app) {
+        drain(&app, body).await;
+        return Err(paused);
+    }
     let Whole { bytes: body, place: _place } = whole(&app, body).await?;
     let began = Instant::now();
     let lend = asked.key.is_some();
@@ -101,6 +105,22 @@ pub(super) async fn whole(app: &App, body: Body) -> Result<Whole, ApiError> {
     // The semaphore is never closed.
     let place = app.bodies.clone().acquire_owned().await.ok();
     Ok(Whole { bytes: read(body, app.settings.http.body_max).await?, place })
+}
+
+/// Reads what is refused unread, and keeps nothing: a client that is still sending when its connection is
+/// closed hears of a broken connection, and not why.
+pub(super) async fn drain(app: &App, body: Body) {
+    let mut left = app.settings.http.body_max;
+    let mut pieces = body.into_data_stream();
+    let all = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            let Some(rest) = left.checked_sub(piece.len()) else { return };
+            left = rest;
+        }
+    };
+    if tokio::time::timeout(BODY_WITHIN, all).await.is_err() {
+        tracing::debug!("a body that is refused did not arrive in time");
+    }
 }
 
 async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
@@ -340,6 +360,11 @@ fn short(digest: &[u8; 32]) -> String {
 
 fn count(kind: &str, answer: &'static str) {
     metrics::counter!("tidegate_intake_total", "kind" => kind.to_owned(), "answer" => answer).increment(1);
+}
+
+/// A filter by a kind that nobody has would find nothing, and say that there is nothing.
+pub(super) fn known_kind(app: &App, name: &str) -> Result<(), ApiError> {
+    app.kinds.named(name).map(|_| ()).ok_or_else(|| no_such_kind(app, name))
 }
 
 pub(super) fn no_such_kind(app: &App, name: &str) -> ApiError {

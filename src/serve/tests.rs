@@ -35,6 +35,7 @@ struct Server {
     client: reqwest::Client,
     stopping: CancellationToken,
     lookup: super::Lookup,
+    app: App,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
@@ -63,16 +64,16 @@ impl Server {
         let (view, stopping) = (View::default(), CancellationToken::new());
         let engine = memory.engine();
         let app = App::new(engine, settings.clone(), kinds, models, queue.clone(), view, stopping.clone());
-        let lookup = app.lookup.clone();
+        let (lookup, serves) = (app.lookup.clone(), app.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (log, requests) = (memory.engine().log, settings.topics.review_requests.clone());
         let (ends, follow) = (stop.clone(), stop.clone());
-        tasks.spawn(async move { run(app, listener, ends).await });
+        tasks.spawn(async move { run(serves, listener, ends).await });
         tasks.spawn(async move { queue.follow(log, requests, follow).await });
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Server { memory, url, client, stopping, lookup, stop, tasks, _dir: dir }
+        Server { memory, url, client, stopping, lookup, app, stop, tasks, _dir: dir }
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -633,6 +634,13 @@ async fn readiness_is_about_this_process_and_a_paused_engine_accepts_nothing() {
     let task = json!({ "kind": "copy", "key": "k", "payload": { "text": "x" } });
     let (status, told) = server.offer(&task).await;
     assert_eq!((status, &told["error"]["code"]), (503, &json!("paused")), "{told}");
+    // Far more than sockets hold: a client that is cut off while it sends hears nothing of a pause.
+    let large = json!({ "kind": "copy", "key": "k", "payload": { "text": "x".repeat(12 << 20) } });
+    let record = json!({ "records": [{ "key": "a", "value": "x".repeat(12 << 20) }] }).to_string();
+    for (path, body) in [("/v1/tasks", large.to_string()), ("/v1/records/tasks.copy", record)] {
+        let (status, told) = server.post(path, "application/json", body).await;
+        assert_eq!((status, &told["error"]["code"]), (503, &json!("paused")), "{told}");
+    }
     assert_eq!(server.get("/healthz").await.0, 200);
     let (_, told) = server.get("/v1/status").await;
     assert_eq!(told["sentence"], "Intake is paused, nothing is lost: the disk is full.");

@@ -142,6 +142,13 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
         letters.to_string().contains("TG-input-refused").then_some(())
     })
     .await;
+    assert_eq!(marked(&stage, "t1"), "still refused");
+    for named in [&["--reason", "input-refused"][..], &["--key", "t1"], &["--kind", "ticket"]] {
+        let (code, said, problem) = stage.place.tool(&[&["dead-letters", "redrive"], named].concat());
+        assert_eq!(code, 0, "{said}{problem}");
+        assert!(said.contains("0 dead letters sent again, 1 left as they are"), "{said}");
+        assert!(said.contains("1: it would be refused again: "), "{said}");
+    }
     stage.kill();
     let config = std::fs::read_to_string(stage.place.config()).unwrap();
     std::fs::write(stage.place.config(), config.replace("input = { text = \"string\" }", "")).unwrap();
@@ -157,6 +164,43 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
     assert!(said.contains("0 dead letters sent again, 1 left as they are"), "{said}");
     let rest = stage.rest();
     assert_eq!((rest.all("results").await.len(), rest.all("dead-letters").await.len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_a_record_without_a_key_is_left_until_its_kind_finds_one_and_is_then_sent_once() {
+    let mut stage = Stage::open(|_| Reply::json(good())).await;
+    let record = json!({ "records": [{ "key": "m", "value": "{\"text\":\"x1\"}" }] });
+    let (status, told) = stage.api.post("/v1/records/tasks.copy", &record).await.unwrap();
+    assert_eq!(status, 202, "{told}");
+    let api = stage.api.clone();
+    eventually("it is buried", SOON, || async {
+        let (_, letters) = api.get("/v1/dead-letters").await.ok()?;
+        letters.to_string().contains("TG-key-missing").then_some(())
+    })
+    .await;
+    let redrive = |stage: &Stage| {
+        let (code, said, problem) =
+            stage.place.tool(&["dead-letters", "redrive", "--reason", "key-missing", "--json"]);
+        assert_eq!(code, 0, "{said}{problem}");
+        let told: Value = serde_json::from_str(&said).unwrap();
+        (told["redriven"].as_u64().unwrap(), told["left"].as_u64().unwrap())
+    };
+    for _ in 0..3 {
+        assert_eq!(redrive(&stage), (0, 1));
+    }
+    stage.kill();
+    let config = std::fs::read_to_string(stage.place.config()).unwrap();
+    let finds = config.replace("[tasks.copy]", "[tasks.copy]\nkey = \"task.text\"");
+    std::fs::write(stage.place.config(), finds).unwrap();
+    stage.start().await;
+    assert_eq!(redrive(&stage), (1, 0));
+    stage.api.until("copy", "x1", "done").await;
+    for _ in 0..2 {
+        assert_eq!(redrive(&stage), (0, 1));
+    }
+    let rest = stage.rest();
+    assert_eq!((rest.all("tasks.copy").await.len(), rest.all("dead-letters").await.len()), (2, 1));
+    assert_eq!(rest.all("results").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

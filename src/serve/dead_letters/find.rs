@@ -1,11 +1,12 @@
 //! Finds dead letters by key, reason or kind, the newest first, within a bound.
 
-use super::again::Life;
+use super::again::Outlook;
 use crate::engine::Unavailable;
 use crate::outcome::Reason;
 use crate::serve::App;
 use crate::serve::error::ApiError;
 use crate::serve::task_view;
+use crate::serve::tasks::known_kind;
 use crate::task::{Position, Timestamp};
 use crate::token;
 use crate::write::DeadLetter;
@@ -30,13 +31,13 @@ pub(super) struct Seen {
     at: Timestamp,
     pub(super) position: Position,
     pub(super) view: Value,
-    pub(super) life: Option<Life>,
+    pub(super) outlook: Outlook,
 }
 
 impl Seen {
-    pub(super) fn of(letter: &DeadLetter) -> Seen {
+    pub(super) fn of(app: &App, letter: &DeadLetter) -> Seen {
         let (at, position) = (letter.at, letter.record.position.clone());
-        Seen { at, position, view: task_view::dead_letter(letter), life: Life::of(letter) }
+        Seen { at, position, view: task_view::dead_letter(letter), outlook: Outlook::of(app, letter) }
     }
 }
 
@@ -49,6 +50,7 @@ pub(super) struct Found {
 
 impl Filter {
     pub(super) fn new(
+        app: &App,
         key: Option<String>,
         reason: Option<String>,
         kind: Option<String>,
@@ -60,6 +62,9 @@ impl Filter {
                 ApiError::bad(format!("no reason `{text}`"), "`tidegate explain` lists the codes")
             })?),
         };
+        if let Some(kind) = &kind {
+            known_kind(app, kind)?;
+        }
         Ok(Filter { key, reason, kind })
     }
 
@@ -94,7 +99,7 @@ pub(super) async fn newest(app: &App, filter: &Filter, limit: usize) -> Result<F
                 read += records.len();
                 let ours = records.into_iter().filter(|r| r.position.offset < end && filter.takes(r));
                 let before = found.len();
-                found.extend(ours.map(|record| Seen::of(&DeadLetter::read(record))));
+                found.extend(ours.map(|record| Seen::of(app, &DeadLetter::read(record))));
                 mine += found.len() - before;
                 // What lies in the log's cache is read without ever waiting: others are to run meanwhile.
                 tokio::task::yield_now().await;

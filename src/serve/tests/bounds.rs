@@ -34,7 +34,8 @@ async fn a_list_of_dead_letters_stops_at_its_limit_and_a_redrive_holds_one_batch
     let (_, all) = server.get("/v1/dead-letters?limit=1200").await;
     assert_eq!((all["dead_letters"].as_array().unwrap().len(), &all["more"]), (1_200, &json!(false)));
 
-    let large: &'static [u8] = Box::leak(vec![b'x'; 1 << 20].into_boxed_slice());
+    let large: &'static [u8] =
+        Box::leak(format!("\"{}\"", "x".repeat(1 << 20)).into_bytes().into_boxed_slice());
     for n in 0..30 {
         let token = token("other", &format!("k{n}"), &position(&format!("tasks.other/0/{n}")), "{}");
         server.memory.put(bury(&token, false, large));
@@ -107,4 +108,25 @@ async fn bodies_in_memory_are_bounded_on_every_route() {
         drop(waits);
         server.end().await;
     }
+}
+
+#[tokio::test]
+async fn on_a_place_of_the_reserve_a_process_is_not_ready_and_says_why() {
+    let server = Server::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    let few = crate::serve::few(server.app.clone());
+    let mut owner = JoinSet::new();
+    owner.spawn(async move { axum::serve(listener, few).await });
+    let ask = async || {
+        let answer = server.client.get(&url).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, told) = ask().await;
+    assert_eq!((status, &told["ready"], &told["degraded"]), (503, &json!(false), &json!(false)), "{told}");
+    assert_eq!(told["why"], "All connections are taken: who comes now is told to come back.");
+    server.memory.health.send_replace(Health::Paused { why: "the disk is full".into() });
+    assert_eq!(ask().await.1["why"], "Intake is paused, nothing is lost: the disk is full.");
+    assert_eq!(server.get("/readyz").await.0, 503);
+    server.end().await;
 }

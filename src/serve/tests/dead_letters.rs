@@ -21,6 +21,10 @@ async fn dead_letters_are_listed_shown_with_their_bytes_and_sent_again_once() {
     };
     assert_eq!(marks("k1"), (json!(false), Value::Null), "{all}");
     assert_eq!(marks("k2"), (json!(true), json!("it was sent again before")), "{all}");
+    let (_, status) = server.get("/v1/status").await;
+    assert_eq!((&status["dead_letters"], &status["backlog"]), (&json!(2), &json!(0)), "{status}");
+    let line = json!({ "topic": "dead-letters", "records": 2, "open": null });
+    assert!(status["topics"].as_array().unwrap().contains(&line), "{status}");
     let (_, list) = server.get("/v1/dead-letters?reason=TG-payload-refused&kind=copy").await;
     assert_eq!(list["dead_letters"].as_array().unwrap().len(), 1, "{list}");
     assert_eq!(server.get("/v1/dead-letters?reason=nonsense").await.0, 400);
@@ -81,7 +85,7 @@ async fn while_the_ledger_is_away_letters_are_shown_without_marks_and_none_is_se
 async fn letters_that_never_owned_their_key_are_left_once_another_record_does() {
     let server = Server::start().await;
     let mine = |key: &str, n: u32, payload: &str| {
-        token("copy", key, &position(&format!("tasks.copy/0/{n}")), payload)
+        token("other", key, &position(&format!("tasks.other/0/{n}")), payload)
     };
     let conflict = |token: &Token| {
         let mut output = bury(token, false, b"{}");
@@ -149,7 +153,7 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         assert_eq!((&told["redriven"], &told["left"]), (&json!(0), &json!(1)), "{told}");
         assert!(told["left_because"][0]["why"].as_str().unwrap().ends_with(help), "{told}");
     }
-    let told = redrive(json!({ "kind": "copy" })).await;
+    let told = redrive(json!({ "kind": "other" })).await;
     assert_eq!((&told["redriven"], &told["left"]), (&json!(3), &json!(5)), "{told}");
     let counts: Vec<u64> =
         told["left_because"].as_array().unwrap().iter().map(|b| b["count"].as_u64().unwrap()).collect();
@@ -169,5 +173,63 @@ async fn letters_that_never_owned_their_key_are_left_once_another_record_does() 
         sent,
         [("free".to_owned(), 0, None), ("later".to_owned(), 1, proof), ("over".to_owned(), 0, None)]
     );
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_letter_that_would_be_refused_again_is_left_however_it_is_named_and_however_often() {
+    let server = Server::start().await;
+    let broken = |reason: &str, source: &str, value: &'static [u8]| {
+        let one = token("copy", "k", &position(source), "{}");
+        let mut output = bury(&one, false, value);
+        // Its key was not known.
+        output.headers.0.retain(|(name, _)| name != token::KEY && name != crate::write::record::REASON);
+        output.headers = output.headers.with(crate::write::record::REASON, reason.to_owned());
+        output
+    };
+    let id = server.memory.put(broken("TG-malformed", "tasks.copy/0/0", b"{"));
+    server.memory.put(broken("TG-malformed", "tasks.gone/0/0", b"{}"));
+    let refused = token("copy", "r", &position("tasks.copy/0/2"), r#"{"text":7}"#);
+    server.memory.put(bury(&refused, false, br#"{"text":7}"#));
+    let id = format!("{}-{}", id.at.index, id.offset);
+    let redrive = async |body: Value| {
+        server.post("/v1/dead-letters/redrive", "application/json", body.to_string()).await.1
+    };
+    for body in [json!({ "reason": "malformed" }), json!({ "id": id }), json!({ "reason": "malformed" })] {
+        let told = redrive(body).await;
+        assert_eq!(told["redriven"], 0, "{told}");
+        let left: Vec<&str> =
+            told["dead_letters"].as_array().unwrap().iter().map(|l| l["left"].as_str().unwrap()).collect();
+        assert!(left[0].starts_with("it would be refused again: not JSON: EOF"), "{told}");
+        assert!(left[0].ends_with("; mend the kind or the record first"), "{told}");
+        assert_eq!(told["left_because"][0], json!({ "why": left[0], "count": 1 }), "{told}");
+    }
+    let told = redrive(json!({ "key": "r", "dry_run": true })).await;
+    assert_eq!((&told["would_redrive"], &told["left"]), (&json!(0), &json!(1)), "{told}");
+    assert!(told["dead_letters"][0]["left"].as_str().unwrap().contains("text"), "{told}");
+    let (_, list) = server.get("/v1/dead-letters").await;
+    let letters = list["dead_letters"].as_array().unwrap();
+    let whys: Vec<&str> = letters.iter().map(|l| l["left"].as_str().unwrap()).collect();
+    assert!(whys.iter().any(|why| why.contains("no kind reads `tasks.gone`")), "{list}");
+    assert!(letters.iter().all(|l| l["refused_again"] == true && l["redriven"] == false), "{list}");
+    let (_, shown) = server.get(&format!("/v1/dead-letters/{id}")).await;
+    assert!(shown["left"].as_str().unwrap().contains("not JSON"), "{shown}");
+    assert!(server.memory.all("resume").is_empty() && server.memory.all("tasks.copy").is_empty());
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_filter_by_a_kind_that_the_configuration_does_not_have_is_an_error_everywhere() {
+    let server = Server::start().await;
+    for path in
+        ["/v1/review", "/v1/dead-letters", "/v1/results", "/v1/dead-letters/events", "/v1/review/events"]
+    {
+        let (status, told) = server.get(&format!("{path}?kind=nope")).await;
+        assert_eq!((status, &told["error"]["message"]), (404, &json!("no kind `nope`")), "{path}: {told}");
+        assert_eq!(told["error"]["help"], "the configuration has: copy, other", "{told}");
+    }
+    let asked = json!({ "kind": "nope" }).to_string();
+    let (status, told) = server.post("/v1/dead-letters/redrive", "application/json", asked).await;
+    assert_eq!((status, &told["error"]["message"]), (404, &json!("no kind `nope`")), "{told}");
     server.end().await;
 }

@@ -35,6 +35,8 @@ pub(super) fn kind(kind: &str, row: [u64; 5]) -> [String; 6] {
 
 pub(super) fn model(model: &Model) -> [String; 5] {
     let state = match model.state.as_str() {
+        // Beside the calls of its lives before, "not asked yet" would be a contradiction.
+        _ if !model.asked() && model.counts().0 > 0 => "not asked again yet".to_owned(),
         _ if !model.asked() => "not asked yet".to_owned(),
         "closed" => "well".to_owned(),
         "open" => format!("down since {}", super::clock(model.since)),

@@ -83,7 +83,8 @@ fn after_a_kill_a_model_is_neither_well_nor_down_until_it_was_asked() {
     show.take(status("life 1", "open", 0, 20, 10), S(6));
     show.killed(1_000, S(7));
     show.take(status("life 2", "closed", 0, 0, 0), S(8));
-    assert_eq!(state(&show), "not asked yet");
+    let row = show.model_rows()[0].clone();
+    assert_eq!((row[1].as_str(), row[2].as_str()), ("not asked again yet", "20"));
     assert_eq!(show.sentence(), "Tasks come in (0 of 10 records).");
     show.take(status("life 2", "open", 0, 5, 5), S(9));
     assert_eq!(state(&show), "down since 00:06");
