@@ -1,5 +1,6 @@
 //! A Kafka broker of its own for each test: started, killed, started again on its data, ended.
 
+use super::kafka_proxy::Proxy;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -27,7 +28,16 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
-        let address = up(dir.path());
+        let address = up(dir.path(), None);
+        Broker { dir, address, _alone: alone }
+    }
+
+    /// All of its clients go through the proxy.
+    pub(crate) fn behind(proxy: &Proxy) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", proxy.port);
+        proxy.lead_to(&up(dir.path(), Some(&address)));
         Broker { dir, address, _alone: alone }
     }
 
@@ -40,7 +50,7 @@ impl Broker {
 
     /// Again, on its old data and its old address.
     pub(crate) fn restart(&self) {
-        assert_eq!(up(self.dir.path()), self.address);
+        assert_eq!(up(self.dir.path(), None), self.address);
     }
 
     pub(crate) fn config(&self) -> ClientConfig {
@@ -65,8 +75,12 @@ impl Broker {
     }
 }
 
-fn up(dir: &Path) -> String {
-    let out = script("kafka-up", dir).stderr(Stdio::inherit()).output().unwrap();
+fn up(dir: &Path, advertised: Option<&str>) -> String {
+    let mut command = script("kafka-up", dir);
+    if let Some(address) = advertised {
+        command.env("KAFKA_ADVERTISED", address);
+    }
+    let out = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(out.status.success(), "the broker does not start");
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }

@@ -14,10 +14,10 @@ use tidegate::dedupe::Instance;
 use tidegate::engine::distributed::kafka::{Kafka, KafkaLog, Properties};
 use tidegate::engine::distributed::simulated::{Process, Reached, SimulatedLog, SimulatedStore, World};
 use tidegate::engine::distributed::{self, Parts, Start};
-use tidegate::engine::{Engine, Log as _, Output};
+use tidegate::engine::{AppendError, Engine, Ledger, Log as _, Output};
 use tidegate::infer::Models;
 use tidegate::settings::{self, Settings};
-use tidegate::task::{Headers, Topic};
+use tidegate::task::{Headers, ScopedKey, Topic};
 use tidegate::worker::Worker;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     store: Arc<SimulatedStore>,
     /// For whoever sends.
     log: Arc<KafkaLog>,
+    /// The last member's.
+    ledger: Option<Arc<dyn Ledger>>,
     next: u32,
     _nature: JoinSet<()>,
 }
@@ -61,12 +63,15 @@ impl Running {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::over(Broker::start()).await
+    }
+
+    pub(crate) async fn over(broker: Broker) -> Self {
         if std::env::var("TIDEGATE_TRACE").is_ok() {
             let filter = tracing_subscriber::EnvFilter::new("tidegate=debug,librdkafka=debug");
             // Another test may have done so.
             let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         }
-        let broker = Broker::start();
         let settings = Settings::parse(Path::new("live.toml"), CONFIGURATION, &|_| None);
         let settings = Arc::new(settings.unwrap_or_else(|e| panic!("{e}")));
         let specs = settings::topics(&settings);
@@ -78,17 +83,17 @@ impl Cluster {
         let log = kafka.log("worker", &specs).unwrap();
         let mut nature = JoinSet::new();
         nature.spawn(store.clone().run());
-        Cluster { broker, settings, world, store, log, next: 0, _nature: nature }
+        Cluster { broker, settings, world, store, log, ledger: None, next: 0, _nature: nature }
     }
 
     pub(crate) fn member(&mut self) -> Running {
         self.next += 1;
         let instance = Instance(rand::random());
-        let start =
-            Start { instance, window: self.settings.engine.dedupe_window, start_anyway: false };
+        let start = Start { instance, window: self.settings.engine.dedupe_window, start_anyway: false };
         let kafka = Kafka::new(properties(&self.broker), instance);
         let reached = Reached { store: self.store.clone(), process: Process(self.next) };
         let parts = distributed::open(&start, kafka.clone(), Arc::new(reached));
+        self.ledger = Some(parts.ledger.clone());
         let operation = SimulatedLog::new(self.world.clone());
         let engine = Engine {
             groups: parts.groups.clone(),
@@ -110,21 +115,11 @@ impl Cluster {
 
     /// Keys `from..to`, every third one three times, in any partition. What was sent lies where?
     pub(crate) async fn send(&self, from: usize, to: usize) -> BTreeMap<String, Vec<(u32, u64)>> {
-        let mut sent: BTreeMap<String, Vec<(u32, u64)>> = BTreeMap::new();
-        for n in from..to {
-            let key = format!("k{n}");
-            let copies = if n % 3 == 0 { 3 } else { 1 };
-            let copy = |copy| Output {
-                topic: Topic::new("tasks.copy"),
-                key: Some(format!("{n}-{copy}").into()),
-                value: Some(format!("{{\"n\":{n}}}").into()),
-                headers: Headers::default().with("idempotency-key", key.clone().into_bytes()),
-                not_before: None,
-            };
-            let lies = self.log.append((0..copies).map(copy).collect()).await.unwrap();
-            sent.insert(key, lies.into_iter().map(|p| (p.at.index, p.offset)).collect());
-        }
-        sent
+        self.sender().send(from, to).await
+    }
+
+    pub(crate) fn sender(&self) -> Sender {
+        Sender(self.log.clone())
     }
 
     /// How many results each key has, as a reader of committed records finds them.
@@ -136,6 +131,24 @@ impl Cluster {
         found
     }
 
+    /// What is committed and what is open, for who looks for a fault.
+    async fn standing(&self, missing: &[&String]) -> String {
+        let keys: Vec<ScopedKey> = missing.iter().map(|key| ScopedKey::new("", "copy", key)).collect();
+        let known = match &self.ledger {
+            Some(ledger) => ledger.look_all(keys).await,
+            None => Ok(Vec::new()),
+        };
+        let open: Vec<String> = self.store.open().iter().map(|claim| format!("{claim:?}")).collect();
+        let asker: BaseConsumer = self.broker.config().set("group.id", "worker").create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range("tasks.copy", 0, PARTITIONS - 1);
+        let committed = asker.committed_offsets(list, Duration::from_secs(5));
+        let ends: Vec<_> = (0..PARTITIONS)
+            .map(|index| asker.fetch_watermarks("tasks.copy", index, Duration::from_secs(5)))
+            .collect();
+        format!("known: {known:?}; open: {open:?}; committed: {committed:?}; ends: {ends:?}")
+    }
+
     /// Waits for a result of each key, and then for any that comes too much.
     pub(crate) async fn expect_one_each(&self, keys: &BTreeSet<String>, within: Duration) {
         let began = Instant::now();
@@ -145,13 +158,45 @@ impl Cluster {
             if missing.is_empty() {
                 break;
             }
-            assert!(began.elapsed() < within, "no result of {} keys, such as {:?}", missing.len(), &missing[..1]);
+            if began.elapsed() >= within {
+                panic!("no result of {missing:?}; {}", self.standing(&missing).await);
+            }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let expected: BTreeMap<String, usize> = keys.iter().map(|key| (key.clone(), 1)).collect();
         assert_eq!(self.results(), expected, "every key has one result, and nothing else has");
         assert_eq!(read_all(&self.broker, "dead-letters", "tidegate-reason"), [], "nothing was buried");
+    }
+}
+
+/// Sends while other things happen.
+pub(crate) struct Sender(Arc<KafkaLog>);
+
+impl Sender {
+    pub(crate) async fn send(self, from: usize, to: usize) -> BTreeMap<String, Vec<(u32, u64)>> {
+        let mut sent: BTreeMap<String, Vec<(u32, u64)>> = BTreeMap::new();
+        for n in from..to {
+            let key = format!("k{n}");
+            let copies = if n % 3 == 0 { 3 } else { 1 };
+            let copy = |copy| Output {
+                topic: Topic::new("tasks.copy"),
+                key: Some(format!("{n}-{copy}").into()),
+                value: Some(format!("{{\"n\":{n}}}").into()),
+                headers: Headers::default().with("idempotency-key", key.clone().into_bytes()),
+                not_before: None,
+            };
+            // As whoever is told that it was perhaps not appended: again.
+            let lies = loop {
+                match self.0.append((0..copies).map(copy).collect()).await {
+                    Ok(lies) => break lies,
+                    Err(AppendError::Unavailable(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            sent.insert(key, lies.into_iter().map(|p| (p.at.index, p.offset)).collect());
+        }
+        sent
     }
 }
 
@@ -183,7 +228,8 @@ pub(crate) fn read_all(broker: &Broker, topic: &str, header: &str) -> Vec<(Strin
         match reader.poll(Duration::from_millis(50)) {
             Some(Ok(message)) => {
                 let headers = message.headers().unwrap();
-                let value = headers.iter().find(|h| h.key == header).and_then(|h| h.value).unwrap_or_default();
+                let value =
+                    headers.iter().find(|h| h.key == header).and_then(|h| h.value).unwrap_or_default();
                 let payload = message.payload().unwrap_or_default();
                 found.push((
                     String::from_utf8(value.to_vec()).unwrap(),

@@ -4,7 +4,7 @@
 use super::kafka_broker::Broker;
 use super::kafka_cluster::properties;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::dedupe::Instance;
 use tidegate::engine::distributed::kafka::{Kafka, KafkaLog};
 use tidegate::engine::{AppendError, Log as _, Output, TopicSpec};
@@ -50,7 +50,12 @@ async fn what_is_appended_is_read_back_by_its_place() {
     let lies = log.append(batch.clone()).await.unwrap();
     assert!(news.has_changed().unwrap());
     for (position, output) in lies.iter().zip(&batch) {
-        let found = log.read(position.clone(), 1).await.unwrap();
+        // The broker writes the end of a transaction a moment after it has answered.
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut found = log.read(position.clone(), 1).await.unwrap();
+        while found.is_empty() && Instant::now() < until {
+            found = log.read(position.clone(), 1).await.unwrap();
+        }
         assert_eq!(found.len(), 1);
         let record = &found[0];
         assert_eq!((&record.position, &record.key, &record.value), (position, &output.key, &output.value));
@@ -68,7 +73,10 @@ async fn what_is_appended_is_read_back_by_its_place() {
         let past = Position { at: end.at.clone(), offset: end.next };
         assert_eq!(log.read(past, 100).await.unwrap(), []);
         assert_eq!(log.since(&end.at, before).await.unwrap(), end.first);
-        assert_eq!(log.since(&end.at, Timestamp::now().plus(Duration::from_secs(60))).await.unwrap(), end.next);
+        assert_eq!(
+            log.since(&end.at, Timestamp::now().plus(Duration::from_secs(60))).await.unwrap(),
+            end.next
+        );
     }
     assert_eq!(count, batch.len());
     assert_eq!(log.ends(&Topic::new("nowhere")).await.unwrap_or_default(), []);
@@ -78,9 +86,7 @@ async fn what_is_appended_is_read_back_by_its_place() {
 async fn a_batch_with_a_record_that_is_too_large_is_not_there_at_all() {
     let broker = Broker::start();
     let log = opened(&broker).await;
-    let too_large = |index, bytes| move |error: AppendError| {
-        matches!(error, AppendError::TooLarge { index: i, bytes: b, .. } if (i, b) == (index, bytes))
-    };
+    let too_large = |index, bytes| move |error: AppendError| matches!(error, AppendError::TooLarge { index: i, bytes: b, .. } if (i, b) == (index, bytes));
     // By our own count, and by the broker's, which stands behind two that fit.
     let ours = log.append(vec![output("wide", "a", 1), output("wide", "b", LIMIT)]).await.unwrap_err();
     assert!(too_large(1, LIMIT + 3)(ours));

@@ -1,11 +1,14 @@
 //! Every key has one outcome over a real broker: while all goes well, when a member dies, when the
 //! broker dies, and beside an offset that somebody else has committed.
 
+use super::kafka_broker::Broker;
 use super::kafka_cluster::Cluster;
+use super::kafka_proxy::{Lost, Proxy};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p2_every_key_has_one_result_whichever_member_takes_it() {
@@ -24,9 +27,12 @@ async fn p1_p2_every_key_has_one_result_whichever_member_takes_it() {
 async fn p1_p2_what_a_member_leaves_when_it_dies_another_finishes() {
     let mut cluster = Cluster::start().await;
     let (first, second) = (cluster.member(), cluster.member());
-    let mut keys: BTreeSet<String> = cluster.send(0, 100).await.into_keys().collect();
+    let mut sending = JoinSet::new();
+    sending.spawn(cluster.sender().send(0, 200));
+    results(&cluster, 50).await;
     first.kill();
-    keys.extend(cluster.send(100, 200).await.into_keys());
+    assert!(cluster.results().len() < 200, "in the middle");
+    let keys: BTreeSet<String> = sending.join_next().await.unwrap().unwrap().into_keys().collect();
     cluster.expect_one_each(&keys, Duration::from_secs(90)).await;
     second.leave().await;
 }
@@ -34,18 +40,50 @@ async fn p1_p2_what_a_member_leaves_when_it_dies_another_finishes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p2_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing() {
     let mut cluster = Cluster::start().await;
-    let mut keys: BTreeSet<String> = cluster.send(0, 200).await.into_keys().collect();
     let (first, second) = (cluster.member(), cluster.member());
-    while cluster.results().len() < 20 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let mut sending = JoinSet::new();
+    sending.spawn(cluster.sender().send(0, 200));
+    results(&cluster, 50).await;
     cluster.broker.kill();
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.broker.restart();
-    keys.extend(cluster.send(200, 230).await.into_keys());
+    let keys: BTreeSet<String> = sending.join_next().await.unwrap().unwrap().into_keys().collect();
     cluster.expect_one_each(&keys, Duration::from_secs(120)).await;
     first.leave().await;
     second.leave().await;
+}
+
+/// Row 8 of the crash table, both ways: the commit was sent, and its answer never came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_a_commit_without_an_answer_is_settled_whether_it_happened_or_not() {
+    let proxy = Proxy::new();
+    let mut cluster = Cluster::over(Broker::behind(&proxy)).await;
+    let (first, second) = (cluster.member(), cluster.member());
+    let mut keys = BTreeSet::new();
+    let mut lost = 0;
+    for (round, what) in [Lost::Answers, Lost::Requests].into_iter().enumerate() {
+        let mut sending = JoinSet::new();
+        sending.spawn(cluster.sender().send(round * 100, round * 100 + 100));
+        results(&cluster, round * 100 + 30).await;
+        proxy.lose(what);
+        // Longer than anybody waits for the answer to a commit.
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        proxy.lose(Lost::Nothing);
+        assert!(proxy.lost() > lost, "{what:?}: no transaction ended meanwhile");
+        lost = proxy.lost();
+        keys.extend(sending.join_next().await.unwrap().unwrap().into_keys());
+        cluster.expect_one_each(&keys, Duration::from_secs(120)).await;
+    }
+    first.leave().await;
+    second.leave().await;
+}
+
+async fn results(cluster: &Cluster, least: usize) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while cluster.results().len() < least {
+        assert!(Instant::now() < until, "not {least} results in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

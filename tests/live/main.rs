@@ -6,3 +6,4 @@ mod kafka_broker;
 mod kafka_cluster;
 mod kafka_log;
 mod kafka_outcomes;
+mod kafka_proxy;

@@ -7,6 +7,7 @@
 use super::super::assignment::Loaded;
 use super::super::client::Heard;
 use super::consumer::list;
+use super::context::Quiet;
 use super::line::Line;
 use super::{described, guarded, record};
 use crate::engine::Lease;
@@ -36,7 +37,7 @@ pub(super) enum Ask {
 
 pub(super) struct AskingThread {
     pub(super) line: Arc<Line>,
-    pub(super) client: BaseConsumer,
+    pub(super) client: BaseConsumer<Quiet>,
     pub(super) group: String,
     pub(super) topics: Vec<Topic>,
 }
@@ -49,6 +50,9 @@ impl AskingThread {
         loop {
             // What the client has to say by itself: its log.
             while self.client.poll(Duration::ZERO).is_some() {}
+            // Whoever hears that no broker is reached is told soon when one is again.
+            let away = (!self.line.is_reachable()).then(|| Instant::now() + LOOK_AWAY);
+            look = away.map_or(look, |soon| look.min(soon));
             if Instant::now() >= look {
                 self.look();
                 look = Instant::now() + if self.line.is_reachable() { LOOK } else { LOOK_AWAY };
@@ -168,7 +172,7 @@ impl AskingThread {
 const POLL: Duration = Duration::from_millis(20);
 
 /// The first record that is there, and where a reader of committed records must stop.
-pub(super) fn ends(client: &BaseConsumer, at: &Partition) -> KafkaResult<(u64, u64)> {
+pub(super) fn ends(client: &BaseConsumer<Quiet>, at: &Partition) -> KafkaResult<(u64, u64)> {
     let index = i32::try_from(at.index).unwrap_or(i32::MAX);
     let (first, end) = client.fetch_watermarks(at.topic.as_str(), index, ANSWER)?;
     Ok((u64::try_from(first).unwrap_or(0), u64::try_from(end).unwrap_or(0)))

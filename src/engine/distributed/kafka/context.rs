@@ -123,6 +123,24 @@ fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
     parts.collect()
 }
 
+/// Of a client that is a member of nothing: what it says goes to our log, and nothing else comes of it.
+#[derive(Clone, Copy)]
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        say(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the Kafka client reports an error");
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ConsumerContext for Quiet {}
+
 /// `Group "g": updating member id "old" -> "new"`
 fn member_in(line: &str) -> Option<String> {
     let (_, after) = line.rsplit_once("-> \"")?;

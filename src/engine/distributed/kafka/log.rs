@@ -4,6 +4,7 @@
 //! deadline, and what is asked of either is bounded by who asks.
 
 use super::append::{Append, AppendThread, PATIENCE};
+use super::context::Quiet;
 use super::line::Watch;
 use super::properties::Properties;
 use super::reader::{ANSWER, Answer, Question, ReaderThread};
@@ -38,9 +39,9 @@ impl KafkaLog {
         topics: &[TopicSpec],
     ) -> Result<Arc<Self>, Unavailable> {
         let cannot = |what: &dyn std::fmt::Display| Unavailable(format!("the Kafka client: {what}"));
-        let client: BaseConsumer = properties
+        let client: BaseConsumer<Quiet> = properties
             .reader(&format!("{name}-read"), group)
-            .create()
+            .create_with_context(Quiet)
             .map_err(|error| cannot(&error))?;
         let (appends, appended) = channel();
         let (questions, asked) = channel();

@@ -35,6 +35,7 @@ use crate::engine::{TopicSpec, Unavailable};
 use crate::task::Topic;
 use asking::{Ask, AskingThread};
 use consumer::ConsumerThread;
+use context::Quiet;
 use futures::future::BoxFuture;
 use line::Line;
 use producer::ProducerThread;
@@ -81,10 +82,10 @@ impl Kafka {
     fn member(&self, group: &str, topics: &[Topic], heard: mpsc::Sender<Heard>) -> Result<Threads, String> {
         let line = Arc::new(Line::new(heard));
         let name = |what: &str| format!("{}-{group}-{what}", self.name);
-        let asker: BaseConsumer = self
+        let asker: BaseConsumer<Quiet> = self
             .properties
             .reader(&name("ask"), group)
-            .create()
+            .create_with_context(Quiet)
             .map_err(|error| format!("the Kafka client cannot be made: {error}"))?;
         let consuming = ConsumerThread {
             line: line.clone(),

@@ -25,8 +25,7 @@ pub(super) struct ProducerThread {
 impl ProducerThread {
     /// Until its member is dropped.
     pub(super) fn run(self, orders: &Receiver<Order>) {
-        let mut transactor =
-            Transactor::new(&self.properties, &self.name, self.id.clone(), &self.line.watch);
+        let mut transactor = Transactor::new(&self.properties, &self.name, self.id.clone(), &self.line.watch);
         // At once, so that the first commit need not wait for it.
         self.renew(&mut transactor);
         while let Ok(order) = orders.recv() {

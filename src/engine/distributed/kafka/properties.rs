@@ -33,11 +33,19 @@ const OURS: [(&str, &str); 9] = [
 
 /// What may be given with one value only: name, the values that change nothing, and why.
 const FIXED: [(&str, &[&str], &str); 6] = [
-    ("auto.offset.reset", &["error", "none"], "where reading begins is decided by what was committed; a reset loses or repeats work"),
+    (
+        "auto.offset.reset",
+        &["error", "none"],
+        "where reading begins is decided by what was committed; a reset loses or repeats work",
+    ),
     ("enable.idempotence", &["true"], "without it a retry may write a record twice"),
     ("acks", &["all", "-1"], "a record that one broker has may be lost with that broker"),
     ("request.required.acks", &["all", "-1"], "a record that one broker has may be lost with that broker"),
-    ("partition.assignment.strategy", &["cooperative-sticky"], "every other one stops all partitions in each rebalance"),
+    (
+        "partition.assignment.strategy",
+        &["cooperative-sticky"],
+        "every other one stops all partitions in each rebalance",
+    ),
     ("group.protocol", &["classic"], "the client cannot rejoin under the newer protocol after a long stop"),
 ];
 
@@ -112,14 +120,12 @@ impl Properties {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
             // Asked for one place at a time, and answered at its end without a long wait.
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384");
-        let mut config = self.given(config);
-        // A reader begins at the first record that is still there.
-        config.set("auto.offset.reset", "earliest");
-        config
+        self.given(config)
     }
 
     /// A transactional producer.
@@ -185,7 +191,8 @@ mod tests {
 
     #[test]
     fn every_property_that_is_refused_is_told_at_once() {
-        let refused = Properties::new(given(&[("acks", "1"), ("group.id", "g"), ("sasl.mechanism", "PLAIN")]));
+        let refused =
+            Properties::new(given(&[("acks", "1"), ("group.id", "g"), ("sasl.mechanism", "PLAIN")]));
         let names: Vec<String> = refused.unwrap_err().into_iter().map(|r| r.name).collect();
         assert_eq!(names, ["acks", "group.id"]);
     }
@@ -203,11 +210,8 @@ mod tests {
         ]);
         let properties = Properties::new(all).unwrap();
         assert!(!format!("{properties:?}").contains("secret"));
-        let clients = [
-            properties.consumer("c", "g"),
-            properties.reader("r", "g"),
-            properties.producer("p", "id"),
-        ];
+        let clients =
+            [properties.consumer("c", "g"), properties.reader("r", "g"), properties.producer("p", "id")];
         for config in &clients {
             assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
             assert_eq!(config.get("reconnect.backoff.max.ms"), Some("1000"));
@@ -217,7 +221,7 @@ mod tests {
         assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
         assert_eq!(consumer.get("debug"), Some("broker,cgrp"));
         assert_eq!(reader.get("isolation.level"), Some("read_committed"));
-        assert_eq!(reader.get("auto.offset.reset"), Some("earliest"));
+        assert_eq!(reader.get("auto.offset.reset"), Some("error"));
         assert_eq!((producer.get("linger.ms"), producer.get("acks")), (Some("3"), Some("all")));
         assert_eq!(producer.get("transactional.id"), Some("id"));
     }

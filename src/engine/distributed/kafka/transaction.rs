@@ -4,9 +4,14 @@
 //! ```text
 //!  begin ─► send all ─► offsets ─► every record delivered ─► commit ─► Visible
 //!    │         │           │               │                   └─ no clear answer: Unknown
-//!    │         └───────────┴───────────────┴─ abort ─► Aborted, TooLarge
-//!    └─ the producer has failed, or cannot abort: Broken
+//!    │         └───────────┴───────────────┴─ the producer is made anew ─► Aborted, TooLarge
+//!    └─ the producer has failed, or cannot be made anew: Broken
 //! ```
+//!
+//! ## Why no producer lives on after an abort
+//!
+//! An abort whose answer is late can meet the next transaction of the same producer. A new producer has a
+//! new epoch: it settles what the old one has left, and fences what is still under way.
 //!
 //! It waits for its own records before it commits, in short sleeps: the client's own waiting takes a
 //! tenth of a second each time.
@@ -23,7 +28,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode;
 use std::sync::Mutex;
@@ -33,7 +38,8 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_millis(1);
 /// For a commit that begins late: less would only make more of them unknown.
 const COMMIT_LEAST: Duration = Duration::from_secs(2);
-const ABORT: Duration = Duration::from_secs(5);
+/// What is still under way when a transaction fails may say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// For one try to settle what an earlier producer of the same name has left.
 const INIT: Duration = Duration::from_secs(10);
 
@@ -111,12 +117,36 @@ impl<'a> Transactor<'a> {
             return Ended::Broken { why: "there is no producer".to_owned() };
         };
         self.watch.begin(Instant::now());
-        let making =
-            Making { producer, until: Instant::now() + TRANSACTION, sent: 0, careful: self.careful };
-        let (ended, careful) = making.run(outputs, offsets);
+        let making = Making { producer, until: Instant::now() + TRANSACTION, sent: 0, careful: self.careful };
+        let made = making.run(outputs, offsets);
         self.watch.end();
-        self.careful = careful;
-        ended
+        match made {
+            Ok(ended) => {
+                self.careful = false;
+                ended
+            }
+            Err(fault) => self.give_up(fault),
+        }
+    }
+
+    /// The next producer aborts what this one leaves open.
+    fn give_up(&mut self, fault: Fault) -> Ended {
+        let ended = match fault {
+            Fault::Broken(why) => return Ended::Broken { why },
+            Fault::Abort(why) => Ended::Aborted { why },
+            Fault::TooLarge(output) => {
+                self.careful = false;
+                Ended::TooLarge { output }
+            }
+            Fault::SomeTooLarge => {
+                self.careful = true;
+                Ended::Aborted { why: "one record of several is too large".to_owned() }
+            }
+        };
+        match self.renew() {
+            Ok(()) => ended,
+            Err(error) => Ended::Broken { why: format!("a transaction cannot be aborted: {error}") },
+        }
     }
 }
 
@@ -138,14 +168,14 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn run(mut self, outputs: &[Output], offsets: Option<Offsets<'_>>) -> (Ended, bool) {
-        lock(&self.producer.context().0).clear();
+    fn run(mut self, outputs: &[Output], offsets: Option<Offsets<'_>>) -> Result<Ended, Fault> {
         if let Err(error) = self.producer.begin_transaction() {
-            return (Ended::Broken { why: format!("no transaction can be begun: {error}") }, self.careful);
+            return Err(Fault::Broken(format!("no transaction can be begun: {error}")));
         }
+        lock(&self.producer.context().0).clear();
         match self.fill(outputs, offsets) {
-            Ok(positions) => (self.commit(positions), false),
-            Err(fault) => self.give_up(fault),
+            Ok(positions) => Ok(self.commit(positions)),
+            Err(fault) => Err(self.judge(fault)),
         }
     }
 
@@ -251,37 +281,17 @@ impl Making<'_> {
         }
     }
 
-    fn give_up(self, fault: Fault) -> (Ended, bool) {
-        if let Fault::Broken(why) = fault {
-            return (Ended::Broken { why }, self.careful);
+    /// Waits a little for what is still under way: it may say that a record was too large.
+    fn judge(&self, fault: Fault) -> Fault {
+        if !matches!(fault, Fault::Abort(_)) {
+            return fault;
         }
-        let aborted = self.abort();
-        let fault = match fault {
-            Fault::Abort(why) => self.too_large().unwrap_or(Fault::Abort(why)),
-            other => other,
-        };
-        let (ended, careful) = match fault {
-            Fault::Broken(why) | Fault::Abort(why) => (Ended::Aborted { why }, self.careful),
-            Fault::TooLarge(output) => (Ended::TooLarge { output }, false),
-            Fault::SomeTooLarge => {
-                (Ended::Aborted { why: "one record of several is too large".to_owned() }, true)
-            }
-        };
-        match aborted {
-            Ok(()) => (ended, careful),
-            Err(error) => (Ended::Broken { why: format!("a transaction cannot be aborted: {error}") }, careful),
-        }
-    }
-
-    fn abort(&self) -> KafkaResult<()> {
-        self.producer.purge(PurgeConfig::default().queue());
-        let until = Instant::now() + ABORT;
-        // The client waits for its reports without taking them in.
+        let until = Instant::now() + LAST_WORDS;
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
             self.producer.poll(Duration::ZERO);
             std::thread::sleep(BEAT);
         }
-        self.producer.abort_transaction(ABORT)
+        self.too_large().unwrap_or(fault)
     }
 
     fn left(&self) -> Duration {
