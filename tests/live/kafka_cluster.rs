@@ -14,10 +14,10 @@ use tidegate::dedupe::Instance;
 use tidegate::engine::distributed::kafka::{Kafka, KafkaLog, Properties};
 use tidegate::engine::distributed::simulated::{Process, Reached, SimulatedLog, SimulatedStore, World};
 use tidegate::engine::distributed::{self, Parts, Start};
-use tidegate::engine::{AppendError, Engine, Log as _, Output};
+use tidegate::engine::{AppendError, Engine, Ledger, Log as _, Output};
 use tidegate::infer::Models;
 use tidegate::settings::{self, Settings};
-use tidegate::task::{Headers, Topic};
+use tidegate::task::{Headers, ScopedKey, Topic};
 use tidegate::worker::Worker;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     store: Arc<SimulatedStore>,
     /// For whoever sends.
     log: Arc<KafkaLog>,
+    /// The last member's.
+    ledger: Option<Arc<dyn Ledger>>,
     next: u32,
     _nature: JoinSet<()>,
 }
@@ -81,7 +83,7 @@ impl Cluster {
         let log = kafka.log("worker", &specs).unwrap();
         let mut nature = JoinSet::new();
         nature.spawn(store.clone().run());
-        Cluster { broker, settings, world, store, log, next: 0, _nature: nature }
+        Cluster { broker, settings, world, store, log, ledger: None, next: 0, _nature: nature }
     }
 
     pub(crate) fn member(&mut self) -> Running {
@@ -91,6 +93,7 @@ impl Cluster {
         let kafka = Kafka::new(properties(&self.broker), instance);
         let reached = Reached { store: self.store.clone(), process: Process(self.next) };
         let parts = distributed::open(&start, kafka.clone(), Arc::new(reached));
+        self.ledger = Some(parts.ledger.clone());
         let operation = SimulatedLog::new(self.world.clone());
         let engine = Engine {
             groups: parts.groups.clone(),
@@ -129,7 +132,12 @@ impl Cluster {
     }
 
     /// What is committed and what is open, for who looks for a fault.
-    fn standing(&self) -> String {
+    async fn standing(&self, missing: &[&String]) -> String {
+        let keys: Vec<ScopedKey> = missing.iter().map(|key| ScopedKey::new("", "copy", key)).collect();
+        let known = match &self.ledger {
+            Some(ledger) => ledger.look_all(keys).await,
+            None => Ok(Vec::new()),
+        };
         let open: Vec<String> = self.store.open().iter().map(|claim| format!("{claim:?}")).collect();
         let asker: BaseConsumer = self.broker.config().set("group.id", "worker").create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -138,7 +146,7 @@ impl Cluster {
         let ends: Vec<_> = (0..PARTITIONS)
             .map(|index| asker.fetch_watermarks("tasks.copy", index, Duration::from_secs(5)))
             .collect();
-        format!("open: {open:#?}; committed: {committed:#?}; ends: {ends:?}")
+        format!("known: {known:?}; open: {open:?}; committed: {committed:?}; ends: {ends:?}")
     }
 
     /// Waits for a result of each key, and then for any that comes too much.
@@ -150,7 +158,9 @@ impl Cluster {
             if missing.is_empty() {
                 break;
             }
-            assert!(began.elapsed() < within, "no result of {missing:?}; {}", self.standing());
+            if began.elapsed() >= within {
+                panic!("no result of {missing:?}; {}", self.standing(&missing).await);
+            }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         tokio::time::sleep(Duration::from_secs(2)).await;

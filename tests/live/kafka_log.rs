@@ -4,7 +4,7 @@
 use super::kafka_broker::Broker;
 use super::kafka_cluster::properties;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::dedupe::Instance;
 use tidegate::engine::distributed::kafka::{Kafka, KafkaLog};
 use tidegate::engine::{AppendError, Log as _, Output, TopicSpec};
@@ -50,7 +50,12 @@ async fn what_is_appended_is_read_back_by_its_place() {
     let lies = log.append(batch.clone()).await.unwrap();
     assert!(news.has_changed().unwrap());
     for (position, output) in lies.iter().zip(&batch) {
-        let found = log.read(position.clone(), 1).await.unwrap();
+        // The broker writes the end of a transaction a moment after it has answered.
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut found = log.read(position.clone(), 1).await.unwrap();
+        while found.is_empty() && Instant::now() < until {
+            found = log.read(position.clone(), 1).await.unwrap();
+        }
         assert_eq!(found.len(), 1);
         let record = &found[0];
         assert_eq!((&record.position, &record.key, &record.value), (position, &output.key, &output.value));

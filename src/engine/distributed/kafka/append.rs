@@ -1,6 +1,7 @@
 //! The thread that appends for whoever asks: what waits together becomes visible in one transaction.
 //!
-//! All or nothing, as the port says, although records of one batch may lie in several partitions. What
+//! All or nothing, as the port says, although records of one batch may lie in several partitions. The
+//! broker writes the end of a transaction a moment after it has answered: only then are they read. What
 //! became of a commit without an answer is found out by looking where its first record would lie.
 
 use super::super::committer::Ended;

@@ -4,6 +4,12 @@
 //! A rebalance is said as soon as it comes and carried out when it is ordered; the client pauses
 //! everything meanwhile. Every record goes under the lease that was served last for its partition, and
 //! none before the client has been sent to the place where that lease begins.
+//!
+//! ## Why a partition is never assigned at "the end" or "the beginning"
+//!
+//! Such a place is looked up by the client, and a seek in between makes the answer outdated. The client
+//! then asks again half a second later and goes there, whatever it has read meanwhile: records are
+//! skipped, and the next commit counts them as done. So every place that it is given is a number.
 
 use super::super::assignment::{MemberId, Membership, Said};
 use super::super::client::{Heard, Order};
@@ -28,6 +34,8 @@ const POLL: Duration = Duration::from_millis(20);
 const SEEK_AGAIN: Duration = Duration::from_millis(50);
 /// For the client's own answer to a seek, which does not wait for a broker.
 const SEEK: Duration = Duration::from_secs(1);
+/// For the broker's answer where a partition begins.
+const BEGINS: Duration = Duration::from_secs(1);
 /// Polls until the client has nothing more to say; it never says more at once.
 const QUIET: usize = 1_000;
 
@@ -53,6 +61,8 @@ struct Running {
     client: BaseConsumer<Context>,
     /// Said, and not yet ordered.
     pending: Option<Rebalance>,
+    /// What was assigned is to be taken over.
+    ordered: bool,
     assigned: BTreeSet<Partition>,
     serving: BTreeMap<Partition, Serving>,
     generation: u32,
@@ -75,6 +85,7 @@ impl ConsumerThread {
             of: self,
             client,
             pending: None,
+            ordered: false,
             assigned: BTreeSet::new(),
             serving: BTreeMap::new(),
             generation: 0,
@@ -119,6 +130,7 @@ impl Running {
         {
             self.hear(rebalance);
         }
+        self.assign();
         self.seek();
         true
     }
@@ -232,13 +244,7 @@ impl Running {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Assign(_) => {
-                if let Some(Rebalance::Assign(parts)) =
-                    self.pending.take_if(|p| matches!(p, Rebalance::Assign(_)))
-                {
-                    self.assign(&parts);
-                }
-            }
+            Order::Assign(_) => self.ordered = true,
             Order::Unassign(given) => {
                 given.iter().for_each(|at| drop(self.serving.remove(at)));
                 if let Some(Rebalance::Revoke { parts, .. }) =
@@ -275,12 +281,28 @@ impl Running {
         }
     }
 
-    fn assign(&mut self, parts: &[Partition]) {
-        // At the end, until it is known where to begin: nothing is fetched that would be thrown away.
-        let assigned = self.client.incremental_assign(&list(parts, Some(Offset::End)));
+    /// Takes over what was assigned, once it is ordered and known where each partition begins.
+    fn assign(&mut self) {
+        let Some(Rebalance::Assign(parts)) = self.pending.as_ref().filter(|_| self.ordered) else { return };
+        let mut begins = TopicPartitionList::with_capacity(parts.len());
+        for at in parts {
+            let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+            let first = match self.client.fetch_watermarks(at.topic.as_str(), index, BEGINS) {
+                Ok((first, _)) => first,
+                // Nothing is lost by waiting: the group waits for us as long as for any rebalance.
+                Err(error) => {
+                    return tracing::debug!(topic = %at.topic, partition = at.index, %error, "where does it begin?");
+                }
+            };
+            // Only negative numbers are refused.
+            let _ = begins.add_partition(at.topic.as_str(), index).set_offset(Offset::Offset(first.max(0)));
+        }
+        let parts = parts.clone();
+        (self.pending, self.ordered) = (None, false);
+        let assigned = self.client.incremental_assign(&begins);
         if self.must("assign", assigned) {
-            self.assigned.extend(parts.iter().cloned());
-            let paused = self.client.pause(&list(parts, None));
+            let paused = self.client.pause(&list(&parts, None));
+            self.assigned.extend(parts);
             self.must("pause", paused);
             self.seek_all();
         }
@@ -316,7 +338,10 @@ impl Running {
             let to = Offset::Offset(i64::try_from(serving.next).unwrap_or(i64::MAX));
             let resumed = self.client.resume(&parts);
             match resumed.and_then(|()| self.client.seek(at.topic.as_str(), index, to, SEEK)) {
-                Ok(()) => serving.sought = true,
+                Ok(()) => {
+                    serving.sought = true;
+                    tracing::debug!(topic = %at.topic, partition = at.index, from = serving.next, "reads on");
+                }
                 Err(error) => {
                     tracing::debug!(topic = %at.topic, partition = at.index, %error, "cannot seek yet");
                     self.seek_at = now + SEEK_AGAIN;
@@ -348,7 +373,7 @@ impl Running {
                 self.of.line.say(Heard::Gone(format!("the Kafka client cannot be made: {error}")));
             }
         }
-        self.pending = None;
+        (self.pending, self.ordered) = (None, false);
         self.assigned.clear();
         self.serving.clear();
         let by = self.remember("", None);

@@ -120,14 +120,12 @@ impl Properties {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
             // Asked for one place at a time, and answered at its end without a long wait.
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384");
-        let mut config = self.given(config);
-        // A reader begins at the first record that is still there.
-        config.set("auto.offset.reset", "earliest");
-        config
+        self.given(config)
     }
 
     /// A transactional producer.
@@ -223,7 +221,7 @@ mod tests {
         assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
         assert_eq!(consumer.get("debug"), Some("broker,cgrp"));
         assert_eq!(reader.get("isolation.level"), Some("read_committed"));
-        assert_eq!(reader.get("auto.offset.reset"), Some("earliest"));
+        assert_eq!(reader.get("auto.offset.reset"), Some("error"));
         assert_eq!((producer.get("linger.ms"), producer.get("acks")), (Some("3"), Some("all")));
         assert_eq!(producer.get("transactional.id"), Some("id"));
     }

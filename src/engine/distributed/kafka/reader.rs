@@ -62,11 +62,11 @@ impl ReaderThread {
 
     fn read(&self, from: &Position, max: usize) -> KafkaResult<Vec<Record>> {
         // At the end the client would wait for what is not there yet.
-        let (_, end) = ends(&self.client, &from.at)?;
+        let (first, end) = ends(&self.client, &from.at)?;
         if from.offset >= end || max == 0 {
             return Ok(Vec::new());
         }
-        let offset = Offset::Offset(i64::try_from(from.offset).unwrap_or(i64::MAX));
+        let offset = Offset::Offset(i64::try_from(from.offset.max(first)).unwrap_or(i64::MAX));
         self.client.assign(&list(std::slice::from_ref(&from.at), Some(offset)))?;
         let found = self.fetch(from, max, end);
         self.client.unassign()?;

@@ -10,9 +10,8 @@
 //!
 //! ## Why no producer lives on after an abort
 //!
-//! The client counts its records anew after an abort and may keep its epoch. To the broker the first of
-//! the next transaction then looks like one of the aborted one that was sent twice: it is acknowledged,
-//! and written nowhere. A new producer has a new epoch, and settles what the old one left.
+//! An abort whose answer is late can meet the next transaction of the same producer. A new producer has a
+//! new epoch: it settles what the old one has left, and fences what is still under way.
 //!
 //! It waits for its own records before it commits, in short sleeps: the client's own waiting takes a
 //! tenth of a second each time.
