@@ -14,3 +14,10 @@ mod kafka_cluster;
 mod kafka_log;
 mod kafka_outcomes;
 mod kafka_proxy;
+mod line;
+#[path = "../rig/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part of the rig")]
+mod rig;
+mod sequence;
+mod server;
+mod stored;
