@@ -13,7 +13,7 @@ use crate::rig::process::Process;
 use crate::rig::script::{Asked, Provider, Reply};
 use crate::world::{Sent, World};
 use serde_json::json;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -211,13 +211,24 @@ impl Campaign {
         rest.close().await;
     }
 
+    /// But for slots of tasks that have their result: an answer that came while the ledger was away is
+    /// published all the same, and whoever dies before it is stored leaves the slot as it was. The record is
+    /// complete, so nobody starts it again.
     async fn note_started(&mut self, rest: &Rest) {
+        let results = rest.all("results").await;
+        let named = |r: &Record| {
+            let text = |name: &str| r.headers.text(name).unwrap_or_default().to_owned();
+            let generation = text("tidegate-generation").parse::<u32>().unwrap_or(0);
+            (format!("{}/{}", text("tidegate-kind"), text("tidegate-key")), generation)
+        };
+        let ended: BTreeSet<(String, u32)> = results.iter().map(named).collect();
         let mut after = None;
         loop {
             let claims = rest.engine.ledger.list(after.clone(), 1_000).await.unwrap();
             let Some(last) = claims.last() else { return };
             after = Some(last.key.clone());
-            for claim in &claims {
+            let open = claims.iter().filter(|c| !ended.contains(&(c.key.to_string(), c.generation)));
+            for claim in open {
                 for slot in claim.slots.iter().filter(|s| s.state == "started") {
                     let name = claim.key.to_string();
                     let pair = (name, claim.generation, slot.name.clone(), slot.times);
