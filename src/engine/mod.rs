@@ -20,7 +20,7 @@ pub use crate::dedupe::{Claim, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A process's right to a partition. An epoch is never used twice in a process.
@@ -292,4 +292,9 @@ pub trait Operation: Send + Sync {
     fn storage(&self) -> BoxFuture<'static, StorageReport>;
     /// Ends in order; everything acknowledged is durable already, so this only saves time at the next start.
     fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+/// A lock whose holder panicked: what it guards is changed in single steps, so it is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,9 @@ use crate::task::{Origin, Position, ScopedKey, Timestamp, Token};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// `until` is the deadline of a call and one lease, in which its answer may still be stored.
+/// How long a heartbeat lasts. Longer than any pause of a healthy process, short enough that the work of a
+/// dead one is taken over soon. `until` is the deadline of a call and one such lease, in which its answer
+/// may still be stored.
 pub const LEASE: Duration = Duration::from_secs(10);
 
 /// What can be asked.

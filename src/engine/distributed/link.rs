@@ -11,11 +11,9 @@
 //! A ledger that forgets breaks every connection, so a break is the only sign of it: what it may have
 //! forgotten is told again before anything new is asked. It sends nothing and reads no clock.
 
+pub use crate::engine::script::LEASE;
 use std::time::{Duration, Instant};
 
-/// How long a heartbeat lasts. Longer than any pause of a healthy process, short enough that the work of
-/// a dead one is taken over soon.
-pub const LEASE: Duration = Duration::from_secs(10);
 /// Three chances before the lease ends.
 pub const BEAT_EVERY: Duration = Duration::from_millis(3_300);
 /// A heartbeat that was not acknowledged for this long means that the ledger may be stalled, and others

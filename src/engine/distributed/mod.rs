@@ -34,8 +34,8 @@ pub mod simulated;
 pub mod tracker;
 
 use crate::dedupe::Instance;
-use crate::engine::{Commits, Groups, Journal, Ledger};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::engine::{Commits, Groups, Journal, Ledger, lock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -103,9 +103,4 @@ impl Parts {
         lock(&self.running.tasks).abort_all();
         self.running.end();
     }
-}
-
-/// A lock whose holder panicked: what it guards is changed in single steps, so it is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

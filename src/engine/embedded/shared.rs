@@ -15,9 +15,7 @@ use crate::engine::{Health, Unavailable};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -48,10 +46,7 @@ pub(super) struct Shared {
     held: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
-/// A lock whose holder panicked: what it guards is changed in single steps, so it is still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub(super) use crate::engine::lock;
 
 impl Shared {
     pub(super) fn new(

@@ -59,6 +59,19 @@ fn token(offset: u64) -> Token {
     Token { key, generation: 0, origin, hop: 0, print, proof: None, payload: Bytes::from_static(b"{}") }
 }
 
+/// A member that works on so many records of one partition, so far apart that each hole costs three bytes:
+/// 2,000 of them do not fit into 4,096 characters.
+fn far_apart(count: u64, now: Instant) -> (Assignment, Lease, Vec<u64>) {
+    let mut held = Assignment::new(Duration::from_secs(1), 0);
+    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
+    let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
+    let found = Loaded { committed: None, first: 0, end: 1 << 40, oldest: None };
+    let _ = held.loaded(&lease, found, false, TODAY);
+    let offsets: Vec<u64> = (0..count).map(|i| i * 50_000).collect();
+    assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0));
+    (held, lease, offsets)
+}
+
 impl Bench {
     fn completion(&self, lease: usize, offset: u64, values: &[&str]) -> Completion {
         let mark = Mark::Close { token: token(offset), outcome: OutcomeKind::Result, output: 0 };
@@ -336,14 +349,7 @@ fn a_commit_that_was_never_sent_needs_no_looking_up() {
 #[test]
 fn p2_holes_that_cannot_be_written_down_wait_for_those_below() {
     let now = Instant::now();
-    let mut held = Assignment::new(Duration::from_secs(1), 0);
-    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
-    let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
-    let found = Loaded { committed: None, first: 0, end: 1 << 40, oldest: None };
-    let _ = held.loaded(&lease, found, false, TODAY);
-    // Far apart, so that each costs three bytes: 2,000 do not fit into 4,096 characters.
-    let offsets: Vec<u64> = (0..2_000).map(|i| i * 50_000).collect();
-    assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0));
+    let (mut held, lease, offsets) = far_apart(2_000, now);
     let mut committer = Committer::new(ME, 0);
     let highest = offsets[1_999];
     let done = |offset| Completion {
@@ -372,13 +378,8 @@ fn p2_holes_that_cannot_be_written_down_wait_for_those_below() {
 #[test]
 fn a_partition_that_is_crowded_hands_out_nothing_new() {
     let now = Instant::now();
-    let mut held = Assignment::new(Duration::from_secs(1), 0);
-    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
-    let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
-    let _ =
-        held.loaded(&lease, Loaded { committed: None, first: 0, end: 1 << 40, oldest: None }, false, TODAY);
-    let offsets: Vec<u64> = (0..900).map(|i| i * 50_000).collect();
-    assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0) && held.has_room(&lease, 1 << 39));
+    let (mut held, lease, offsets) = far_apart(900, now);
+    assert!(held.has_room(&lease, 1 << 39));
     let mut committer = Committer::new(ME, 0);
     let done =
         |offset| Completion { lease: lease.clone(), offset, outputs: vec![], urgent: true, mark: None };
@@ -433,13 +434,7 @@ fn p2_one_output_that_never_goes_through_holds_up_no_other() {
 #[test]
 fn what_is_put_back_whole_makes_no_transaction() {
     let now = Instant::now();
-    let mut held = Assignment::new(Duration::from_secs(1), 0);
-    let todo = held.said(Said::Assigned(vec![part(0)]), &member("a"), now);
-    let Some(Do::Load(lease)) = todo.into_iter().find(|d| matches!(d, Do::Load(_))) else { panic!() };
-    let _ =
-        held.loaded(&lease, Loaded { committed: None, first: 0, end: 1 << 40, oldest: None }, false, TODAY);
-    let offsets: Vec<u64> = (0..2_000).map(|i| i * 50_000).collect();
-    assert!(offsets.iter().all(|o| held.fetched(&lease, *o).0));
+    let (mut held, lease, offsets) = far_apart(2_000, now);
     let mut committer = Committer::new(ME, 0);
     let highest = offsets[1_999];
     let done = Completion { lease, offset: highest, outputs: vec![output("x")], urgent: false, mark: None };
