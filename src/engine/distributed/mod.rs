@@ -28,7 +28,7 @@ mod ledger;
 pub mod link;
 pub mod metadata;
 pub mod planted;
-#[cfg(feature = "redis")]
+#[cfg(feature = "kafka")]
 pub mod redis;
 pub mod simulated;
 pub mod tracker;
