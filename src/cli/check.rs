@@ -63,10 +63,14 @@ fn summary(settings: &Settings) -> String {
         out.push_str(&format!("\n  {}  {} -> {}\n", kind.name, kind.from, kind.to));
         out.push_str(&asks(kind));
     }
-    let engine = &settings.engine;
+    let engine = match &settings.engine.cluster {
+        Some(cluster) => {
+            format!("Kafka at {}, and Redis; its groups begin with {}", cluster.kafka, cluster.group)
+        }
+        None => format!("embedded engine in {}", settings.engine.dir.display()),
+    };
     out.push_str(&format!(
-        "\n  embedded engine in {}; answers on http://{}\n  everything in force: tidegate check --resolved",
-        engine.dir.display(),
+        "\n  {engine}; answers on http://{}\n  everything in force: tidegate check --resolved",
         settings.http.listen
     ));
     for notice in notices(settings) {

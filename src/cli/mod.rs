@@ -20,6 +20,8 @@ mod status;
 mod submit;
 mod tail;
 mod text;
+#[cfg(feature = "kafka")]
+mod topics;
 mod try_task;
 
 use crate::settings::Problems;
@@ -82,6 +84,9 @@ pub enum Command {
     Review(review::Args),
     /// Look at dead letters and send them again
     DeadLetters(dead_letters::Args),
+    /// Plan the topics on Kafka, and make them as they must be
+    #[cfg(feature = "kafka")]
+    Topics(topics::Args),
     /// Serve simulated models, with faults from a scenario file
     SimulateProvider(simulate_provider::Args),
     /// Explain a reason code
@@ -148,6 +153,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => resume::run(args, &global).await,
         Command::Review(args) => review::run(args, &global).await,
         Command::DeadLetters(args) => dead_letters::run(args, &global).await,
+        #[cfg(feature = "kafka")]
+        Command::Topics(args) => topics::run(args, &global).await,
         Command::SimulateProvider(args) => simulate_provider::run(args, &global).await,
         Command::Explain(args) => explain::run(args, &global).await,
     }

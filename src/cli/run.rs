@@ -4,12 +4,14 @@
 
 use super::Global;
 use crate::consume::Kinds;
-use crate::engine::Engine;
+#[cfg(feature = "kafka")]
+use crate::engine::distributed;
 use crate::engine::embedded::{self, Disk, EmbeddedSettings, Weak};
+use crate::engine::{Engine, TopicSpec};
 use crate::infer::Models;
 use crate::review::{Arbiter, Queue};
 use crate::serve::{self, App};
-use crate::settings::{self, Problems, Settings};
+use crate::settings::{self, ClusterSettings, Problems, Settings};
 use crate::worker::Worker;
 use anyhow::Context as _;
 use futures::FutureExt as _;
@@ -51,6 +53,10 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         settings.http.listen = listen;
     }
     if let Some(dir) = args.dir {
+        if settings.engine.cluster.is_some() {
+            let help = "leave it out: with `[engine] kafka`, records lie on the brokers and claims in Redis";
+            return Err(Problems::whole("--dir", "`--dir` is for the embedded engine", help).into());
+        }
         settings.engine.dir = dir;
     }
     crate::telemetry::logs(settings.log.format, &settings.log.level);
@@ -90,7 +96,11 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     background.spawn(part("the arbiter", async move { arbiter.run(ends).await }));
     let ends = after.clone();
     background.spawn(part("the HTTP API", async move { serve::run(app, listener, ends).await }));
-    tracing::info!(%listen, kinds = settings.kinds.len(), dir = %settings.engine.dir.display(), "tidegate runs");
+    let place = match &settings.engine.cluster {
+        Some(cluster) => format!("Kafka at {}", cluster.kafka),
+        None => settings.engine.dir.display().to_string(),
+    };
+    tracing::info!(%listen, kinds = settings.kinds.len(), %place, "tidegate runs");
     let lost = until_one_ends(worker.run(stop.clone()), &mut background, &stop).await;
     after.cancel();
     let all = async { while background.join_next().await.is_some() {} };
@@ -137,12 +147,39 @@ async fn until_one_ends(
 
 async fn open(settings: &Settings) -> anyhow::Result<Engine> {
     let topics = settings::topics(settings);
+    if let Some(cluster) = &settings.engine.cluster {
+        return connect(settings, cluster, topics).await;
+    }
     let how = settings.engine.embedded();
     let segment_bytes = segment_bytes()?.unwrap_or(how.segment_bytes);
     let how = EmbeddedSettings { weak: weak_ledger()?, segment_bytes, ..how };
     // Opening replays the log's tail: disk work, not for the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || embedded::open(how, topics, Arc::new(Disk))).await?;
     opened.map_err(anyhow::Error::from)
+}
+
+#[cfg(feature = "kafka")]
+async fn connect(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+    topics: Vec<TopicSpec>,
+) -> anyhow::Result<Engine> {
+    let cluster = distributed::Cluster {
+        properties: cluster.client_properties(),
+        redis: cluster.redis.0.clone(),
+        prefix: cluster.ledger.clone(),
+        group: cluster.group.clone(),
+        window: settings.engine.dedupe_window,
+        start_anyway: cluster.start_anyway,
+        topics,
+    };
+    distributed::connect(cluster).await.map_err(anyhow::Error::from)
+}
+
+/// Settings that ask for it are refused before.
+#[cfg(not(feature = "kafka"))]
+async fn connect(_: &Settings, _: &ClusterSettings, _: Vec<TopicSpec>) -> anyhow::Result<Engine> {
+    anyhow::bail!("this program was built without Kafka and Redis")
 }
 
 /// For tests: `TIDEGATE_SEGMENT_BYTES=N` seals segments, and folds the state away, that much more often.

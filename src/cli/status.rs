@@ -48,15 +48,18 @@ fn report(status: &Value, all: bool) -> String {
     }
     let storage = &status["storage"];
     let bytes = |name: &str| size(storage[name].as_u64().unwrap_or(0));
-    out.push(row(
-        "disk",
-        &format!(
-            "log {}, ledger {}, free {}",
-            bytes("log_bytes"),
-            bytes("ledger_bytes"),
-            bytes("free_bytes")
-        ),
-    ));
+    // What an engine keeps elsewhere is told there.
+    if storage["segments"] != 0 {
+        out.push(row(
+            "disk",
+            &format!(
+                "log {}, ledger {}, free {}",
+                bytes("log_bytes"),
+                bytes("ledger_bytes"),
+                bytes("free_bytes")
+            ),
+        ));
+    }
     out.push(row(
         "spent",
         &status["spend"].as_f64().map_or("nothing counted".to_owned(), |s| format!("{s:.4}")),

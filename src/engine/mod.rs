@@ -165,7 +165,8 @@ pub struct Ends {
     pub first: u64,
     /// Offset that the next record will get.
     pub next: u64,
-    /// Records not complete for their group, by count; `None` where no group reads the topic.
+    /// Records not complete for their group, at most: ends of transactions may be among them. `None` where
+    /// no group reads the topic.
     pub open: Option<u64>,
 }
 
@@ -262,6 +263,12 @@ pub struct TopicSpec {
     pub compacted: bool,
     /// How long records stay that nothing needs any more. `None`: as long as the dedupe window.
     pub retention: Option<Duration>,
+    /// Holds tokens or decisions: nothing of it may go before it is done, however old.
+    pub internal: bool,
+    /// Made by Tidegate and for it alone; else a kind names a topic that others may use too.
+    pub own: bool,
+    /// Tidegate publishes outcomes to it.
+    pub written: bool,
 }
 
 /// What the engine says of its storage; `status` shows it.

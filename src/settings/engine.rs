@@ -1,6 +1,7 @@
 //! `[engine]` as meant. The keys' meaning, defaults and ranges stand in `raw.rs`.
 
 use super::bounds::{name_is_plain, within};
+use super::cluster::ClusterSettings;
 use super::context::Context;
 use super::raw::RawEngine;
 use super::written::{Field, Size};
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub struct EngineSettings {
     /// Where the embedded engine lives.
     pub dir: PathBuf,
+    /// Kafka and Redis in its place.
+    pub cluster: Option<ClusterSettings>,
     /// Goes before the name of every topic that Tidegate makes.
     pub prefix: String,
     /// How long a closed key is known, counted from its outcome.
@@ -43,9 +46,11 @@ impl EngineSettings {
             report.add(given.span(), "`engine.dir` is empty", "name a directory of its own: \"data\"");
         }
         let partitions = within(&raw.partitions, "engine.partitions", 1..=256, report).unwrap_or(8);
+        let prefix = prefix(raw, cx);
         EngineSettings {
+            cluster: ClusterSettings::resolve(raw, &prefix, cx),
             dir: cx.path(raw.dir.get().map_or("data", String::as_str)),
-            prefix: prefix(raw, cx),
+            prefix,
             dedupe_window,
             retention: retention(raw, dedupe_window, cx),
             disk_max: disk_max.map(|size| size.0),

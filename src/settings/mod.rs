@@ -11,6 +11,7 @@
 
 mod bounds;
 mod catalogue;
+mod cluster;
 mod context;
 mod engine;
 mod fields;
@@ -34,6 +35,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{ClusterSettings, Hidden};
 pub use engine::EngineSettings;
 pub use http::HttpSettings;
 pub(crate) use http::open_to_others;

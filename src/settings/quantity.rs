@@ -31,7 +31,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// As `duration` reads it, in the fewest units.
-pub(super) fn show_duration(d: Duration) -> String {
+pub(crate) fn show_duration(d: Duration) -> String {
     show(u64::try_from(d.as_millis()).unwrap_or(u64::MAX), &TIME, "0s")
 }
 

@@ -231,6 +231,23 @@ written! {
     RawEngine {
         /// The embedded engine's directory, relative to the configuration file. Default `./data`.
         dir: String,
+        /// Kafka's brokers to begin with: `host:port`, several with commas. Given, the engine is Kafka + Redis,
+        /// and `redis` is needed. Default: the embedded engine.
+        kafka: String,
+        /// Redis 6.2 or later, or Valkey; one node: `redis://HOST:PORT`, `rediss://…` for TLS, `…/1` for another
+        /// database. With a password: `env:NAME` or `file:PATH` of the whole URL.
+        redis: String,
+        /// Begins the names of the consumer groups, behind `prefix`. Default `tidegate`. Another name begins
+        /// every topic anew; what is done already stays done, for the ledger knows it.
+        group: String,
+        /// For a partition with no committed offset: `"committed"` (default) reads it from its beginning unless
+        /// its oldest record is older than `dedupe_window`, and says so; `"earliest"` reads it in any case.
+        start: String,
+        /// Any property of librdkafka, for TLS, SASL, sizes and the like: `"security.protocol" = "sasl_ssl"`.
+        /// Secrets as `env:NAME` or `file:PATH`. What would break a promise is refused. Default: none.
+        properties: Named<RawProperty>,
+        /// Copies of each topic that `topics apply` creates. Default: the brokers' own. 1 to 100.
+        replication: u64,
         /// Goes before the name of every topic that Tidegate makes. Default empty. Letters, digits, `.`,
         /// `-`, `_`; at most 64.
         prefix: String,
@@ -246,10 +263,7 @@ written! {
         partitions: u64,
         /// The largest record accepted as a task. Default 1MiB, 1KiB to 8MiB.
         record_max: Size,
-    } later {
-        "kafka": "the distributed engine (`kafka`) is",
-        "redis": "the distributed engine (`redis`) is",
-    }
+    } later {}
 }
 
 written! {
@@ -282,6 +296,35 @@ written! {
         /// `info,tidegate::infer=debug`. The environment variable TIDEGATE_LOG replaces it.
         level: String,
     } later {}
+}
+
+/// A property of librdkafka: a text, a number, `true` or `false`, as text.
+#[derive(Clone, Debug)]
+pub(super) struct RawProperty(pub(super) String);
+
+impl Written for RawProperty {
+    fn read(node: &Node<'_>, name: &str, report: &Report<'_>) -> Option<Self> {
+        use toml::de::DeValue;
+        match node.get_ref() {
+            DeValue::String(text) => Some(RawProperty(text.to_string())),
+            DeValue::Boolean(value) => Some(RawProperty(value.to_string())),
+            DeValue::Integer(value) if value.radix() == 10 => {
+                Some(RawProperty(value.as_str().replace('_', "")))
+            }
+            DeValue::Float(value) => Some(RawProperty(value.as_str().replace('_', ""))),
+            // `security.protocol = …` without quotes is a table within a table.
+            DeValue::Table(_) => {
+                let help = "a property's whole name goes into quotes: \"security.protocol\" = \"ssl\"";
+                report.add(
+                    node.span(),
+                    format!("`{name}` should be a text or a number, but is a table"),
+                    help,
+                );
+                None
+            }
+            _ => misfit(node, name, "a text, a number, true or false", report),
+        }
+    }
 }
 
 /// A schema as written: the path of a file, or the shorthand.

@@ -5,7 +5,7 @@
 use super::kind::{Ask, Kind, OnConflict, Shape, StepKind};
 use super::quantity::{show_duration, show_size};
 use super::worker::LogFormat;
-use super::{Settings, topics};
+use super::{EngineSettings, Settings, topics};
 use crate::infer::{Api, Model};
 use crate::task::PrintRule;
 use crate::weigh::{ReviewRules, Start};
@@ -43,15 +43,7 @@ impl Settings {
         json!({
             "file": self.file.display().to_string(),
             "digest": self.digest,
-            "engine": {
-                "dir": engine.dir.display().to_string(),
-                "prefix": engine.prefix,
-                "dedupe_window": show_duration(engine.dedupe_window),
-                "retention": show_duration(engine.retention),
-                "disk_max": engine.disk_max.map(show_size),
-                "partitions": engine.partitions,
-                "record_max": show_size(engine.record_max as u64),
-            },
+            "engine": engine_view(engine),
             "http": { "listen": self.http.listen.to_string(), "body_max": show_size(self.http.body_max as u64) },
             "worker": { "in_flight": self.worker.in_flight, "drain": show_duration(self.worker.drain) },
             "log": {
@@ -70,6 +62,34 @@ impl Settings {
         prune(&mut value);
         toml::to_string(&value).unwrap_or_else(|_| value.to_string())
     }
+}
+
+fn engine_view(engine: &EngineSettings) -> Value {
+    let mut view = match &engine.cluster {
+        None => json!({
+            "dir": engine.dir.display().to_string(),
+            "disk_max": engine.disk_max.map(show_size),
+        }),
+        Some(cluster) => {
+            // The names of the properties, not their values: any of them may be a secret.
+            let names: Map<_, _> =
+                cluster.properties.0.keys().map(|name| (name.clone(), json!("hidden"))).collect();
+            json!({
+                "kafka": cluster.kafka,
+                "redis": "hidden",
+                "group": cluster.group,
+                "start": if cluster.start_anyway { "earliest" } else { "committed" },
+                "replication": cluster.replication,
+                "properties": names,
+            })
+        }
+    };
+    view["prefix"] = json!(engine.prefix);
+    view["dedupe_window"] = json!(show_duration(engine.dedupe_window));
+    view["retention"] = json!(show_duration(engine.retention));
+    view["partitions"] = json!(engine.partitions);
+    view["record_max"] = json!(show_size(engine.record_max as u64));
+    view
 }
 
 /// TOML has no null, a schema as nested sections is unreadable, and what is empty says nothing.

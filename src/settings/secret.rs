@@ -77,6 +77,14 @@ pub(super) fn spans(root: &DeTable<'_>) -> Vec<Range<usize>> {
             }
         }
     }
+    let engine = root.get("engine").and_then(|e| e.get_ref().as_table());
+    for (name, value) in engine.into_iter().flat_map(|e| e.iter()) {
+        let name: &str = name.get_ref();
+        let address = name == "redis" && value.get_ref().as_str().is_some_and(|url| url.contains('@'));
+        if address || name == "properties" {
+            hide(value, &mut found);
+        }
+    }
     telling(root, &mut found);
     found
 }

@@ -61,6 +61,7 @@ pub fn topics(settings: &Settings) -> Vec<TopicSpec> {
         Some(known) => {
             known.limit = known.limit.max(spec.limit);
             known.retention = known.retention.max(spec.retention);
+            known.written |= spec.written;
         }
         None => specs.push(spec),
     };
@@ -68,12 +69,14 @@ pub fn topics(settings: &Settings) -> Vec<TopicSpec> {
         let written = Written::parse(file);
         for name in written.topics.iter().filter(|name| !name.contains('<')) {
             let topic = Topic::new(format!("{}{name}", settings.engine.prefix));
-            add(written.spec(topic, &settings.engine));
+            add(TopicSpec { own: true, ..written.spec(topic, &settings.engine) });
         }
     }
     let (tasks, results) = (Written::parse(TASKS), Written::parse(RESULTS));
     for kind in &settings.kinds {
-        add(tasks.spec(kind.from.clone(), &settings.engine));
+        let own = kind.from.as_str() == format!("{}tasks.{}", settings.engine.prefix, kind.name);
+        let from = tasks.spec(kind.from.clone(), &settings.engine);
+        add(TopicSpec { own, written: false, ..from });
         add(results.spec(kind.to.clone(), &settings.engine));
     }
     specs
@@ -124,11 +127,13 @@ enum Cleanup {
     Compact,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum Retention {
     DedupeWindow,
     Configured,
+    /// Tokens and decisions: what is not complete stays, however old.
+    UntilDone,
 }
 
 impl Written {
@@ -144,9 +149,12 @@ impl Written {
             limit: engine.record_max.saturating_mul(self.limit),
             compacted: self.cleanup == Cleanup::Compact,
             retention: match self.retention {
-                Retention::DedupeWindow => None,
+                Retention::DedupeWindow | Retention::UntilDone => None,
                 Retention::Configured => Some(engine.retention),
             },
+            internal: self.retention == Retention::UntilDone,
+            own: false,
+            written: true,
         }
     }
 }

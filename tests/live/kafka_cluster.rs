@@ -79,8 +79,8 @@ impl Cluster {
         broker.create(&topics, &[]).await;
         let world = World::new(1, &specs);
         let store = SimulatedStore::new(world.clone(), settings.engine.dedupe_window);
-        let kafka = Kafka::new(properties(&broker), Instance(u128::MAX));
-        let log = kafka.log("worker", &specs).unwrap();
+        let kafka = Kafka::new(properties(&broker), Instance(u128::MAX), "live");
+        let log = kafka.log(&specs).unwrap();
         let mut nature = JoinSet::new();
         nature.spawn(store.clone().run());
         Cluster { broker, settings, world, store, log, ledger: None, next: 0, _nature: nature }
@@ -90,7 +90,7 @@ impl Cluster {
         self.next += 1;
         let instance = Instance(rand::random());
         let start = Start { instance, window: self.settings.engine.dedupe_window, start_anyway: false };
-        let kafka = Kafka::new(properties(&self.broker), instance);
+        let kafka = Kafka::new(properties(&self.broker), instance, "live");
         let reached = Reached { store: self.store.clone(), process: Process(self.next) };
         let parts = distributed::open(&start, kafka.clone(), Arc::new(reached));
         self.ledger = Some(parts.ledger.clone());
@@ -139,7 +139,7 @@ impl Cluster {
             None => Ok(Vec::new()),
         };
         let open: Vec<String> = self.store.open().iter().map(|claim| format!("{claim:?}")).collect();
-        let asker: BaseConsumer = self.broker.config().set("group.id", "worker").create().unwrap();
+        let asker: BaseConsumer = self.broker.config().set("group.id", "live.worker").create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range("tasks.copy", 0, PARTITIONS - 1);
         let committed = asker.committed_offsets(list, Duration::from_secs(5));

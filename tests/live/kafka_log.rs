@@ -32,9 +32,12 @@ async fn opened(broker: &Broker) -> Arc<KafkaLog> {
         limit: LIMIT,
         compacted: false,
         retention: None,
+        internal: false,
+        own: true,
+        written: true,
     };
-    let kafka = Kafka::new(properties(broker), Instance(7));
-    kafka.log("checks", &[spec("wide", 3), spec("small", 1)]).unwrap()
+    let kafka = Kafka::new(properties(broker), Instance(7), "live");
+    kafka.log(&[spec("wide", 3), spec("small", 1)]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,7 +90,7 @@ async fn results(cluster: &Cluster, least: usize) {
 async fn p2_an_offset_that_somebody_else_has_committed_is_believed_and_nothing_above_it_is_lost() {
     let mut cluster = Cluster::start().await;
     let sent = cluster.send(0, 60).await;
-    let other: BaseConsumer = cluster.broker.config().set("group.id", "worker").create().unwrap();
+    let other: BaseConsumer = cluster.broker.config().set("group.id", "live.worker").create().unwrap();
     let mut list = TopicPartitionList::new();
     for index in 0..2 {
         let mut part = list.add_partition("tasks.copy", index);

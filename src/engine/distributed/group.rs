@@ -6,6 +6,7 @@
 use super::assignment::{Assignment, Do, Notice};
 use super::client::{Broker, Heard, Member, Order};
 use super::committer::{Act, Committer, Owed, Settled, Ticket};
+use super::health::{Condition, Part};
 use super::lanes::{Flow, Lanes};
 use super::ledger::Contact;
 use super::lock;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) start_anyway: bool,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) contact: Arc<Contact>,
+    pub(super) condition: Arc<Condition>,
     /// Those that were joined, in order; they are as many as a process has kinds of work.
     pub(super) groups: Mutex<Vec<Weak<Seat>>>,
     pub(super) tasks: Mutex<JoinSet<()>>,
@@ -68,6 +70,9 @@ struct Core {
     asked: Option<Instant>,
     answered: bool,
     start_anyway: bool,
+    condition: Arc<Condition>,
+    /// Its place among the groups of the process.
+    number: usize,
     /// Nothing more is committed.
     gone: bool,
 }
@@ -80,20 +85,21 @@ impl Core {
                 Do::Load(lease) => self.orders.push_back(Order::Load(lease)),
                 Do::Serve { lease, from } => {
                     self.lanes.open(lease.clone());
+                    self.condition.is(Part::Partition(lease.at.clone()), None);
                     self.orders.push_back(Order::Serve { lease, from });
                 }
                 Do::Flush => self.committer.flush(),
                 Do::Tell(event) => {
                     if let Event::Revoked { lease } = &event {
                         self.lanes.close(&lease.at);
+                        self.condition.is(Part::Partition(lease.at.clone()), None);
                     }
                     self.events.push_back(event);
                 }
                 Do::Unassign(parts) => self.orders.push_back(Order::Unassign(parts)),
                 Do::Refuse { at, why } => {
-                    let at = format!("partition {} of `{}`", at.index, at.topic);
-                    self.events
-                        .push_back(Event::Health(Health::Paused { why: format!("{at} is not read: {why}") }));
+                    let why = format!("partition {} of `{}` is not read: {why}", at.index, at.topic);
+                    self.told(Part::Partition(at), Err(why));
                 }
                 Do::Note { at, what } => note(&at, &what),
             }
@@ -107,6 +113,15 @@ impl Core {
         self.marks.extend(settled.marks);
         let todo = self.held.overwritten(&settled.overwritten, now());
         self.todo(todo);
+    }
+
+    fn told(&mut self, part: Part, how: Result<(), String>) {
+        let (health, why) = match how {
+            Ok(()) => (Health::Well, None),
+            Err(why) => (Health::Paused { why: why.clone() }, Some(why)),
+        };
+        self.condition.is(part, why);
+        self.events.push_back(Event::Health(health));
     }
 
     /// Whoever waits for a commit hears that it is not ours to report any more.
@@ -161,9 +176,9 @@ impl Core {
                 let settled = self.committer.read_back(&found, &mut self.held, now);
                 self.settled(settled);
             }
-            Heard::Reachable(Ok(())) => self.events.push_back(Event::Health(Health::Well)),
-            Heard::Reachable(Err(why)) => self.events.push_back(Event::Health(Health::Paused { why })),
+            Heard::Reachable(how) => self.told(Part::Broker(self.number), how),
             Heard::Gone(why) => {
+                self.condition.gone(why.clone());
                 self.events.push_back(Event::Health(Health::Gone { why }));
                 self.end();
             }
@@ -196,8 +211,9 @@ impl Core {
 fn note(at: &Partition, what: &Notice) {
     let (topic, partition) = (&at.topic, at.index);
     match what {
+        // As with every partition of a new topic.
         Notice::NothingCommitted => {
-            tracing::info!(%topic, partition, "no offset is committed: it is read from its beginning");
+            tracing::debug!(%topic, partition, "no offset is committed: it is read from its beginning");
         }
         Notice::Foreign(why) => {
             tracing::warn!(%topic, partition, %why, "what lies beside the offset cannot be used: records above it come back, and the ledger knows those that are done");
@@ -217,7 +233,8 @@ impl Groups for DistributedGroups {
     fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Group> {
         let shared = &self.0;
         let mut groups = lock(&shared.groups);
-        let own = groups.len() as u64 * OF_ONE_GROUP;
+        let number = groups.len();
+        let own = number as u64 * OF_ONE_GROUP;
         let core = Core {
             held: Assignment::new(shared.window, own),
             committer: Committer::new(shared.instance, own),
@@ -231,6 +248,8 @@ impl Groups for DistributedGroups {
             asked: None,
             answered: false,
             start_anyway: shared.start_anyway,
+            condition: shared.condition.clone(),
+            number,
             gone: false,
         };
         let seat = Arc::new(Seat { core: Mutex::new(core), work: Notify::new(), ready: Notify::new() });

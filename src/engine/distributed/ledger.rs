@@ -7,6 +7,7 @@
 use super::client::{Broken, Connection, Sent, Store};
 use super::committer::Owed;
 use super::group::{Shared, now};
+use super::health::{Condition, Part};
 use super::link::{Ask, Link, Step};
 use super::lock;
 use super::planted::{self, Bug};
@@ -42,6 +43,7 @@ pub(super) struct Contact {
     /// There is something to send, or the connection is gone.
     work: Notify,
     up: watch::Sender<Option<Instant>>,
+    condition: Arc<Condition>,
 }
 
 struct Inner {
@@ -61,11 +63,11 @@ struct Held {
 }
 
 impl Contact {
-    pub(super) fn new(instance: Instance, window: Duration) -> Self {
+    pub(super) fn new(instance: Instance, window: Duration, condition: Arc<Condition>) -> Self {
         let (held, owed) = (BTreeMap::new(), VecDeque::new());
         let inner = Inner { link: Link::default(), connection: None, held, owed };
         let (work, up) = (Notify::new(), watch::Sender::new(None));
-        Contact { instance, keep: window / 2, inner: Mutex::new(inner), work, up }
+        Contact { instance, keep: window / 2, inner: Mutex::new(inner), work, up, condition }
     }
 
     /// Since when all has been told to a ledger that is reached without a break. Watched by the groups.
@@ -104,12 +106,19 @@ impl Contact {
                     let first = lock(&self.inner).link.connected(now());
                     lock(&self.inner).connection = Some(connection.clone());
                     let Broken(why) = self.keep_up(&connection, first).await;
-                    tracing::warn!(%why, "the ledger cannot be reached; nothing new is begun until it can");
                     self.lost(&connection);
+                    self.away(why);
                 }
-                Err(Broken(why)) => tracing::debug!(%why, "no connection to the ledger"),
+                Err(Broken(why)) => self.away(why),
             }
             tokio::time::sleep(TRY_EVERY).await;
+        }
+    }
+
+    /// Told once for each reason: it is tried again several times a second.
+    fn away(&self, why: String) {
+        if self.condition.is(Part::Ledger, Some(why.clone())) {
+            tracing::warn!(%why, "the ledger cannot be reached; nothing new is begun until it can");
         }
     }
 
@@ -144,6 +153,9 @@ impl Contact {
             }
         }
         self.up.send_replace(lock(&self.inner).link.ready());
+        if self.condition.is(Part::Ledger, None) {
+            tracing::info!("the ledger is reached");
+        }
         loop {
             if let Err(broken) = self.beat_if_due(connection).await {
                 return broken;

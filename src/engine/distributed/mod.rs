@@ -21,20 +21,27 @@ pub mod assignment;
 pub mod client;
 pub mod committer;
 mod group;
+mod health;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod lanes;
 mod ledger;
 pub mod link;
 pub mod metadata;
+#[cfg(feature = "kafka")]
+mod opening;
 pub mod planted;
 #[cfg(feature = "kafka")]
 pub mod redis;
 pub mod simulated;
+pub mod topology;
 pub mod tracker;
 
+#[cfg(feature = "kafka")]
+pub use opening::{Cluster, OpenError, connect};
+
 use crate::dedupe::Instance;
-use crate::engine::{Commits, Groups, Journal, Ledger, lock};
+use crate::engine::{Commits, Groups, Health, Journal, Ledger, lock};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -60,7 +67,8 @@ pub struct Start {
 
 /// Opens the engine over a client. Must be called on a runtime: its tasks run there until `end`.
 pub fn open(start: &Start, broker: Arc<dyn client::Broker>, store: Arc<dyn client::Store>) -> Parts {
-    let contact = Arc::new(ledger::Contact::new(start.instance, start.window));
+    let condition = Arc::new(health::Condition::default());
+    let contact = Arc::new(ledger::Contact::new(start.instance, start.window, condition.clone()));
     let mut tasks = JoinSet::new();
     let connecting = contact.clone();
     tasks.spawn(async move { connecting.run(store).await });
@@ -70,6 +78,7 @@ pub fn open(start: &Start, broker: Arc<dyn client::Broker>, store: Arc<dyn clien
         start_anyway: start.start_anyway,
         broker,
         contact,
+        condition,
         groups: Mutex::default(),
         tasks: Mutex::new(tasks),
     });
@@ -88,6 +97,10 @@ pub fn open(start: &Start, broker: Arc<dyn client::Broker>, store: Arc<dyn clien
 const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Parts {
+    pub fn health(&self) -> tokio::sync::watch::Receiver<Health> {
+        self.running.condition.told()
+    }
+
     /// Ends in order, once nothing is in flight any more: tells the ledger what it is owed, leaves the groups.
     pub async fn close(&self) {
         // Too late is as if the process had died.

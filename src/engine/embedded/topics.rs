@@ -115,7 +115,16 @@ mod tests {
     use super::*;
 
     fn spec(name: &str, partitions: u32) -> TopicSpec {
-        TopicSpec { topic: Topic::new(name), partitions, limit: 9, compacted: false, retention: None }
+        TopicSpec {
+            topic: Topic::new(name),
+            partitions,
+            limit: 9,
+            compacted: false,
+            retention: None,
+            internal: false,
+            own: true,
+            written: true,
+        }
     }
 
     #[test]

@@ -30,12 +30,18 @@ const REST: Duration = Duration::from_millis(5);
 impl Lookup {
     /// Passes at the start and every hour, until `stop`.
     pub(in crate::serve) async fn passes(&self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut health = self.engine.operation.health();
+        let mut next = Duration::ZERO;
         let mut after = None;
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(next) => next = EVERY,
+                () = stop.cancelled() => return,
+            }
+            // A ledger that is not reached yet answers nothing, and an hour is long.
+            tokio::select! {
+                // An engine that is gone changes no more, and is asked in vain.
+                _ = health.wait_for(|health| *health == Health::Well) => {}
                 () = stop.cancelled() => return,
             }
             let still = Timestamp::now().0 - i64::try_from(STILL.as_millis()).unwrap_or(i64::MAX);

@@ -99,33 +99,12 @@ impl AskingThread {
         match ask {
             Ask::Load(lease) => Ok(Heard::Loaded(lease.clone(), self.load(&lease.at)?)),
             Ask::Confirm => self.confirm(),
-            Ask::ReadBack(parts) => Ok(Heard::ReadBack(self.committed(parts)?)),
+            Ask::ReadBack(parts) => Ok(Heard::ReadBack(committed(&self.client, parts)?)),
         }
-    }
-
-    /// Offset and metadata, by a stable read. Metadata that is no text cannot be ours: it is handed on as
-    /// something that nobody can have written here.
-    fn committed(&self, parts: &[Partition]) -> KafkaResult<BTreeMap<Partition, Option<(u64, String)>>> {
-        let found = self.client.committed_offsets(list(parts, None), ANSWER)?;
-        let mut committed = BTreeMap::new();
-        for at in parts {
-            let index = i32::try_from(at.index).unwrap_or(i32::MAX);
-            let Some(part) = found.find_partition(at.topic.as_str(), index) else { continue };
-            part.error()?;
-            let offset = match part.offset() {
-                Offset::Offset(offset) => u64::try_from(offset).ok(),
-                _ => None,
-            };
-            // It panics on bytes that are not UTF-8, and hands them out in no other way.
-            let text = guarded(|| part.metadata().to_owned());
-            let text = text.unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string());
-            committed.insert(at.clone(), offset.map(|offset| (offset, text)));
-        }
-        Ok(committed)
     }
 
     fn load(&self, at: &Partition) -> KafkaResult<Loaded> {
-        let committed = self.committed(std::slice::from_ref(at))?.remove(at).flatten();
+        let committed = committed(&self.client, std::slice::from_ref(at))?.remove(at).flatten();
         let (first, end) = ends(&self.client, at)?;
         let oldest = if committed.is_none() && first < end { self.oldest(at, first)? } else { None };
         Ok(Loaded { committed, first, end, oldest })
@@ -176,4 +155,28 @@ pub(super) fn ends(client: &BaseConsumer<Quiet>, at: &Partition) -> KafkaResult<
     let index = i32::try_from(at.index).unwrap_or(i32::MAX);
     let (first, end) = client.fetch_watermarks(at.topic.as_str(), index, ANSWER)?;
     Ok((u64::try_from(first).unwrap_or(0), u64::try_from(end).unwrap_or(0)))
+}
+
+/// Offset and metadata, by a stable read. Metadata that is no text cannot be ours: it is handed on as
+/// something that nobody can have written here.
+pub(super) fn committed(
+    client: &BaseConsumer<Quiet>,
+    parts: &[Partition],
+) -> KafkaResult<BTreeMap<Partition, Option<(u64, String)>>> {
+    let found = client.committed_offsets(list(parts, None), ANSWER)?;
+    let mut committed = BTreeMap::new();
+    for at in parts {
+        let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+        let Some(part) = found.find_partition(at.topic.as_str(), index) else { continue };
+        part.error()?;
+        let offset = match part.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        };
+        // It panics on bytes that are not UTF-8, and hands them out in no other way.
+        let text = guarded(|| part.metadata().to_owned());
+        let text = text.unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string());
+        committed.insert(at.clone(), offset.map(|offset| (offset, text)));
+    }
+    Ok(committed)
 }

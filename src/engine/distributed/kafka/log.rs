@@ -3,6 +3,7 @@
 //! Two threads stand behind it, one that appends and one that reads. Everything that waits has a
 //! deadline, and what is asked of either is bounded by who asks.
 
+use super::Readers;
 use super::append::{Append, AppendThread, PATIENCE};
 use super::context::Quiet;
 use super::line::Watch;
@@ -31,16 +32,16 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// `name` is this process's, and used by no other; `group` is one that it may describe.
+    /// `name` is this process's, and used by no other.
     pub(super) fn open(
         properties: &Properties,
         name: &str,
-        group: &str,
+        readers: Readers,
         topics: &[TopicSpec],
     ) -> Result<Arc<Self>, Unavailable> {
         let cannot = |what: &dyn std::fmt::Display| Unavailable(format!("the Kafka client: {what}"));
         let client: BaseConsumer<Quiet> = properties
-            .reader(&format!("{name}-read"), group)
+            .reader(&format!("{name}-read"), name)
             .create_with_context(Quiet)
             .map_err(|error| cannot(&error))?;
         let (appends, appended) = channel();
@@ -58,7 +59,7 @@ impl KafkaLog {
         };
         let thread = |what: &str| std::thread::Builder::new().name(format!("kafka-{what}"));
         thread("append").spawn(move || appending.run(&appended)).map_err(|e| cannot(&e))?;
-        let reading = ReaderThread { client };
+        let reading = ReaderThread::new(client, properties.clone(), format!("{name}-read"), readers);
         thread("read").spawn(move || reading.run(&asked)).map_err(|e| cannot(&e))?;
         Ok(Arc::new(KafkaLog { appends, questions, limits, news }))
     }

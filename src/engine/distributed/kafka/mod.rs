@@ -21,12 +21,15 @@ mod line;
 mod log;
 mod producer;
 mod properties;
+mod reaching;
 mod reader;
 mod record;
+mod topics;
 mod transaction;
 
 pub use log::KafkaLog;
 pub use properties::{Properties, Refused};
+pub use topics::TopicAdmin;
 
 use super::client::{Broker, Heard, Member, Order};
 use super::lock;
@@ -40,6 +43,7 @@ use futures::future::BoxFuture;
 use line::Line;
 use producer::ProducerThread;
 use rdkafka::consumer::BaseConsumer;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -56,19 +60,39 @@ pub struct Kafka {
     properties: Properties,
     /// Random, so that no two processes fence each other.
     name: String,
+    /// Begins the names of its groups.
+    group: String,
+    /// Which of its groups reads a topic, once it has joined.
+    readers: Readers,
     members: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// By topic, the group that completes its records.
+type Readers = Arc<Mutex<BTreeMap<Topic, String>>>;
+
 impl Kafka {
-    /// Connects to nothing yet.
-    pub fn new(properties: Properties, instance: Instance) -> Arc<Self> {
+    /// Connects to nothing yet. `group`: begins the names of its groups, a dot and what they are for follow.
+    pub fn new(properties: Properties, instance: Instance, group: &str) -> Arc<Self> {
         let name = format!("tidegate-{:032x}", instance.0);
-        Arc::new(Kafka { properties, name, members: Mutex::default() })
+        let (group, readers, members) = (group.to_owned(), Readers::default(), Mutex::default());
+        Arc::new(Kafka { properties, name, group, readers, members })
     }
 
-    /// The port's log. `group`: one that this process may describe.
-    pub fn log(&self, group: &str, topics: &[TopicSpec]) -> Result<Arc<KafkaLog>, Unavailable> {
-        KafkaLog::open(&self.properties, &self.name, group, topics)
+    /// Waits for a first answer of the cluster: its id. Or why there is none.
+    pub async fn reach(&self) -> Result<String, String> {
+        let (properties, name) = (self.properties.clone(), self.name.clone());
+        let asked = tokio::task::spawn_blocking(move || reaching::id(&properties, &name)).await;
+        asked.unwrap_or_else(|lost| Err(lost.to_string()))
+    }
+
+    /// What is asked or done about topics.
+    pub fn topics(&self) -> Result<TopicAdmin, String> {
+        TopicAdmin::new(self.properties.clone())
+    }
+
+    /// The port's log.
+    pub fn log(&self, topics: &[TopicSpec]) -> Result<Arc<KafkaLog>, Unavailable> {
+        KafkaLog::open(&self.properties, &self.name, self.readers.clone(), topics)
     }
 
     /// Waits until every member that was told to has left its group, for so long at most.
@@ -120,9 +144,11 @@ impl Kafka {
 }
 
 impl Broker for Kafka {
-    fn join(&self, group: &str, topics: &[Topic]) -> Box<dyn Member> {
+    fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Member> {
         let (heard, hears) = mpsc::channel(HEARD);
-        match self.member(group, topics, heard) {
+        let group = format!("{}.{name}", self.group);
+        lock(&self.readers).extend(topics.iter().map(|topic| (topic.clone(), group.clone())));
+        match self.member(&group, topics, heard) {
             Ok(threads) => Box::new(KafkaMember { threads: Some(threads), failed: None, hears }),
             Err(why) => Box::new(KafkaMember { threads: None, failed: Some(why), hears }),
         }

@@ -4,6 +4,7 @@
 //! refused with the reason. It opens no connection.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -71,7 +72,15 @@ impl std::fmt::Debug for Properties {
 impl Properties {
     /// Every property that is refused, or what was given.
     pub fn new(given: BTreeMap<String, String>) -> Result<Self, Vec<Refused>> {
-        let refused: Vec<Refused> = given.iter().filter_map(|(name, value)| refuse(name, value)).collect();
+        let mut refused: Vec<Refused> =
+            given.iter().filter_map(|(name, value)| refuse(name, value)).collect();
+        let kept = |name: &str| !refused.iter().any(|r| r.name == *name);
+        let unknown: Vec<Refused> = given
+            .iter()
+            .filter(|(name, _)| kept(name))
+            .filter_map(|(name, value)| unknown(name, value))
+            .collect();
+        refused.extend(unknown);
         if refused.is_empty() { Ok(Properties(given)) } else { Err(refused) }
     }
 
@@ -89,6 +98,11 @@ impl Properties {
             config.set(name, value);
         }
         config
+    }
+
+    /// Asks about topics, and changes them.
+    pub(super) fn admin(&self, name: &str) -> ClientConfig {
+        self.given(self.client(name))
     }
 
     /// A member of a group.
@@ -156,6 +170,17 @@ fn refuse(name: &str, value: &str) -> Option<Refused> {
     }
     let (_, may, why) = FIXED.iter().find(|(fixed, _, _)| *fixed == name)?;
     if may.contains(&value.trim()) { None } else { refused(why) }
+}
+
+/// What the client itself does not take: a name that it does not know, or a value.
+fn unknown(name: &str, value: &str) -> Option<Refused> {
+    let made = ClientConfig::new().set(name, value).create_native_config();
+    // Its words name the property, and for a value that is refused not always the value.
+    let why = match made.err()? {
+        KafkaError::ClientConfig(_, why, _, _) => why,
+        other => other.to_string(),
+    };
+    Some(Refused { name: name.to_owned(), why })
 }
 
 #[cfg(test)]

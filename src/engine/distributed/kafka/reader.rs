@@ -2,17 +2,20 @@
 //!
 //! One question at a time, each bounded. Between two of them the client holds nothing.
 
-use super::asking::ends;
+use super::super::{lock, metadata};
+use super::asking::{committed, ends};
 use super::consumer::list;
 use super::context::Quiet;
-use super::record;
+use super::properties::Properties;
+use super::{Readers, record};
 use crate::engine::{Ends, Unavailable};
 use crate::task::{Partition, Position, Record, Timestamp, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -23,6 +26,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 /// Bytes of one answer, as the port says.
 const BYTES: usize = 8 << 20;
+/// Offsets behind the last complete record that may be nothing but ends of transactions: few enough to look.
+const FEW: u64 = 8;
 /// How long the number of partitions of a topic is believed; it only ever grows.
 const BELIEVED: Duration = Duration::from_secs(10);
 
@@ -35,13 +40,31 @@ pub(super) enum Question {
 }
 
 pub(super) struct ReaderThread {
-    pub(super) client: BaseConsumer<Quiet>,
+    client: BaseConsumer<Quiet>,
+    /// What clients for the groups are made with: a question for offsets is asked in the name of one group.
+    properties: Properties,
+    name: String,
+    readers: Readers,
+    /// One for each group of the process.
+    groups: BTreeMap<String, BaseConsumer<Quiet>>,
+    partitions: BTreeMap<Topic, (usize, Instant)>,
+    /// Base and end between which there lies nothing but ends of transactions. One for each partition.
+    empty: BTreeMap<Partition, (u64, u64)>,
 }
 
 impl ReaderThread {
+    pub(super) fn new(
+        client: BaseConsumer<Quiet>,
+        properties: Properties,
+        name: String,
+        readers: Readers,
+    ) -> Self {
+        let (groups, partitions, empty) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        ReaderThread { client, properties, name, readers, groups, partitions, empty }
+    }
+
     /// Until nobody can ask any more.
-    pub(super) fn run(self, questions: &Receiver<Question>) {
-        let mut partitions = BTreeMap::new();
+    pub(super) fn run(mut self, questions: &Receiver<Question>) {
         while let Ok(question) = questions.recv() {
             // Whoever asked may have gone.
             match question {
@@ -49,7 +72,7 @@ impl ReaderThread {
                     let _ = reply.send(told(self.read(&from, max)));
                 }
                 Question::Ends(topic, reply) => {
-                    let _ = reply.send(told(self.ends(&topic, &mut partitions)));
+                    let _ = reply.send(told(self.ends(&topic)));
                 }
                 Question::Since(at, since, reply) => {
                     let _ = reply.send(told(self.since(&at, since)));
@@ -102,27 +125,77 @@ impl ReaderThread {
         }
     }
 
-    fn ends(
-        &self,
-        topic: &Topic,
-        partitions: &mut BTreeMap<Topic, (usize, Instant)>,
-    ) -> KafkaResult<Vec<Ends>> {
-        let known = partitions.get(topic).filter(|(_, at)| at.elapsed() < BELIEVED).map(|(n, _)| *n);
-        let count = match known {
-            Some(count) => count,
-            None => {
-                let found = self.client.fetch_metadata(Some(topic.as_str()), ANSWER)?;
-                let count = found.topics().first().map_or(0, |t| t.partitions().len());
-                partitions.insert(topic.clone(), (count, Instant::now()));
-                count
+    fn ends(&mut self, topic: &Topic) -> KafkaResult<Vec<Ends>> {
+        let parts: Vec<Partition> = (0..self.count(topic)?)
+            .map(|index| Partition { topic: topic.clone(), index: u32::try_from(index).unwrap_or(u32::MAX) })
+            .collect();
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = self.client.offsets_for_times(list(&parts, Some(Offset::Beginning)), ANSWER)?;
+        let next = self.client.offsets_for_times(list(&parts, Some(Offset::End)), ANSWER)?;
+        let group = lock(&self.readers).get(topic).cloned();
+        let mut committed = match &group {
+            Some(group) => committed(self.group(group)?, &parts)?,
+            None => BTreeMap::new(),
+        };
+        let mut all = Vec::with_capacity(parts.len());
+        for at in parts {
+            let (first, next) = (offset_of(&first, &at)?, offset_of(&next, &at)?);
+            let open = match &group {
+                Some(_) => Some(self.open(&at, first, next, committed.remove(&at).flatten())?),
+                None => None,
+            };
+            all.push(Ends { at, first, next, open });
+        }
+        Ok(all)
+    }
+
+    /// Partitions of the topic.
+    fn count(&mut self, topic: &Topic) -> KafkaResult<usize> {
+        if let Some((count, _)) = self.partitions.get(topic).filter(|(_, at)| at.elapsed() < BELIEVED) {
+            return Ok(*count);
+        }
+        let found = self.client.fetch_metadata(Some(topic.as_str()), ANSWER)?;
+        let count = found.topics().first().map_or(0, |t| t.partitions().len());
+        self.partitions.insert(topic.clone(), (count, Instant::now()));
+        Ok(count)
+    }
+
+    fn group(&mut self, group: &str) -> KafkaResult<&BaseConsumer<Quiet>> {
+        match self.groups.entry(group.to_owned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let config = self.properties.reader(&format!("{}-{group}", self.name), group);
+                Ok(new.insert(config.create_with_context(Quiet)?))
             }
-        };
-        let of = |index| {
-            let at = Partition { topic: topic.clone(), index: u32::try_from(index).unwrap_or(u32::MAX) };
-            let (first, next) = ends(&self.client, &at)?;
-            Ok(Ends { at, first, next, open: None })
-        };
-        (0..count).map(of).collect()
+        }
+    }
+
+    /// How many records are not complete, at most: the ends of transactions count where there are others.
+    fn open(
+        &mut self,
+        at: &Partition,
+        first: u64,
+        next: u64,
+        committed: Option<(u64, String)>,
+    ) -> KafkaResult<u64> {
+        let (base, metadata) = committed.unwrap_or((first, String::new()));
+        let known = metadata::read(base, &metadata).map(|(progress, _)| progress);
+        let (from, holes) = known.map_or((base, 0), |p| (p.end.max(base), p.holes.len() as u64));
+        let behind = next.saturating_sub(from.max(first));
+        if holes > 0 || behind == 0 || behind > FEW {
+            return Ok(holes + behind);
+        }
+        if self.empty.get(at) == Some(&(from, next)) {
+            return Ok(0);
+        }
+        let found = self.read(&Position { at: at.clone(), offset: from }, 1)?;
+        if found.is_empty() {
+            self.empty.insert(at.clone(), (from, next));
+            return Ok(0);
+        }
+        Ok(behind)
     }
 
     fn since(&self, at: &Partition, since: Timestamp) -> KafkaResult<u64> {
@@ -152,6 +225,18 @@ fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::Resolve
         )
     )
+}
+
+fn offset_of(found: &TopicPartitionList, at: &Partition) -> KafkaResult<u64> {
+    let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+    let Some(part) = found.find_partition(at.topic.as_str(), index) else {
+        return Err(KafkaError::NoMessageReceived);
+    };
+    part.error()?;
+    Ok(match part.offset() {
+        Offset::Offset(offset) => u64::try_from(offset).unwrap_or(0),
+        _ => 0,
+    })
 }
 
 fn told<T>(found: KafkaResult<T>) -> Result<T, Unavailable> {

@@ -5,6 +5,7 @@
 //!  <prefix>:refused:<scope>/<origin>  when that origin was refused; expires with the dedupe window
 //!  <prefix>:open                      the scopes of open claims, in order, for `list`
 //!  <prefix>:beat:<instance>           expires one lease after the last heartbeat
+//!  <prefix>:log                       the id of the Kafka cluster that the claims belong to
 //! ```
 //!
 //! Every call of the ledger is one script, which the server runs whole and alone, by its own clock. The rules
@@ -101,6 +102,28 @@ impl RedisStore {
             let (run, _) = self.0.ask_settings(&connection).await?;
             self.0.succeed(&connection, run).await?;
             connection.load().await
+        })
+        .await
+    }
+}
+
+/// Whose claims a store keeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// Those of the log that asked; from now on, if it kept none before.
+    Here,
+    Elsewhere(String),
+}
+
+impl RedisStore {
+    /// Ties the keys under this prefix to one log, for good: those of two would be taken for copies.
+    pub async fn bind(&self, log: &str) -> Result<Bound, Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            let key = self.0.keys.bound();
+            connection.ask(redis::cmd("SET").arg(&key).arg(log).arg("NX")).await?;
+            let bound = text_of(connection.ask(redis::cmd("GET").arg(&key)).await?);
+            Ok(if bound == log { Bound::Here } else { Bound::Elsewhere(bound) })
         })
         .await
     }

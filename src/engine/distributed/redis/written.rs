@@ -65,6 +65,11 @@ impl Keys {
         format!("{}:open", self.prefix)
     }
 
+    /// Which log the claims belong to.
+    pub fn bound(&self) -> String {
+        format!("{}:log", self.prefix)
+    }
+
     /// What the key of every heartbeat begins with; the instance follows.
     pub fn beats(&self) -> String {
         format!("{}:beat:", self.prefix)

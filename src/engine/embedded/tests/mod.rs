@@ -37,6 +37,9 @@ fn specs() -> Vec<TopicSpec> {
         limit: 4096,
         compacted,
         retention: None,
+        internal: false,
+        own: true,
+        written: true,
     };
     vec![spec("tasks", false), spec("results", false), spec("review", true)]
 }

@@ -1,0 +1,258 @@
+//! `tidegate topics plan|apply`: what the topics on Kafka must be like, what differs, and makes it so.
+//!
+//! Never deletes a topic and never takes partitions away. What deletes records, or changes a topic that is
+//! not Tidegate's own, is done only with `--allow`.
+
+use super::Global;
+use super::text::{many, say, say_json, wrap};
+use crate::engine::distributed::kafka::{Properties, TopicAdmin};
+use crate::engine::distributed::topology::{Allow, Change, Difference, differences};
+use crate::settings::{self, ClusterSettings, Settings};
+use crate::task::Topic;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// Show what differs, and change nothing
+    Plan,
+    /// Create what is missing and change what differs
+    Apply {
+        /// Also what deletes records (`shrink`), or changes topics that are not Tidegate's own (`others`)
+        #[arg(long, value_delimiter = ',')]
+        allow: Vec<Allowed>,
+    },
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Allowed {
+    Shrink,
+    Others,
+}
+
+impl Allowed {
+    fn is(self, needed: Allow) -> bool {
+        matches!((self, needed), (Allowed::Shrink, Allow::Shrink) | (Allowed::Others, Allow::Others))
+    }
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(global.config())?;
+    let Some(cluster) = &settings.engine.cluster else {
+        anyhow::bail!(
+            "{} uses the embedded engine, which makes its topics by itself; set `[engine] kafka` and `redis` to \
+             use Kafka",
+            settings.file.display()
+        );
+    };
+    let admin = admin(cluster)?;
+    let found = planned(&settings, &admin).await?;
+    match args.action {
+        Action::Plan => {
+            plan(&found, global.json);
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Apply { allow } => apply(&found, &allow, &admin, cluster, global.json).await,
+    }
+}
+
+fn admin(cluster: &ClusterSettings) -> anyhow::Result<TopicAdmin> {
+    // They were looked at when the settings were read.
+    let properties = Properties::new(cluster.client_properties()).map_err(|refused| {
+        anyhow::anyhow!(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    TopicAdmin::new(properties).map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))
+}
+
+async fn planned(settings: &Settings, admin: &TopicAdmin) -> anyhow::Result<Vec<Difference>> {
+    let specs = settings::topics(settings);
+    let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
+    let servers = settings.engine.cluster.as_ref().map_or("", |c| c.kafka.as_str());
+    let found = admin.describe(&names).await.map_err(|why| {
+        anyhow::anyhow!(
+            "Kafka at {servers} cannot be asked: {why}; start it, or mend `[engine] kafka` and `properties`"
+        )
+    })?;
+    Ok(differences(&specs, &found, settings.engine.dedupe_window))
+}
+
+fn plan(found: &[Difference], json: bool) {
+    if json {
+        found.iter().for_each(|difference| say_json(&view(difference, None)));
+        return;
+    }
+    found.iter().for_each(|difference| say(line(difference)));
+    if found.is_empty() {
+        say("all topics are as they should be");
+        return;
+    }
+    let breaking = found.iter().filter(|d| d.breaks.is_some()).count() as u64;
+    let mut told = vec![many(found.len() as u64, "change")];
+    if breaking > 0 {
+        told.push(format!("`tidegate run` refuses to start until {breaking} of them are made"));
+    }
+    let allows = needed(found);
+    let flag = if allows.is_empty() { String::new() } else { format!(" --allow {}", allows.join(",")) };
+    told.push(format!("to make them: tidegate topics apply{flag}"));
+    say(format!("\n{}", told.join("; ")));
+}
+
+fn needed(found: &[Difference]) -> Vec<&'static str> {
+    let mut words: Vec<_> = found.iter().filter_map(|d| d.needs).map(Allow::word).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+async fn apply(
+    found: &[Difference],
+    allow: &[Allowed],
+    admin: &TopicAdmin,
+    cluster: &ClusterSettings,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let (mut done, mut failed, mut left) = (0u64, 0u64, Vec::new());
+    for difference in found {
+        if difference.needs.is_some_and(|needed| !allow.iter().any(|a| a.is(needed))) {
+            left.push(difference.clone());
+            continue;
+        }
+        let outcome = admin.carry_out(&difference.topic, &difference.change, cluster.replication).await;
+        match &outcome {
+            Ok(()) => done += 1,
+            Err(_) => failed += 1,
+        }
+        if json {
+            say_json(&view(difference, Some(&outcome)));
+        } else {
+            let told = match outcome {
+                Ok(()) => line(&Difference { breaks: None, needs: None, ..difference.clone() }),
+                Err(why) => wrap(&format!("FAILED {}: {why}", difference.topic), 2),
+            };
+            say(told);
+        }
+    }
+    if json {
+        left.iter().for_each(|difference| say_json(&view(difference, None)));
+    } else {
+        if found.is_empty() {
+            say("all topics are as they should be");
+        }
+        left.iter().for_each(|difference| say(format!("left: {}", line(difference))));
+        if done + failed > 0 {
+            say(format!("\n{} made, {failed} failed, {} left", many(done, "change"), left.len()));
+        }
+        if !left.is_empty() {
+            say(format!("to make what is left: tidegate topics apply --allow {}", needed(&left).join(",")));
+        }
+    }
+    settled(&created(found, &left), admin).await;
+    let refused = failed > 0 || left.iter().any(|d| d.breaks.is_some());
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The topics that were created.
+fn created(found: &[Difference], left: &[Difference]) -> Vec<Topic> {
+    let made = found.iter().filter(|d| !left.contains(d) && matches!(d.change, Change::Create { .. }));
+    made.map(|d| d.topic.clone()).collect()
+}
+
+/// A broker answers before all of them know of a new topic; who starts Tidegate next should find it.
+async fn settled(made: &[Topic], admin: &TopicAdmin) {
+    for _ in 0..50 {
+        match admin.describe(made).await {
+            Ok(found) if found.len() < made.len() => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => return,
+        }
+    }
+}
+
+/// One change, in lines of at most 80 columns.
+fn line(difference: &Difference) -> String {
+    let topic = difference.topic.as_str();
+    let what = match &difference.change {
+        Change::Create { partitions, settings } => {
+            let of = |name: &str| settings.get(name).map_or("", String::as_str);
+            let kept = match of("retention.ms").parse::<u64>() {
+                Ok(ms) => format!("kept {}", settings::quantity::show_duration(Duration::from_millis(ms))),
+                Err(_) => "kept until done".to_owned(),
+            };
+            format!(
+                "create {topic}: {}, {}, {kept}",
+                many(u64::from(*partitions), "partition"),
+                of("cleanup.policy")
+            )
+        }
+        Change::Grow { from, to } => format!("grow   {topic}: {from} to {to} partitions"),
+        Change::Set { name, from, to } => format!("set    {topic}: {name} {from} -> {to}"),
+    };
+    let why = match (difference.breaks, difference.needs) {
+        // That it is missing, the line says.
+        (Some(_), None) if matches!(difference.change, Change::Create { .. }) => String::new(),
+        (Some(why), None) => format!(" ({why})"),
+        (Some(why), Some(needs)) => format!(" ({why}; needs --allow {})", needs.word()),
+        (None, Some(needs)) => format!(" (needs --allow {})", needs.word()),
+        (None, None) => String::new(),
+    };
+    wrap(&format!("{what}{why}"), 7).trim_start().to_owned()
+}
+
+fn view(difference: &Difference, outcome: Option<&Result<(), String>>) -> Value {
+    let mut view = json!({
+        "topic": difference.topic.as_str(),
+        "breaks": difference.breaks,
+        "needs": difference.needs.map(Allow::word),
+    });
+    let change = match &difference.change {
+        Change::Create { partitions, settings } => {
+            json!({ "change": "create", "partitions": partitions, "settings": settings })
+        }
+        Change::Grow { from, to } => json!({ "change": "grow", "from": from, "to": to }),
+        Change::Set { name, from, to } => json!({ "change": "set", "name": name, "from": from, "to": to }),
+    };
+    if let (Value::Object(view), Value::Object(change)) = (&mut view, change) {
+        view.extend(change);
+    }
+    if let Some(outcome) = outcome {
+        view["done"] = json!(outcome.is_ok());
+        view["error"] = json!(outcome.as_ref().err());
+    }
+    view
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_says_what_why_and_what_it_needs_within_eighty_columns() {
+        let set = |topic: &str, breaks, needs| Difference {
+            topic: Topic::new(topic),
+            change: Change::Set { name: "retention.ms", from: "604800000".into(), to: "-1".into() },
+            breaks,
+            needs,
+        };
+        assert_eq!(line(&set("retry.5s", None, None)), "set    retry.5s: retention.ms 604800000 -> -1");
+        let told = line(&set("tickets", Some("work would be lost"), Some(Allow::Others)));
+        assert_eq!(
+            told.replace("\n       ", " "),
+            "set    tickets: retention.ms 604800000 -> -1 (work would be lost; needs --allow others)"
+        );
+        assert!(told.lines().all(|l| l.chars().count() <= 80), "{told}");
+        let grow = Change::Grow { from: 4, to: 8 };
+        let grow = Difference { topic: Topic::new("results"), change: grow, breaks: None, needs: None };
+        assert_eq!(line(&grow), "grow   results: 4 to 8 partitions");
+        assert_eq!(view(&grow, Some(&Ok(())))["done"], true);
+        assert_eq!(
+            needed(&[set("a", None, Some(Allow::Shrink)), set("b", None, Some(Allow::Others)), grow]),
+            ["others", "shrink"]
+        );
+    }
+}

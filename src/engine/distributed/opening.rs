@@ -1,0 +1,147 @@
+//! Opens the engine over Kafka and Redis: makes sure of both, joins the parts, and ends them in order.
+//!
+//! What a server refuses, or does not answer at the start, is told at once and opens nothing; what happens
+//! later is lived through. It decides nothing about tasks.
+
+use super::kafka::{Kafka, KafkaLog, Properties, Refused};
+use super::redis::{BadAddress, Bound, RedisStore};
+use super::topology::{Change, Difference, differences};
+use super::{Parts, Start, open};
+use crate::dedupe::Instance;
+use crate::engine::{Engine, Health, Operation, StorageReport, TopicSpec, lock};
+use crate::task::Topic;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What the engine is opened with.
+pub struct Cluster {
+    /// Of librdkafka, the addresses with them.
+    pub properties: BTreeMap<String, String>,
+    pub redis: String,
+    /// Begins the names of keys in Redis.
+    pub prefix: String,
+    /// Begins the names of the consumer groups.
+    pub group: String,
+    pub window: Duration,
+    pub start_anyway: bool,
+    pub topics: Vec<TopicSpec>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("Kafka: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Properties(Vec<Refused>),
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    #[error("Kafka at {servers} cannot be used: {why}; start it, or mend `[engine] kafka` and `properties`")]
+    Kafka { servers: String, why: String },
+    #[error("Redis cannot be used: {0}; start or mend it, or mend `[engine] redis`")]
+    Redis(String),
+    #[error(
+        "the topics on Kafka are not as they must be: {}; look with `tidegate topics plan`, make them so with \
+         `tidegate topics apply`", .0.join("; ")
+    )]
+    Topics(Vec<String>),
+    #[error(
+        "this Redis keeps the claims of another Kafka cluster ({bound}; yours is {asked}): keys of one would be taken \
+         for copies of the other's; give this one a Redis or a database of its own (redis://host:6379/1), or a `prefix`"
+    )]
+    OtherCluster { bound: String, asked: String },
+}
+
+/// How long members of groups get to leave at an orderly end.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Makes sure of both servers and opens the engine. Must be called on a runtime.
+pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
+    let servers = cluster.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+    let properties = Properties::new(cluster.properties).map_err(OpenError::Properties)?;
+    // Random, so never used twice.
+    let instance = Instance(rand::random::<u128>().max(1));
+    let kafka = Kafka::new(properties, instance, &cluster.group);
+    let broken = |why| OpenError::Kafka { servers: servers.clone(), why };
+    let id = kafka.reach().await.map_err(broken)?;
+    let store = RedisStore::new(&cluster.redis, &cluster.prefix, cluster.window)?;
+    let durability = store.check().await.map_err(|broken| OpenError::Redis(broken.0))?;
+    if durability.is_full() {
+        tracing::info!("{}", durability.says());
+    } else {
+        tracing::warn!("{}", durability.says());
+    }
+    match store.bind(&id).await.map_err(|broken| OpenError::Redis(broken.0))? {
+        Bound::Here => {}
+        Bound::Elsewhere(bound) => return Err(OpenError::OtherCluster { bound, asked: id }),
+    }
+    sound(&kafka, &cluster.topics, cluster.window).await.map_err(|why| match why {
+        Ok(topics) => OpenError::Topics(topics),
+        Err(why) => broken(why),
+    })?;
+    let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
+    let start = Start { instance, window: cluster.window, start_anyway: cluster.start_anyway };
+    let parts = Arc::new(open(&start, kafka.clone(), Arc::new(store)));
+    let mut tasks = JoinSet::new();
+    let looking: Arc<KafkaLog> = log.clone();
+    tasks.spawn(looking.look());
+    Ok(Engine {
+        groups: parts.groups.clone(),
+        commits: parts.commits.clone(),
+        log,
+        ledger: parts.ledger.clone(),
+        journal: parts.journal.clone(),
+        operation: Arc::new(Running { parts, kafka, tasks: Mutex::new(tasks) }),
+    })
+}
+
+/// Topics that would break a promise, or why they are not known.
+async fn sound(
+    kafka: &Kafka,
+    specs: &[TopicSpec],
+    window: Duration,
+) -> Result<(), Result<Vec<String>, String>> {
+    let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
+    let found = kafka.topics().map_err(Err)?.describe(&names).await.map_err(Err)?;
+    let (mut missing, mut breaking) = (Vec::new(), Vec::new());
+    for Difference { topic, change, breaks, .. } in differences(specs, &found, window) {
+        match (breaks, change) {
+            (Some(_), Change::Create { .. }) => missing.push(format!("`{topic}`")),
+            (Some(why), Change::Set { name, from, .. }) => {
+                breaking.push(format!("`{topic}` has {name}={from} ({why})"));
+            }
+            (_, change) => tracing::warn!(%topic, ?change, "a topic differs from its plan"),
+        }
+    }
+    if !missing.is_empty() {
+        breaking.insert(0, format!("there is no {}", missing.join(", ")));
+    }
+    if breaking.is_empty() { Ok(()) } else { Err(Ok(breaking)) }
+}
+
+struct Running {
+    parts: Arc<Parts>,
+    kafka: Arc<Kafka>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Operation for Running {
+    fn health(&self) -> watch::Receiver<Health> {
+        self.parts.health()
+    }
+
+    /// What brokers and Redis take is theirs to tell.
+    fn storage(&self) -> BoxFuture<'static, StorageReport> {
+        Box::pin(async { StorageReport::default() })
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        lock(&self.tasks).abort_all();
+        let (parts, kafka) = (self.parts.clone(), self.kafka.clone());
+        Box::pin(async move {
+            parts.close().await;
+            kafka.left(LEAVE).await;
+        })
+    }
+}
