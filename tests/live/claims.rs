@@ -1,8 +1,8 @@
 //! The scripts answer as the rules do, and leave what the rules leave: random sequences run against both.
 
+use crate::rig::redis_server::{Server, WINDOW, prefix};
 use crate::rig::{left_out, number};
 use crate::sequence::{Next, Sequence, Step};
-use crate::server::{Server, WINDOW, prefix};
 use futures::StreamExt;
 use redis::AsyncCommands;
 use std::collections::BTreeMap;

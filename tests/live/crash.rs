@@ -1,6 +1,6 @@
 //! The server dies and comes back: what it acknowledged with `appendfsync always` is there.
 
-use crate::server::{ALWAYS, Server};
+use crate::rig::redis_server::{ALWAYS, Server};
 use crate::stored::{admit, asked, close, store, token};
 use std::time::Duration;
 use tidegate::dedupe::{Entry, SlotName, SlotState};

@@ -1,6 +1,6 @@
 //! How fast one connection is: many calls under way share the syncs of the disk.
 
-use crate::server::{ALWAYS, EVERYSEC, Server};
+use crate::rig::redis_server::{ALWAYS, EVERYSEC, Server};
 use crate::stored::{admitted, asked, close, token};
 use futures::StreamExt;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Members of one group, each with the real worker, over a real broker; the ledger is in memory.
 
-use super::kafka_broker::Broker;
+use crate::rig::kafka_broker::Broker;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};

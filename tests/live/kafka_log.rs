@@ -1,8 +1,8 @@
 //! The port's log over a real broker: what is appended together is there together, and is read back as
 //! it was.
 
-use super::kafka_broker::Broker;
 use super::kafka_cluster::properties;
+use crate::rig::kafka_broker::Broker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate::dedupe::Instance;

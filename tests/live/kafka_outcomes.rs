@@ -1,9 +1,9 @@
 //! Every key has one outcome over a real broker: while all goes well, when a member dies, when the
 //! broker dies, and beside an offset that somebody else has committed.
 
-use super::kafka_broker::Broker;
 use super::kafka_cluster::Cluster;
-use super::kafka_proxy::{Lost, Proxy};
+use crate::rig::kafka_broker::Broker;
+use crate::rig::kafka_proxy::{Lost, Proxy};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;

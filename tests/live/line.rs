@@ -1,6 +1,6 @@
 //! One connection: the order of its calls, what breaks it, and that what it gave up arrives no more.
 
-use crate::server::{ALWAYS, EVERYSEC, NOT, Server, prefix};
+use crate::rig::redis_server::{ALWAYS, EVERYSEC, NOT, Server, prefix};
 use crate::stored::{ME, admit, admitted, asked, close, slot, store, token};
 use redis::AsyncCommands;
 use std::time::{Duration, Instant};
@@ -182,7 +182,8 @@ async fn p1_what_a_broken_connection_had_sent_does_not_arrive_after_the_next_one
     let server = Server::any();
     let relay = Relay::to(&server.address).await;
     let store_ =
-        RedisStore::new(&format!("redis://{}", relay.address), &prefix(), crate::server::WINDOW).unwrap();
+        RedisStore::new(&format!("redis://{}", relay.address), &prefix(), crate::rig::redis_server::WINDOW)
+            .unwrap();
     let first = store_.reach().await.unwrap();
     admitted(&first, &token("k")).await;
     relay.hold.send_replace(true);
@@ -257,13 +258,14 @@ async fn p1_an_instance_is_judged_by_its_heartbeat_alone() {
 #[tokio::test]
 async fn nothing_is_reached_where_nothing_listens() {
     let port = crate::rig::process::free_port();
-    let store = RedisStore::new(&format!("redis://127.0.0.1:{port}"), "p", crate::server::WINDOW).unwrap();
+    let store =
+        RedisStore::new(&format!("redis://127.0.0.1:{port}"), "p", crate::rig::redis_server::WINDOW).unwrap();
     let Broken(why) = store.reach().await.err().unwrap();
     assert!(why.starts_with("no connection to the ledger"), "{why}");
     assert!(store.check().await.is_err());
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
-    let store = RedisStore::new(&url, "p", crate::server::WINDOW).unwrap();
+    let store = RedisStore::new(&url, "p", crate::rig::redis_server::WINDOW).unwrap();
     let Broken(why) = store.reach().await.err().unwrap();
     assert_eq!(why, "no connection to the ledger within 5 s");
 }

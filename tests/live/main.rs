@@ -9,15 +9,12 @@
 mod claims;
 mod crash;
 mod figures;
-mod kafka_broker;
 mod kafka_cluster;
 mod kafka_log;
 mod kafka_outcomes;
-mod kafka_proxy;
 mod line;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
 mod sequence;
-mod server;
 mod stored;

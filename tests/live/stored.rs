@@ -1,7 +1,7 @@
 //! What the scripts write, byte for byte, and for how long it stays.
 
+use crate::rig::redis_server::{Server, WINDOW, prefix};
 use crate::sequence::place;
-use crate::server::{Server, WINDOW, prefix};
 use bytes::Bytes;
 use redis::AsyncCommands;
 use std::collections::BTreeMap;

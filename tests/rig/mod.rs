@@ -2,8 +2,14 @@
 //! simulated provider as a process of its own, and the log of a process that does not run.
 
 pub(crate) mod api;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka_broker;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka_proxy;
 pub(crate) mod place;
 pub(crate) mod process;
+#[cfg(feature = "kafka")]
+pub(crate) mod redis_server;
 pub(crate) mod schemas;
 pub(crate) mod script;
 

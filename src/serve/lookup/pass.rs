@@ -6,7 +6,7 @@
 
 use super::{Lookup, hop, is_chain};
 use crate::dedupe::{ClaimView, Phase};
-use crate::engine::Unavailable;
+use crate::engine::{Health, Unavailable};
 use crate::outcome::OutcomeKind;
 use crate::task::{Position, Record, ScopedKey, Timestamp, Topic};
 use crate::token;

@@ -3,8 +3,8 @@
 //! It listens on loopback, keeps its files in a temporary folder, and ends with the test. Nothing is
 //! installed: packages are unpacked into ~/.cache/tidegate, once.
 
-use crate::rig::left_out;
-use crate::rig::process::{Process, free_port};
+use super::left_out;
+use super::process::{Process, free_port};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

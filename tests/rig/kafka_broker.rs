@@ -19,7 +19,7 @@ pub(crate) struct Broker {
 }
 
 fn script(name: &str, dir: &Path) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live").join(name));
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig").join(name));
     command.arg(dir).stdin(Stdio::null());
     command
 }
