@@ -14,7 +14,7 @@
 //!     worker: many tasks at once        pipeline: one task, in this order        serve, cli: what people see
 //! ─────────────────────────────────────── engine: the port ───────────────────────────────────────────────
 //!     embedded: one process, one directory; a log with group commit, and the ledger beside it
-//!     distributed: what many processes over one log and ledger decide; no command runs on it yet
+//!     distributed: many processes over Kafka (the log) and Redis (the ledger); a simulator beside them
 //! ```
 //!
 //! A record becomes a task ([`consume`]), claims its key in the ledger ([`dedupe`]), is asked of the
@@ -31,20 +31,21 @@
 //! committed records see one result or one dead letter, and before it at most one open review item.
 //! *Limits:* within the dedupe window (7 days by default), counted from the outcome; open work and open
 //! reviews never expire. Records that are refused before they own their key (no key, a conflict) are
-//! buried under their own coordinates and are no outcomes. A ledger that forgot what it had
-//! acknowledged could let a copy through again; this engine's ledger is durable before it answers, and
-//! only its test mode forgets.
+//! buried under their own coordinates and are no outcomes. A ledger that forgets what it
+//! acknowledged can let a copy through again: the embedded one is durable before it answers, Redis only
+//! with `appendfsync always` and without a failover. On Kafka, offsets that are reset between a commit and
+//! its mark in the ledger can, too.
 //!
 //! **P2: nothing is lost.** Every record that is read ends as a result, a review item or a dead letter,
-//! completes as a counted duplicate of one, or is read again. *Limits:* as durable as the disk below:
-//! every acknowledgement follows an `fdatasync`, and a disk that lies about it is not found out before
-//! it loses something. A task whose work panics stays open, is shown in `status`, and is tried again
-//! after a restart only.
+//! completes as a counted duplicate of one, or is read again. *Limits:* as durable as the log below:
+//! the embedded engine acknowledges after an `fdatasync`, and a disk that lies about it is not found out
+//! before it loses something; Kafka acknowledges once its in-sync replicas have a record. A task whose
+//! work panics stays open, is shown in `status`, and is tried again after a restart only.
 //!
 //! **P3: an answer that was received is never bought again**, across crashes, restarts and parks.
-//! *Limits:* a process that dies between the request and the stored answer repeats the call, and counts
-//! it (`tidegate_calls_repeated_total`, and the result's `tries`). An answer that broke off in the middle
-//! may be asked for again, within the allowance.
+//! *Limits:* a process that dies, or is cut off from the ledger for longer than its lease (10 s), between the
+//! request and the stored answer repeats the call, and counts it (`tidegate_calls_repeated_total`, and the
+//! result's `tries`). An answer that broke off in the middle may be asked for again, within the allowance.
 //!
 //! **P4: a side effect happens at most once, and is proved.** *Limits:* no step of this version has an
 //! effect; tools come later. Their slots in the journal and the rule that bars them are there.
@@ -84,7 +85,7 @@
 //! | module | decides or does |
 //! |---|---|
 //! | [`pipeline`], [`worker`] | one task through all stages; many at once, hold, drain, shutdown |
-//! | [`engine`] | the port, the embedded engine with its table of crashes, and the decisions of one for many processes |
+//! | [`engine`] | the port; the embedded engine with its table of crashes; the one for many processes over Kafka and Redis |
 //! | [`task`], [`token`], [`outcome`], [`trail`], [`finding`], [`fingerprint`] | the vocabulary |
 //! | [`settings`] | the configuration: every key with its default, every mistake with its line |
 //! | [`review`] | open items, and the arbiter that says which decision counts |

@@ -10,7 +10,7 @@ mod ending;
 pub use ending::{Done, Ended};
 
 use crate::consume::{Kinds, Poison, Task};
-use crate::dedupe::{Admission, Claim, Silence, Slots};
+use crate::dedupe::{Admission, Claim, Fence, Silence, Slots};
 use crate::engine::{Delivery, Engine, Unavailable};
 use crate::infer::Models;
 use crate::outcome::Reason;
@@ -44,6 +44,9 @@ impl Pipeline {
             Ok(task) => task,
             Err(poison) => return self.refuse(delivery, poison, void).await, // it may own a claim
         };
+        if !task.kind.dedupe {
+            return self.pass_on(delivery, task, void).await;
+        }
         loop {
             let (claim, slots) = match self.admit(delivery, &task.token, void).await? {
                 Admission::Fresh(claim) => (claim, Slots::new()),
@@ -65,6 +68,16 @@ impl Pipeline {
                 ending => return Some(self.complete(delivery, task, &claim, ending)),
             }
         }
+    }
+
+    /// A kind without steps whose records are all published, copies too: nobody is asked and nothing is told.
+    async fn pass_on(&self, delivery: &Delivery, task: Task, void: &CancellationToken) -> Option<Done> {
+        let (lease, token) = (delivery.lease.clone(), task.token.clone());
+        let unclaimed = Claim { lease, nonce: delivery.nonce, token, fence: Fence(0) };
+        let ending = self.follow(&task, &unclaimed, &Slots::new(), void).await;
+        let mut done = self.complete(delivery, task, &unclaimed, ending);
+        done.completion.mark = None;
+        Some(done)
     }
 
     /// Follows the plan step by step; what finished before is read from the journal.
@@ -179,7 +192,10 @@ impl Pipeline {
 
     /// A record that cannot be a task asks the ledger first, where its key is known: it may own a claim.
     async fn refuse(&self, delivery: &Delivery, poison: Poison, void: &CancellationToken) -> Option<Done> {
-        let Some((token, _)) = &poison.known else { return Some(self.bury_poison(delivery, &poison)) };
+        let dedupes = |kind: &str| self.kinds.named(kind).is_none_or(|kind| kind.dedupe);
+        let Some((token, _)) = poison.known.as_ref().filter(|(token, _)| dedupes(&token.key.kind)) else {
+            return Some(self.bury_poison(delivery, &poison));
+        };
         let mut wait = AWAY_MS.0;
         while !void.is_cancelled() {
             match self.engine.ledger.refuse(delivery, token).await {

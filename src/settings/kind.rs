@@ -39,6 +39,8 @@ pub struct Kind {
     /// What a fingerprint is taken of.
     pub identity: PrintRule,
     pub on_conflict: OnConflict,
+    /// Whether the ledger is asked who may publish for a key. Always, where there are steps.
+    pub dedupe: bool,
     /// What a payload must satisfy.
     pub input: Option<Schema>,
     pub shape: Shape,
@@ -165,6 +167,13 @@ impl Kind {
             within(&raw.deadline, &format!("{place}.deadline"), Duration::from_secs(1)..=year, cx.report);
         let shapes = [("envelope", Shape::Envelope), ("answer", Shape::Answer)];
         let shape = choice(&raw.shape, &format!("{place}.shape"), &shapes, cx.report).unwrap_or_default();
+        let dedupe = raw.dedupe.or(true);
+        if !dedupe && plan.as_ref().is_some_and(|plan| !plan.is_empty()) {
+            let what = format!("`{place}.dedupe` is off for a kind that asks models");
+            let help =
+                "leave it out: without the ledger every copy, and every restart, would buy its answers again";
+            cx.report.add(raw.dedupe.span().unwrap_or(0..0), what, help);
+        }
         if cx.report.count() > before {
             return None;
         }
@@ -179,6 +188,7 @@ impl Kind {
             content_key: intake.content_key,
             identity: intake.identity,
             on_conflict: intake.on_conflict,
+            dedupe,
             input: intake.input,
             shape,
             plan,

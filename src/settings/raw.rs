@@ -55,6 +55,9 @@ written! {
         /// `"bury"` (default): another payload under a known key is a dead letter `key-conflict`.
         /// `"ignore"`: it is completed silently, like a duplicate.
         on_conflict: String,
+        /// `false`: the ledger is not asked, for kinds without steps; every record is published, a copy as well,
+        /// so P1 does not hold for duplicates, and look-ups by key find nothing. Default `true`.
+        dedupe: bool,
         /// `"envelope"` (default): the result is a record with answer, confidence, usage and origin.
         /// `"answer"`: the bare answer, the rest in headers; for consumers that know nothing of Tidegate.
         shape: String,

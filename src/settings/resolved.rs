@@ -137,6 +137,7 @@ fn kind(kind: &Kind) -> Value {
             PrintRule::Whole | PrintRule::Bytes => None,
         },
         "on_conflict": match kind.on_conflict { OnConflict::Bury => "bury", OnConflict::Ignore => "ignore" },
+        "dedupe": kind.dedupe,
         "shape": match kind.shape { Shape::Envelope => "envelope", Shape::Answer => "answer" },
         "data": kind.data.as_deref(),
         "deadline": kind.deadline.map(show_duration),

@@ -1,6 +1,7 @@
 //! What a good file means, and that a bad one says all that is wrong with it.
 
 mod asking;
+mod cluster;
 mod keys;
 mod kinds;
 mod models;

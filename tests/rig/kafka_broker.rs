@@ -41,6 +41,19 @@ impl Broker {
         Broker { dir, address, _alone: alone }
     }
 
+    /// Clients are told to go to this address, behind which there is somebody who leads to `own_address`.
+    pub(crate) fn behind_address(address: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        up(dir.path(), Some(address));
+        Broker { dir, address: address.to_owned(), _alone: alone }
+    }
+
+    /// Where it listens itself.
+    pub(crate) fn own_address(&self) -> String {
+        format!("127.0.0.1:{}", std::fs::read_to_string(self.dir.path().join("port")).unwrap().trim())
+    }
+
     /// SIGKILL: nothing of it gets to run again.
     pub(crate) fn kill(&self) {
         let pid = std::fs::read_to_string(self.dir.path().join("pid")).unwrap();
@@ -50,7 +63,7 @@ impl Broker {
 
     /// Again, on its old data and its old address.
     pub(crate) fn restart(&self) {
-        assert_eq!(up(self.dir.path(), None), self.address);
+        assert_eq!(up(self.dir.path(), None), self.own_address());
     }
 
     pub(crate) fn config(&self) -> ClientConfig {

@@ -10,6 +10,7 @@ pub(crate) mod place;
 pub(crate) mod process;
 #[cfg(feature = "kafka")]
 pub(crate) mod redis_server;
+pub(crate) mod relay;
 pub(crate) mod schemas;
 pub(crate) mod script;
 

@@ -61,39 +61,6 @@ error: unknown key `htpp` at the top of the file
 }
 
 #[test]
-fn the_lines_for_kafka_are_recognised_and_refused() {
-    says(
-        r##"
-[tasks.ticket]
-models = ["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"]
-ask    = "Classify this support ticket and extract its fields."
-answer = { category = ["billing", "bug", "how-to", "other"], urgency = ["low", "high"], order_id = "string?" }
-from = "tickets.created"
-key = "task.id"
-to = "tickets.labelled"
-[engine]
-kafka = "broker:9092"
-redis = "redis://redis:6379"
-"##,
-        r##"
-error: the distributed engine (`kafka`) is not in this version
- --> tidegate.toml:9:1
-  |
-9 | kafka = "broker:9092"
-  | ^^^^^
-  = help: leave this out until then
-
-error: the distributed engine (`redis`) is not in this version
-  --> tidegate.toml:10:1
-   |
-10 | redis = "redis://redis:6379"
-   | ^^^^^
-   = help: leave this out until then
-"##,
-    );
-}
-
-#[test]
 fn what_a_later_version_has_is_named_as_such() {
     says(
         r##"

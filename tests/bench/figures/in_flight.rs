@@ -2,11 +2,13 @@
 //!
 //! N calls of two seconds each; the provider is a process of its own; only the steady state counts.
 
+use crate::kafka::{Cluster, bare};
 use crate::machine::{cpu_seconds, rss};
 use crate::print;
 use crate::rig::api::Api;
 use crate::rig::place::Place;
 use crate::rig::process::{Process, free_port, listening, tidegate};
+use crate::rig::redis_server::ALWAYS;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tidegate::engine::Output;
@@ -17,33 +19,42 @@ const CALL: Duration = Duration::from_secs(2);
 /// Three calls one after the other before anything is measured.
 const WARM: Duration = Duration::from_secs(8);
 
-pub(crate) async fn measure() {
+pub(crate) async fn measure(on_kafka: bool) {
     let all = std::env::var("TIDEGATE_BENCH_IN_FLIGHT").unwrap_or_else(|_| "1000,5000".to_owned());
     for n in all.split(',') {
-        one(n
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("TIDEGATE_BENCH_IN_FLIGHT is a list of numbers, not `{all}`")))
-        .await;
+        let n = n.trim().parse();
+        let n = n.unwrap_or_else(|_| panic!("TIDEGATE_BENCH_IN_FLIGHT is a list of numbers, not `{all}`"));
+        let cluster = on_kafka.then(|| Cluster::start(&ALWAYS));
+        one(n, cluster.as_ref()).await;
     }
 }
 
-async fn one(n: u64) {
+async fn one(n: u64, cluster: Option<&Cluster>) {
     let steady = Duration::from_secs(crate::rig::number("TIDEGATE_BENCH_SECONDS", 20));
     let port = free_port();
-    let place = Place::new(&format!(
+    let text = format!(
         "[models.slow]\napi = \"openai\"\nurl = \"http://127.0.0.1:{port}/v1\"\nmodel = \"slow\"\nwindow_tokens = 100000\n\
          [tasks.ticket]\nmodels = [\"slow\"]\nask = \"Classify this ticket.\"\n\
          answer = {{ category = [\"bug\", \"other\"], confidence = \"number\" }}\nreview = {{ start = \"line\" }}\n\
          [worker]\nin_flight = {n}\n[log]\nlevel = \"warn\"\n"
-    ));
+    );
+    let place = match cluster {
+        Some(cluster) => cluster.place(&text, "partitions = 24"),
+        None => Place::new(&text),
+    };
+    if let Some(cluster) = cluster {
+        cluster.apply(&place);
+    }
     let provider = simulated(&place, port).await;
     let mut process = place.run().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = rss(process.id());
     process.stop(Duration::from_secs(10));
     let needed = (n / CALL.as_secs()) * (WARM + steady + Duration::from_secs(14)).as_secs();
-    load(&place, needed).await;
+    match cluster {
+        Some(cluster) => fill(&cluster.kafka_at, needed).await,
+        None => load(&place, needed).await,
+    }
     let process = place.run().await;
     let api = place.api();
     tokio::time::sleep(WARM).await;
@@ -65,7 +76,7 @@ async fn one(n: u64) {
     let per_s = (after - before) / seconds;
     let ideal = n as f64 / CALL.as_secs_f64();
     let figures = json!({
-        "n": n, "of_ideal": (per_s / ideal * 1_000.0).round() / 1_000.0, "tasks_per_s": per_s.round(),
+        "engine": if cluster.is_some() { "kafka" } else { "embedded" }, "n": n, "of_ideal": (per_s / ideal * 1_000.0).round() / 1_000.0, "tasks_per_s": per_s.round(),
         "bytes_per_task": most.saturating_sub(idle) / n, "rss_idle": idle, "rss": most,
         "cpu_cores": { "tidegate": used[0], "provider": used[1] },
     });
@@ -116,6 +127,13 @@ from = "text"
 choose = [{ match = "ticket", value = "bug" }]
 otherwise = "other"
 "#;
+
+async fn fill(servers: &str, tasks: u64) {
+    let servers = servers.to_owned();
+    let records = (0..tasks).map(|n| (format!("k{n}"), format!("{{\"text\":\"ticket number {n}\"}}")));
+    let filled = tokio::task::spawn_blocking(move || bare::fill(&servers, "tasks.ticket", records));
+    filled.await.unwrap();
+}
 
 async fn load(place: &Place, tasks: u64) {
     let rest = place.open();

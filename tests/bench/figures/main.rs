@@ -7,6 +7,7 @@
 
 mod copy;
 mod in_flight;
+mod kafka;
 mod latency;
 mod machine;
 mod recovery;
@@ -21,16 +22,23 @@ use serde_json::{Value, json};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ALL: [&str; 4] = ["copy", "latency", "in_flight", "recovery"];
+const EMBEDDED: [&str; 4] = ["copy", "latency", "in_flight", "recovery"];
+const KAFKA: [&str; 5] = ["copy", "latency", "in_flight", "rebalance", "chaos"];
 
 fn main() {
     // cargo adds `--bench`.
-    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let scenarios: Vec<&str> = match asked.first().map(String::as_str) {
-        Some("all") => ALL.to_vec(),
-        Some(one) if ALL.contains(&one) => vec![one],
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let (all, on_kafka) = match asked.as_slice() {
+        [_, "--engine", "kafka"] => (&KAFKA[..], true),
+        _ => (&EMBEDDED[..], false),
+    };
+    let scenarios: Vec<&str> = match asked.first() {
+        Some(&"all") => all.to_vec(),
+        Some(one) if all.contains(one) => vec![one],
         _ => {
-            eprintln!("usage: tests/bench/run {} | all", ALL.join(" | "));
+            eprintln!("usage: tests/bench/run {} | all", EMBEDDED.join(" | "));
+            eprintln!("       tests/bench/run {} | all --engine kafka", KAFKA.join(" | "));
             std::process::exit(2);
         }
     };
@@ -39,9 +47,13 @@ fn main() {
         eprintln!("measuring {scenario}");
         runtime.block_on(async {
             match scenario {
+                "copy" if on_kafka => kafka::copy::measure().await,
+                "latency" if on_kafka => kafka::latency::measure().await,
+                "rebalance" => kafka::rebalance::measure().await,
+                "chaos" => kafka::chaos::measure().await,
                 "copy" => copy::measure().await,
                 "latency" => latency::measure().await,
-                "in_flight" => in_flight::measure().await,
+                "in_flight" => in_flight::measure(on_kafka).await,
                 _ => recovery::measure().await,
             }
         });

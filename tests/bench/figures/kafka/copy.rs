@@ -1,0 +1,88 @@
+//! How many tasks of a kind without steps pass in a second on Kafka, as a share of the bare loop.
+
+use super::{Cluster, bare, load, opened};
+use crate::machine::cpu_seconds;
+use crate::print;
+use crate::rig::number;
+use crate::rig::redis_server::ALWAYS;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate::consume::Kinds;
+use tidegate::infer::Models;
+use tidegate::task::Topic;
+use tidegate::worker::Worker;
+use tokio_util::sync::CancellationToken;
+
+const ENGINE: &str = "partitions = 6";
+
+fn kind(dedupe: bool, name: &str) -> String {
+    let identity = if dedupe { "" } else { "dedupe = false\n" };
+    format!("[tasks.{name}]\n{identity}[worker]\nin_flight = 4096\n[log]\nlevel = \"warn\"\n")
+}
+
+/// 1 KiB in all.
+fn payload(n: usize) -> String {
+    let head = format!("{{\"n\":{n},\"text\":\"");
+    format!("{head}{}\"}}", "a".repeat(1024 - head.len() - 2))
+}
+
+pub(crate) async fn measure() {
+    let records = usize::try_from(number("TIDEGATE_BENCH_TASKS", 100_000)).unwrap();
+    let cluster = Cluster::start(&ALWAYS);
+    let at = cluster.kafka_at.clone();
+    let places = [("ledger", true), ("plain", false)]
+        .map(|(name, dedupe)| (name, cluster.place(&kind(dedupe, name), ENGINE)));
+    for (name, place) in &places {
+        cluster.apply(place);
+        bare::fill(&at, &format!("tasks.{name}"), (0..records).map(|n| (format!("k{n}"), payload(n))));
+    }
+    let bare_s = {
+        let at = at.clone();
+        // The bare loop's own place to write to has the same settings as a place for results.
+        tokio::task::spawn_blocking(move || bare::copy(&at, "tasks.ledger", "review.outcomes", records))
+            .await
+            .unwrap()
+    };
+    let bare_rate = records as f64 / bare_s;
+    let mut figures = json!({ "engine": "kafka", "records": records, "bare_per_s": bare_rate.round() });
+    for (name, place) in &places {
+        let (seconds, cpu) = through(place, name).await;
+        let rate = records as f64 / seconds;
+        let ratio = (rate / bare_rate * 1_000.0).round() / 1_000.0;
+        let of = if *name == "ledger" { "ledger" } else { "no_dedupe" };
+        figures[format!("{of}_per_s")] = json!(rate.round());
+        figures[format!("ratio_{of}")] = json!(ratio);
+        figures[format!("{of}_cpu_s")] = json!((cpu * 10.0).round() / 10.0);
+    }
+    print("copy", figures);
+}
+
+/// Seconds from the start of the worker to the last completion, and what this process used.
+async fn through(place: &crate::rig::place::Place, kind: &str) -> (f64, f64) {
+    let settings = load(place);
+    let engine = opened(&settings).await;
+    let mut health = engine.operation.health();
+    health.wait_for(|health| *health == tidegate::engine::Health::Well).await.unwrap();
+    let kinds = Arc::new(Kinds::new(&settings));
+    let models = Arc::new(Models::new(&settings.models, 4 << 20).unwrap());
+    let worker = Worker::new(engine.clone(), settings.clone(), kinds, models);
+    let (stop, cpu, began) = (CancellationToken::new(), cpu_seconds(std::process::id()), Instant::now());
+    let mut running = tokio::task::JoinSet::new();
+    let until = stop.clone();
+    running.spawn(async move { worker.run(until).await });
+    let topic = Topic::new(format!("tasks.{kind}"));
+    loop {
+        match engine.log.ends(&topic).await {
+            Ok(ends) if ends.iter().all(|e| e.open == Some(0)) => break,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(away) => eprintln!("{kind} after {:.1} s: {away}", began.elapsed().as_secs_f64()),
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu_seconds(std::process::id()) - cpu;
+    stop.cancel();
+    running.join_all().await;
+    engine.operation.close().await;
+    (seconds, cpu)
+}

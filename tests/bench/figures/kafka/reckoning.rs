@@ -1,0 +1,106 @@
+//! What became of every task, read from the topics as any consumer reads them, and from the provider's log.
+
+use super::bare::read_all;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[derive(Default)]
+pub(crate) struct Reckoning {
+    /// By key, how many outcomes, and when the broker had the first one (ms).
+    pub(crate) outcomes: BTreeMap<String, (usize, i64)>,
+    /// By key, when the broker had its first record (ms).
+    pub(crate) sent: BTreeMap<String, i64>,
+    pub(crate) dead: Vec<(String, String)>,
+    /// Repeats that the outcomes tell of, by key.
+    noted: BTreeMap<String, u64>,
+    /// When the broker had each outcome, in order (ms).
+    times: Vec<i64>,
+}
+
+fn header(message: &BorrowedMessage<'_>, name: &str) -> String {
+    let found = message.headers().and_then(|headers| headers.iter().find(|h| h.key == name));
+    let value = found.and_then(|h| h.value).unwrap_or_default();
+    String::from_utf8_lossy(value).into_owned()
+}
+
+impl Reckoning {
+    pub(crate) fn of(servers: &str) -> Self {
+        let mut all = Reckoning::default();
+        read_all(servers, "tasks.ticket", |message| {
+            let at = message.timestamp().to_millis().unwrap_or(0);
+            all.sent.entry(header(message, "idempotency-key")).or_insert(at);
+        });
+        read_all(servers, "results", |message| {
+            let key = header(message, "tidegate-key");
+            all.outcome(&key, message);
+            let envelope: Value =
+                serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
+            let tries = envelope["tries"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let repeats: u64 = tries.iter().filter_map(|t| t["repeats"].as_u64()).sum();
+            *all.noted.entry(key).or_default() += repeats;
+        });
+        read_all(servers, "dead-letters", |message| {
+            let key = header(message, "tidegate-key");
+            all.outcome(&key, message);
+            all.dead.push((key, header(message, "tidegate-reason")));
+        });
+        all.times.sort_unstable();
+        all
+    }
+
+    fn outcome(&mut self, key: &str, message: &BorrowedMessage<'_>) {
+        let at = message.timestamp().to_millis().unwrap_or(0);
+        self.times.push(at);
+        let known = self.outcomes.entry(key.to_owned()).or_insert((0, at));
+        known.0 += 1;
+    }
+
+    pub(crate) fn lost(&self) -> Vec<&String> {
+        self.sent.keys().filter(|key| !self.outcomes.contains_key(*key)).collect()
+    }
+
+    pub(crate) fn duplicated(&self) -> Vec<&String> {
+        self.outcomes.iter().filter(|(_, (n, _))| *n > 1).map(|(key, _)| key).collect()
+    }
+
+    /// Between two outcomes, one after the other, seconds.
+    pub(crate) fn longest_pause(&self) -> f64 {
+        self.times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as f64 / 1_000.0
+    }
+
+    /// From the broker's receipt of a task to that of its outcome, ms, sorted.
+    pub(crate) fn waits(&self) -> Vec<f64> {
+        let of = |(key, sent): (&String, &i64)| Some((self.outcomes.get(key)?.1 - sent) as f64);
+        let mut all: Vec<f64> = self.sent.iter().filter_map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    }
+
+    /// Answers bought beyond the first of each slot: all, and those of which no outcome tells.
+    pub(crate) fn repeated(&self, provider_log: &Path) -> (u64, Vec<String>) {
+        let mut whole: BTreeMap<String, u64> = BTreeMap::new();
+        for line in std::fs::read_to_string(provider_log).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            if line["status"] == 200 && line["complete"] == true {
+                *whole.entry(line["slot"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            }
+        }
+        let mut again: BTreeMap<String, u64> = BTreeMap::new();
+        for (slot, count) in whole {
+            *again.entry(key_of(&slot)).or_default() += count - 1;
+        }
+        let all = again.values().sum();
+        let untold = again.into_iter().filter(|(key, n)| *n > self.noted.get(key).copied().unwrap_or(0));
+        (all, untold.map(|(key, _)| key).collect())
+    }
+}
+
+/// `x-tidegate-slot` is `tenant/kind/key/generation/slot`.
+fn key_of(slot: &str) -> String {
+    slot.split('/')
+        .find(|part| part.starts_with('k') && part[1..].parse::<u64>().is_ok())
+        .unwrap_or(slot)
+        .to_owned()
+}
