@@ -8,6 +8,7 @@ mod caller;
 mod cluster;
 mod load;
 mod table;
+mod vanished;
 
 use crate::two_processes::note;
 use cluster::Cluster;

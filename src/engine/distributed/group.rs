@@ -10,10 +10,10 @@ use super::lanes::{Flow, Lanes};
 use super::ledger::Contact;
 use super::lock;
 use crate::dedupe::{Instance, Nonce};
-use crate::engine::{Commit, Commits, Completion, Delivery, Event, Group, Groups, Health, Lease};
+use crate::engine::{Commit, Commits, Completion, Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Position, Timestamp, Topic};
 use futures::future::BoxFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -136,10 +136,8 @@ impl Core {
                 self.todo(todo);
             }
             Heard::Fetched(lease, record) => {
-                let (deliver, lost) = self.held.fetched(&lease, record.position.offset);
-                if let Some(what) = lost {
-                    note(&lease.at, &what);
-                }
+                let (deliver, todo) = self.held.fetched(&lease, record.position.offset);
+                self.todo(todo);
                 if deliver && self.lanes.put(&lease, record, Timestamp::now()) == Some(Flow::Pause) {
                     self.orders.push_back(Order::Pause(lease.at));
                 }
@@ -202,8 +200,9 @@ fn note(at: &Partition, what: &Notice) {
         Notice::Foreign(why) => {
             tracing::warn!(%topic, partition, %why, "what lies beside the offset cannot be used: records above it come back, and the ledger knows those that are done");
         }
-        Notice::Vanished(range) => {
-            tracing::error!(%topic, partition, ?range, "records that were not done are no longer in the log");
+        Notice::Vanished(Gone { each, span }) => {
+            let (first, some) = (each.first().copied().unwrap_or(span.start), each.len());
+            tracing::error!(%topic, partition, first, some, ?span, "records that were not done are no longer in the log; tasks that they began are buried as `TG-orphaned`");
         }
         Notice::Recreated { committed, end } => {
             tracing::error!(%topic, partition, committed, end, "the offset lies beyond the end of the log: the topic was deleted and made anew; it is read from its beginning");
@@ -383,6 +382,14 @@ impl Group for DistributedGroup {
 
     fn drained(&self, lease: Lease) {
         lock(&self.seat.core).held.drained(&lease);
+        self.seat.work.notify_one();
+    }
+
+    fn orphaned(&self, lease: Lease, gone: &Gone, offsets: &BTreeSet<u64>) {
+        let mut core = lock(&self.seat.core);
+        let todo = core.held.orphaned(&lease, gone, offsets);
+        core.todo(todo);
+        drop(core);
         self.seat.work.notify_one();
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn virtual_clock() {
 
 pub(super) struct Cluster {
     pub(super) world: Arc<World>,
-    store: Arc<SimulatedStore>,
+    pub(super) store: Arc<SimulatedStore>,
     settings: Arc<Settings>,
     running: BTreeMap<Process, Running>,
     killed: BTreeMap<Process, Instant>,

@@ -2,8 +2,8 @@
 //! outcome comes of each key, and what was bought again is counted.
 //!
 //! Rows of the table that are not here: parks, reviews and redrives (14, 15), a client call that hangs
-//! (19), records that vanish (20), tasks that kill their process (23), outcomes too large (24: the
-//! committer's own tests), two versions (25).
+//! (19), tasks that kill their process (23), outcomes too large (24: the committer's own tests), two
+//! versions (25). Records that vanish (20) are in `vanished.rs`.
 
 use super::caller::{Book, Call};
 use super::cluster::{Cluster, virtual_clock};
@@ -76,7 +76,7 @@ impl Row {
     }
 }
 
-fn on_virtual_time(row: impl Future<Output = ()>) {
+pub(super) fn on_virtual_time(row: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(row);

@@ -91,6 +91,8 @@ struct Mine {
     id: Option<MemberId>,
     /// Told that all is lost; it rejoins only once everything is unassigned.
     lost: bool,
+    /// What was to be read next is no longer in the log: it rejoins, so that all is read in again.
+    rejoins: bool,
     serving: BTreeMap<Partition, Serving>,
 }
 
@@ -153,11 +155,12 @@ impl Client {
             if self.world.is_dead(self.process) {
                 return;
             }
-            if !self.world.fails(|f| f.session_lost) {
+            let rejoins = std::mem::take(&mut lock(&self.mine).rejoins);
+            if !rejoins && !self.world.fails(|f| f.session_lost) {
                 continue;
             }
             let Some(id) = lock(&self.mine).id.clone() else { continue };
-            let hidden = self.world.fails(|f| f.hidden);
+            let hidden = !rejoins && self.world.fails(|f| f.hidden);
             let believes = {
                 let inner = lock(&self.world.inner);
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));
@@ -255,8 +258,9 @@ impl Client {
                 let inner = lock(&self.world.inner);
                 let group = inner.groups.get(&self.group);
                 let stable = group.and_then(|g| g.stable(&lease.at));
-                let end = inner.logs.get(&lease.at).map_or(0, super::log::PartitionLog::end_offset);
-                stable.map(|committed| Loaded { committed, first: 0, end, oldest: None })
+                let log = inner.logs.get(&lease.at);
+                let (first, end) = log.map_or((0, 0), |log| (log.first(), log.end_offset()));
+                stable.map(|committed| Loaded { committed, first, end, oldest: None })
             };
             if let Some(found) = found {
                 self.say(Heard::Loaded(lease, found));
@@ -289,9 +293,14 @@ impl Client {
             let mut found = Vec::new();
             {
                 let mut mine = lock(&self.mine);
+                let Mine { serving, rejoins, .. } = &mut *mine;
                 let inner = lock(&self.world.inner);
-                for (at, serving) in mine.serving.iter_mut().filter(|(_, s)| !s.paused) {
+                for (at, serving) in serving.iter_mut().filter(|(_, s)| !s.paused) {
                     let Some(log) = inner.logs.get(at) else { continue };
+                    if serving.next < log.first() {
+                        *rejoins = true;
+                        continue;
+                    }
                     let (records, next) = log.read(serving.next, FETCH);
                     serving.next = next;
                     found.extend(records.into_iter().map(|r| Heard::Fetched(serving.lease.clone(), r)));

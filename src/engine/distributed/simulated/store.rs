@@ -116,6 +116,11 @@ impl SimulatedStore {
         lock(&self.inner).longest
     }
 
+    /// A claim that is there from the beginning.
+    pub fn keep(&self, key: &ScopedKey, entry: Entry) {
+        lock(&self.inner).kept.entries.insert(key.to_bytes(), entry);
+    }
+
     /// The open claims, for whoever checks.
     pub fn open(&self) -> Vec<ClaimView> {
         let inner = lock(&self.inner);

@@ -188,6 +188,39 @@ impl World {
         }
     }
 
+    /// Retention removes what lies below `first`, whether or not it is complete.
+    pub fn trim(&self, at: &Partition, first: u64) {
+        self.say(format_args!("{}/{} is trimmed to {first}", at.topic, at.index));
+        if let Some(log) = lock(&self.inner).logs.get_mut(at) {
+            log.trim(first);
+        }
+    }
+
+    /// The topic is deleted and made anew: its offsets begin at 0 again, and the group keeps its own. What
+    /// is said by clients that read it meanwhile is not simulated: let nobody be there.
+    pub fn make_anew(&self, topic: &Topic) {
+        self.say(format_args!("{topic} is deleted and made anew"));
+        let mut inner = lock(&self.inner);
+        inner
+            .logs
+            .iter_mut()
+            .filter(|(at, _)| at.topic == *topic)
+            .for_each(|(_, log)| *log = PartitionLog::default());
+    }
+
+    /// Somebody sets the offset of a partition with a tool: beside it lies what we have not written.
+    pub fn set_offset(&self, group: &str, at: &Partition, offset: u64, metadata: &str) {
+        self.say(format_args!("the offset of {}/{} is set to {offset}", at.topic, at.index));
+        if let Some(group) = lock(&self.inner).groups.get_mut(group) {
+            group.set(at, offset, metadata);
+        }
+    }
+
+    /// What a group has committed for a partition.
+    pub fn offset(&self, group: &str, at: &Partition) -> Option<u64> {
+        Some(lock(&self.inner).groups.get(group)?.peek(at)?.0)
+    }
+
     /// Records of a topic that a group has not completed, as its committed offsets say.
     pub fn incomplete(&self, group: &str, topic: &Topic) -> Vec<Position> {
         let inner = lock(&self.inner);
