@@ -60,6 +60,7 @@ impl Arbiter {
                 Err(away) => {
                     tracing::debug!(%away, "the arbiter waits");
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(RETRY) => {}
                         () = cancel.cancelled() => return,
                         event = group.next(false) => match event {
@@ -311,8 +312,9 @@ fn begins_no_task(group: &dyn Group, lease: Lease, gone: &Gone) {
 
 async fn next(group: &mut dyn Group, cancel: &CancellationToken) -> Option<Event> {
     tokio::select! {
-        event = group.next(true) => Some(event),
+        biased;
         () = cancel.cancelled() => None,
+        event = group.next(true) => Some(event),
     }
 }
 

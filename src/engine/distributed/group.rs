@@ -13,7 +13,7 @@ use crate::dedupe::{Instance, Nonce};
 use crate::engine::{Commit, Commits, Completion, Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Position, Timestamp, Topic};
 use futures::future::BoxFuture;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -59,7 +59,7 @@ struct Core {
     events: VecDeque<Event>,
     orders: VecDeque<Order>,
     marks: Vec<Owed>,
-    answers: HashMap<Ticket, oneshot::Sender<Commit>>,
+    answers: BTreeMap<Ticket, oneshot::Sender<Commit>>,
     /// Told once the marks of their commits are owed, so that who has heard of all commits knows that
     /// nothing more will be.
     replies: Vec<(oneshot::Sender<Commit>, Commit)>,
@@ -112,7 +112,8 @@ impl Core {
     /// Whoever waits for a commit hears that it is not ours to report any more.
     fn end(&mut self) {
         self.gone = true;
-        self.replies.extend(self.answers.drain().map(|(_, reply)| (reply, Commit::Void)));
+        let waiting = std::mem::take(&mut self.answers);
+        self.replies.extend(waiting.into_values().map(|reply| (reply, Commit::Void)));
     }
 
     fn act(&mut self, act: Option<Act>) {
@@ -224,7 +225,7 @@ impl Groups for DistributedGroups {
             events: VecDeque::new(),
             orders: VecDeque::new(),
             marks: Vec::new(),
-            answers: HashMap::new(),
+            answers: BTreeMap::new(),
             replies: Vec::new(),
             tickets: 0,
             asked: None,
@@ -243,9 +244,9 @@ impl Groups for DistributedGroups {
 
 /// The group's task: until the engine ends it.
 async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>) {
-    let mut up = contact.up();
+    let up = contact.up();
     loop {
-        let since = *up.borrow_and_update();
+        let since = up.since();
         let (orders, marks, replies, until) = {
             let mut core = lock(&seat.core);
             let until = core.pump(since, now());
@@ -264,8 +265,7 @@ async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>
             biased;
             heard = member.heard() => lock(&seat.core).heard(heard, now()),
             () = seat.work.notified() => {}
-            // The sender lives as long as this task's share of the contact.
-            _ = up.changed() => {}
+            () = up.changed() => {}
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }
@@ -368,6 +368,7 @@ impl Group for DistributedGroup {
                     Err(due) => due,
                 };
                 tokio::select! {
+                    biased;
                     () = ready => {}
                     () = tokio::time::sleep(due) => {}
                 }

@@ -10,7 +10,7 @@ use super::super::lock;
 use super::super::planted::{self, Bug};
 use super::group::GroupMember;
 use super::log::Tx;
-use super::world::{Point, Process, Producer, Transacting, World};
+use super::world::{CutOff, Point, Process, Producer, Transacting, World};
 use crate::engine::Lease;
 use crate::task::{Partition, Topic};
 use futures::future::BoxFuture;
@@ -122,6 +122,9 @@ impl Client {
     /// One step of the way to the broker. `false`: the process died on it.
     async fn step(&self, most_ms: u64) -> bool {
         self.world.delay(Duration::from_millis(most_ms)).await;
+        while self.world.is_cut_off(self.process, &[CutOff::Broker, CutOff::Everything]) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         !self.world.is_dead(self.process)
     }
 
@@ -156,11 +159,15 @@ impl Client {
                 return;
             }
             let rejoins = std::mem::take(&mut lock(&self.mine).rejoins);
-            if !rejoins && !self.world.fails(|f| f.session_lost) {
+            let Some(id) = lock(&self.mine).id.clone() else { continue };
+            let expelled = {
+                let inner = lock(&self.world.inner);
+                inner.groups.get(&self.group).is_none_or(|g| !g.members.contains_key(&id))
+            };
+            if !rejoins && !expelled && !self.world.fails("the session is lost", |f| f.session_lost) {
                 continue;
             }
-            let Some(id) = lock(&self.mine).id.clone() else { continue };
-            let hidden = !rejoins && self.world.fails(|f| f.hidden);
+            let hidden = !rejoins && !expelled && self.world.fails("nobody is told", |f| f.hidden);
             let believes = {
                 let inner = lock(&self.world.inner);
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));
@@ -222,7 +229,7 @@ impl Client {
                 Order::Resume(at) => self.pause(&at, false),
                 Order::Confirm => self.confirm().await,
                 Order::Leave => {
-                    let id = lock(&self.mine).id.clone();
+                    let id = lock(&self.mine).id.take();
                     id.iter().for_each(|id| self.world.expire(&self.group, id));
                 }
                 Order::Assign(_) | Order::Commit(_) | Order::Renew | Order::ReadBack(_) => {}
@@ -434,7 +441,7 @@ impl Client {
         if self.world.reaches(self.process, Point::Produced) {
             return None;
         }
-        if self.world.fails(|f| f.broken) {
+        if self.world.fails("the producer breaks", |f| f.broken) {
             self.world.say(format_args!("{name} breaks in transaction {}", tx.0));
             return Some(Ended::Broken { why: "the connection broke".to_owned() });
         }
@@ -461,7 +468,7 @@ impl Client {
         if self.world.reaches(self.process, Point::OffsetsSent) {
             return None;
         }
-        if self.world.fails(|f| f.abort) {
+        if self.world.fails("the broker asks for an abort", |f| f.abort) {
             self.world.end(tx, false);
             return Some(Ended::Aborted { why: "the broker asks for an abort".to_owned() });
         }
@@ -480,7 +487,7 @@ impl Client {
         positions: Vec<crate::task::Position>,
     ) -> Option<Ended> {
         let unknown = |why: &str| Ended::Unknown { positions: positions.clone(), why: why.to_owned() };
-        if self.world.fails(|f| f.commit_late) {
+        if self.world.fails("the commit is late", |f| f.commit_late) {
             self.world.say(format_args!("{name}: the commit of transaction {} is late", tx.0));
             let (world, name) = (self.world.clone(), name.to_owned());
             self.world.later(async move {
@@ -501,7 +508,7 @@ impl Client {
         if self.world.reaches(self.process, Point::Decided) {
             return None;
         }
-        if self.world.fails(|f| f.commit_reply_lost) {
+        if self.world.fails("the reply to the commit is lost", |f| f.commit_reply_lost) {
             self.world.say(format_args!("{name}: the reply to the commit of transaction {} is lost", tx.0));
             if !self.step(1_000).await {
                 return None;
