@@ -5,6 +5,7 @@
 //! into a minute, `TIDEGATE_TRACE=1` prints what happened.
 
 mod caller;
+mod chains;
 mod cluster;
 mod load;
 mod table;

@@ -85,6 +85,12 @@ impl Cluster {
         }
     }
 
+    /// From now on processes are started with this configuration; those that run keep theirs.
+    pub(super) fn upgrade(&mut self, configuration: &str) {
+        let settings = Settings::parse(Path::new("simulated.toml"), configuration, &|_| None);
+        self.settings = Arc::new(settings.unwrap_or_else(|e| panic!("{e}")));
+    }
+
     pub(super) fn start(&mut self) -> Process {
         self.next += 1;
         let process = Process(self.next);

@@ -1,7 +1,8 @@
 //! The table of crashes, row by row: a process dies, or a part is away, between two given steps; one
 //! outcome comes of each key, and what was bought again is counted.
 //!
-//! Records that vanish (20) are in `vanished.rs`.
+//! Records that vanish (20) are in `vanished.rs`; parks, reviews, redrives, outcomes too large and two
+//! versions (14, 15, 23 to 25) in `chains.rs`.
 
 use super::caller::{Book, Call};
 use super::cluster::{Cluster, virtual_clock};
