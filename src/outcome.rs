@@ -76,7 +76,7 @@ reasons! {
     ContextTooLong = "context-too-long", "The task does not fit the context window of any model of its line-up.", "Shorten the payload, or add a model with a larger window; then redrive.";
     AllowanceSpent = "allowance-spent", "The task has spent what it may spend.", "Raise the kind's `allowance`, then redrive.";
     CrashesWorker = "crashes-worker", "Work on this task ended its process again and again, at last alone.", "Keep the record for a bug report; redrive after an upgrade.";
-    Orphaned = "orphaned", "The record of an open task vanished from its topic.", "Look at the topic's retention; send the task again.";
+    Orphaned = "orphaned", "The record of an open task vanished from its topic before the task was done: the topic's retention removed it, or the topic was made anew.", "Its payload is lost with it, so it cannot be redriven: send the task again under a new key. Give the topic a longer retention than the longest time its tasks may wait.";
     OutcomeTooLarge = "outcome-too-large", "The outcome was larger than its topic allows.", "The original lies where the headers say. Raise the topic's limit, then redrive.";
     TemplateFailed = "template-failed", "The prompt could not be rendered from this payload.", "The detail names the line and what it misses. Mend the prompt or the payload, then redrive.";
     BelowLine = "below-line", "A field's confidence is below the line.", "Read the flagged fields against the source; approve, edit or reject.";

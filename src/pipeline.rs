@@ -215,8 +215,9 @@ impl Pipeline {
 /// Waits, and says how long to wait the next time.
 async fn pause(wait_ms: u64, void: &CancellationToken) -> u64 {
     tokio::select! {
-        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+        biased;
         () = void.cancelled() => {}
+        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
     }
     (wait_ms * 2).min(AWAY_MS.1)
 }

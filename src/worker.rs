@@ -1,8 +1,10 @@
 //! Many tasks at once: bounds on what is in flight, holding what is not to be read (`holds.rs`), drain and
-//! shutdown. What happens to one task is `pipeline.rs`.
+//! shutdown. What happens to one task is `pipeline.rs`; tasks whose record has vanished are buried in
+//! `orphans.rs`.
 
 mod flood;
 mod holds;
+mod orphans;
 
 use crate::consume::Kinds;
 use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
@@ -129,6 +131,8 @@ impl Worker {
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
         let leave = CancellationToken::new();
         let mut running = JoinSet::new();
+        // One for each partition that has lost records, twice at most: first it searches, then it buries.
+        let mut orphans: JoinSet<Option<orphans::Found>> = JoinSet::new();
         let mut leases = Leases::default();
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -146,6 +150,17 @@ impl Worker {
                         && holds.back(self.kinds.on(&topic), ended, Instant::now())
                     {
                         self.hold(&*group, &mut holds, Instant::now());
+                    }
+                    continue;
+                }
+                Some(searched) = orphans.join_next(), if !orphans.is_empty() => {
+                    if let Ok(Some(found)) = searched {
+                        group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
+                        let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                        orphans.spawn(async move {
+                            orphans::bury(&engine, &pipeline, found).await;
+                            None
+                        });
                     }
                     continue;
                 }
@@ -167,7 +182,7 @@ impl Worker {
                     if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
                         group.hold(&topic, true);
                     }
-                    let void = leases.void(&delivery, &leave);
+                    let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     let view = self.view.clone();
                     running.spawn(async move {
@@ -179,6 +194,10 @@ impl Worker {
                 }
                 Event::Draining { lease, .. } => group.drained(lease),
                 Event::Revoked { lease } => leases.revoke(&lease),
+                Event::Vanished { lease, gone } => {
+                    let (engine, void) = (self.engine.clone(), leases.void(&lease, &leave));
+                    orphans.spawn(async move { orphans::search(&engine, lease, gone, &void).await });
+                }
                 Event::Assigned { .. } => {}
                 Event::Health(health) => tracing::info!(?health, "engine"),
             }
@@ -294,8 +313,8 @@ struct Leases {
 }
 
 impl Leases {
-    fn void(&mut self, delivery: &Delivery, leave: &CancellationToken) -> CancellationToken {
-        self.void.entry(delivery.lease.clone()).or_insert_with(|| leave.child_token()).clone()
+    fn void(&mut self, lease: &crate::engine::Lease, leave: &CancellationToken) -> CancellationToken {
+        self.void.entry(lease.clone()).or_insert_with(|| leave.child_token()).clone()
     }
 
     fn revoke(&mut self, lease: &crate::engine::Lease) {

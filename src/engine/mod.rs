@@ -20,6 +20,8 @@ pub use crate::dedupe::{Claim, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,7 +56,33 @@ pub enum Event {
     Revoked {
         lease: Lease,
     },
+    /// Records that were not complete are no longer in the log. Whoever hears it looks for the open claims
+    /// that they began, and answers with `Group::orphaned`; what was gone when the partition was assigned
+    /// keeps it from being delivered until then.
+    Vanished {
+        lease: Lease,
+        gone: Gone,
+    },
     Health(Health),
+}
+
+/// Offsets of one partition that were not complete, and whose records the log does not hold any more.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Gone {
+    /// As many as there was work in flight.
+    pub each: BTreeSet<u64>,
+    /// And all of these; most never began a task.
+    pub span: Range<u64>,
+}
+
+impl Gone {
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty() && self.span.is_empty()
+    }
+
+    pub fn contains(&self, offset: u64) -> bool {
+        self.each.contains(&offset) || self.span.contains(&offset)
+    }
 }
 
 /// How the engine is, in one sentence where it is not well.
@@ -84,6 +112,9 @@ pub trait Group: Send {
     /// Back-pressure: a held topic delivers nothing. Survives reassignment.
     fn hold(&self, topic: &Topic, held: bool);
     fn drained(&self, lease: Lease);
+    /// Of what `Vanished` told, these offsets began tasks that are still open: each may be handed in, as if
+    /// it had been delivered. The rest is over.
+    fn orphaned(&self, lease: Lease, gone: &Gone, offsets: &BTreeSet<u64>);
 }
 
 pub trait Groups: Send + Sync {

@@ -3,14 +3,15 @@
 use super::Pipeline;
 use super::ask::{Known, Question};
 use crate::consume::{Poison, Task};
-use crate::dedupe::{Claim, OpenPhase, Silence};
-use crate::engine::{Completion, Delivery, Mark, Output};
+use crate::dedupe::{Claim, ClaimView, OpenPhase, Silence};
+use crate::engine::{Completion, Delivery, Lease, Mark, Output};
 use crate::outcome::{OutcomeKind, Reason, Status};
 use crate::settings::Kind;
-use crate::task::{Timestamp, Token};
+use crate::task::{Headers, Record, Timestamp, Token};
 use crate::token;
 use crate::write::record::{Burial, Envelope, ReviewItem, VERSION, identity, item_id};
 use crate::write::{self};
+use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -187,6 +188,40 @@ impl Pipeline {
         metrics::counter!("tidegate_refused_total", "reason" => reason.code()).increment(1);
         let burial = burial(delivery, reason, detail, Some(&task.token), false, Timestamp::now());
         self.grave(delivery, burial)
+    }
+
+    /// The record of an open task has vanished: its dead letter is the outcome of the chain, and completes
+    /// the place where the record lay. Key, payload and headers are lost with it.
+    pub fn orphan(&self, lease: Lease, claim: &ClaimView) -> Completion {
+        let (origin, now) = (claim.origin.clone(), Timestamp::now());
+        let token = Token {
+            key: claim.key.clone(),
+            generation: claim.generation,
+            origin: origin.clone(),
+            hop: claim.hop,
+            print: claim.print.clone(),
+            // The claim does not hold it, and there is nothing left to redrive.
+            proof: None,
+            payload: Bytes::new(),
+        };
+        let burial = Burial {
+            reason: Reason::Orphaned,
+            detail: format!("its record of {} is no longer in the topic", origin.stamp.rfc3339()),
+            source: origin.position.to_string(),
+            at: now,
+            token: Some(token),
+            outcome: true,
+            tries: 0,
+            first_error: None,
+            last_error: None,
+            trail: crate::trail::Trail::default(),
+        };
+        let offset = origin.position.offset;
+        let (key, value, headers) = (None, None, Headers::default());
+        let lost =
+            Record { position: origin.position, stamp: origin.stamp, key, value, headers, not_before: None };
+        let output = write::bury(&self.settings.topics.dead_letters, &lost, &burial);
+        Completion { lease, offset, outputs: vec![output], urgent: false, mark: ends_key(&burial) }
     }
 
     fn grave(&self, delivery: &Delivery, burial: Burial) -> Done {

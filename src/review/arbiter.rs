@@ -8,7 +8,9 @@ use super::queue::{Item, read_item};
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
 use crate::engine::crash::crash_point;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Mark, Output, Unavailable};
+use crate::engine::{
+    Commit, Completion, Delivery, Engine, Event, Gone, Group, Lease, Mark, Output, Unavailable,
+};
 use crate::outcome::{OutcomeKind, Reason};
 use crate::settings::Settings;
 use crate::task::{Headers, Position, Record, Timestamp, Token};
@@ -17,6 +19,7 @@ use crate::write::record::{Action, Burial, Decision, Envelope, ReviewOutcome, Re
 use crate::write::{self, Counted, json};
 use bytes::Bytes;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +46,7 @@ impl Arbiter {
             match event {
                 Event::Record(delivery) => self.take(&mut *group, &delivery, &cancel).await,
                 Event::Draining { lease, .. } => group.drained(lease),
+                Event::Vanished { lease, gone } => begins_no_task(&*group, lease, &gone),
                 Event::Assigned { .. } | Event::Revoked { .. } | Event::Health(_) => {}
             }
         }
@@ -56,12 +60,14 @@ impl Arbiter {
                 Err(away) => {
                     tracing::debug!(%away, "the arbiter waits");
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(RETRY) => {}
                         () = cancel.cancelled() => return,
                         event = group.next(false) => match event {
                             Event::Revoked { lease } if lease == delivery.lease => return,
                             // Nothing of it is finished.
                             Event::Draining { lease, .. } => group.drained(lease),
+                            Event::Vanished { lease, gone } => begins_no_task(group, lease, &gone),
                             _ => {}
                         },
                     }
@@ -299,10 +305,16 @@ fn origin_record(item: &Item, token: &Token) -> Record {
     }
 }
 
+/// A decision that has vanished leaves its item open, and whoever made it can decide again.
+fn begins_no_task(group: &dyn Group, lease: Lease, gone: &Gone) {
+    group.orphaned(lease, gone, &BTreeSet::new());
+}
+
 async fn next(group: &mut dyn Group, cancel: &CancellationToken) -> Option<Event> {
     tokio::select! {
-        event = group.next(true) => Some(event),
+        biased;
         () = cancel.cancelled() => None,
+        event = group.next(true) => Some(event),
     }
 }
 

@@ -272,4 +272,12 @@ impl Group for Nobody {
     fn hold(&self, _: &Topic, _: bool) {}
 
     fn drained(&self, _: crate::engine::Lease) {}
+
+    fn orphaned(
+        &self,
+        _: crate::engine::Lease,
+        _: &crate::engine::Gone,
+        _: &std::collections::BTreeSet<u64>,
+    ) {
+    }
 }

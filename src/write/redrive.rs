@@ -11,6 +11,7 @@
 
 use super::dead_letter::DeadLetter;
 use crate::engine::Output;
+use crate::outcome::Reason;
 use crate::settings::TopicNames;
 use crate::task::{Headers, Token};
 use crate::token;
@@ -28,6 +29,10 @@ pub enum Redrive {
 pub fn redrive(names: &TopicNames, letter: &DeadLetter) -> Redrive {
     if letter.record.headers.get(super::record::ORIGINAL_BYTES).is_some() {
         return Redrive::Cannot(format!("its value was cut; the original lies at {}", letter.source));
+    }
+    if letter.reason == Some(Reason::Orphaned) {
+        let why = "its payload was lost when its record vanished; send the task again under a new key";
+        return Redrive::Cannot(why.to_owned());
     }
     match &letter.token {
         Some(token) => Redrive::Send(Box::new(next_life(names, letter, token))),
@@ -67,4 +72,33 @@ fn own(headers: &Headers) -> Headers {
     Headers(
         headers.0.iter().filter(|(n, _): &&(String, Bytes)| !n.starts_with(token::PREFIX)).cloned().collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Partition, Position, Record, Timestamp, Topic};
+
+    #[test]
+    fn row_20_what_has_no_payload_left_is_not_redriven() {
+        let settings = crate::settings::Settings::parse(
+            std::path::Path::new("tidegate.toml"),
+            "[tasks.copy]\n",
+            &|_| None,
+        );
+        let names = settings.unwrap().topics;
+        let at = Partition { topic: Topic::new("dead-letters"), index: 0 };
+        let letter = |reason: &str| {
+            let headers = Headers::default()
+                .with(super::super::record::REASON, reason.to_owned())
+                .with(super::super::record::SOURCE, "tasks.copy/0/7");
+            let position = Position { at: at.clone(), offset: 3 };
+            let (key, value, stamp) = (None, None, Timestamp(1));
+            DeadLetter::read(Record { position, stamp, key, value, headers, not_before: None })
+        };
+        assert!(
+            matches!(redrive(&names, &letter("TG-orphaned")), Redrive::Cannot(why) if why.contains("new key"))
+        );
+        assert!(matches!(redrive(&names, &letter("TG-malformed")), Redrive::Again(_)));
+    }
 }

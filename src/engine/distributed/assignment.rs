@@ -4,8 +4,10 @@
 //!
 //! ```text
 //!  assigned ─► Loading ──loaded──► Serving ──revoked──► Draining ──nothing left, or time up──► given up
-//!                 ▲                   │
-//!                 └── the member id is another one: whatever was held may have been somebody else's
+//!                 ▲  │                ▲ │
+//!                 │  └──► Searching ──┘ │   records have vanished: the tasks they began are buried
+//!                 └─────────────────────┘   the member id is another one: whatever was held may have
+//!                                           been somebody else's
 //! ```
 //!
 //! ## Why an epoch for each lease, beside the group's own generation
@@ -20,15 +22,23 @@
 //! an event that says so, and keeps partitions that others have owned in between. Their offsets must be
 //! read again. A generation that was missed says the same without another id.
 //!
-//! Records that vanished are told in a notice only: nobody dead-letters their claims yet.
+//! ## What may be concluded from records that vanished
+//!
+//! That a record of offset o began no task that is still open, or an orphaned one, is said only where
+//! our own metadata calls o incomplete; a complete origin may be parked, in review, or done. Orphans are
+//! completed under their own offsets, each in the commit that publishes its dead letter, so a crash in
+//! between buries none twice and forgets none. Until it is known which they are nothing of the partition
+//! is read, and no commit passes over them.
+//!
+//! Not seen: records at or above `end` that vanish while the partition is served (they look like a gap
+//! that a transaction marker leaves), and a topic made anew that has grown past the old offset.
 
 use super::metadata::{self, Author, Foreign, Progress};
 use super::planted::{self, Bug};
 use super::tracker::Tracker;
-use crate::engine::{Event, Lease};
+use crate::engine::{Event, Gone, Lease};
 use crate::task::{Partition, Timestamp};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,9 +127,8 @@ pub enum Notice {
     Foreign(Foreign),
     /// No offset: read from the beginning, which loses nothing; the ledger knows what is done.
     NothingCommitted,
-    /// Records that were not complete are no longer in the log: claims of hop 0 with such an origin
-    /// are orphans.
-    Vanished(Range<u64>),
+    /// Records that were not complete are no longer in the log.
+    Vanished(Gone),
     /// The offset lies beyond the end of the log: the topic is another one of the same name.
     Recreated { committed: u64, end: u64 },
 }
@@ -127,8 +136,20 @@ pub enum Notice {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Phase {
     Loading,
+    /// Nobody knows yet which tasks the vanished records had begun. `anew`: the topic is another one of
+    /// its name, and begins there.
+    Searching {
+        anew: Option<u64>,
+    },
+    /// Offsets are those of the old topic, until its orphans are buried.
+    Burying {
+        anew: u64,
+    },
     Serving,
-    Draining { until: Instant, drained: bool },
+    Draining {
+        until: Instant,
+        drained: bool,
+    },
     Refused,
 }
 
@@ -276,15 +297,56 @@ impl Assignment {
         }
     }
 
+    /// Which of the records that have vanished had begun tasks that are open.
+    pub fn orphaned(&mut self, lease: &Lease, gone: &Gone, orphans: &BTreeSet<u64>) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let Some(part) = self.part_mut(lease) else { return todo };
+        let anew = match part.phase {
+            Phase::Searching { anew } => anew,
+            Phase::Serving => {
+                part.tracker.orphaned(gone, orphans);
+                return todo;
+            }
+            Phase::Loading | Phase::Burying { .. } | Phase::Draining { .. } | Phase::Refused => return todo,
+        };
+        match anew {
+            // They wait like records that were delivered, beside those that are.
+            None => {
+                part.tracker.orphaned(gone, orphans);
+                serve(lease, part, &mut todo);
+            }
+            Some(anew) => {
+                part.tracker.ended(orphans);
+                part.tracker.orphaned(gone, orphans);
+                part.phase = Phase::Burying { anew };
+                self.begin_anew(&mut todo);
+            }
+        }
+        todo
+    }
+
+    /// No orphan of the old topic is left: from now on offsets are those of the new one.
+    fn begin_anew(&mut self, todo: &mut Vec<Do>) {
+        for (at, part) in &mut self.parts {
+            if let Phase::Burying { anew } = part.phase
+                && part.tracker.in_flight() == 0
+            {
+                part.tracker = Tracker::new(Progress::at(anew));
+                serve(&Lease { at: at.clone(), epoch: part.epoch }, part, todo);
+            }
+        }
+    }
+
     /// Gives up what was revoked, all of it together, once `pending` says that nothing of it waits to be
     /// committed, or when its time is up.
     pub fn tick(&mut self, now: Instant, pending: impl Fn(&Partition) -> bool) -> Vec<Do> {
         let mut todo = Vec::new();
+        self.begin_anew(&mut todo);
         let mut leaving = Vec::new();
         for (at, part) in &self.parts {
             if let Phase::Draining { until, drained } = part.phase {
                 if now < until && (!drained || pending(at)) {
-                    return Vec::new();
+                    return todo;
                 }
                 leaving.push(at.clone());
             }
@@ -323,45 +385,61 @@ impl Assignment {
             todo.push(Do::Refuse { at: at.clone(), why: too_old() });
             return todo;
         }
-        let progress = match &found.committed {
+        let read = found.committed.as_ref().map(|(offset, text)| (*offset, metadata::read(*offset, text)));
+        part.author = read.as_ref().and_then(|(_, read)| read.as_ref().ok()).map(|(_, author)| *author);
+        let anew = beyond.map(|_| found.first);
+        let gone = match read {
             None => {
                 todo.push(note(Notice::NothingCommitted));
-                Progress::at(found.first)
+                part.tracker = Tracker::new(Progress::at(found.first));
+                Gone::default()
             }
-            Some((offset, _)) if beyond.is_some() => {
-                todo.push(note(Notice::Recreated { committed: *offset, end: found.end }));
-                Progress::at(found.first)
+            Some((offset, read)) => {
+                if anew.is_some() {
+                    todo.push(note(Notice::Recreated { committed: offset, end: found.end }));
+                }
+                let known = read.is_ok();
+                let progress = read.map_or_else(
+                    |why| {
+                        todo.push(note(Notice::Foreign(why)));
+                        Progress::at(offset)
+                    },
+                    |(progress, _)| progress,
+                );
+                part.tracker = Tracker::new(progress);
+                let gone =
+                    if anew.is_some() { part.tracker.ends() } else { part.tracker.begins(found.first) };
+                if anew.is_none() && !gone.is_empty() {
+                    todo.push(note(Notice::Vanished(gone.clone())));
+                }
+                // Of what lies above another's offset nobody knows whether it was complete.
+                if known { gone } else { Gone::default() }
             }
-            Some((offset, text)) => match metadata::read(*offset, text) {
-                Ok((progress, author)) => {
-                    part.author = Some(author);
-                    progress
-                }
-                Err(why) => {
-                    todo.push(note(Notice::Foreign(why)));
-                    Progress::at(*offset)
-                }
-            },
         };
-        part.tracker = Tracker::new(progress);
-        if let Some(lost) = part.tracker.begins(found.first) {
-            todo.push(note(Notice::Vanished(lost)));
-        }
-        part.phase = Phase::Serving;
+        part.phase = Phase::Searching { anew };
         todo.push(Do::Tell(Event::Assigned { lease: lease.clone() }));
-        todo.push(Do::Serve { lease: lease.clone(), from: part.tracker.next() });
+        if gone.is_empty() {
+            todo.extend(self.orphaned(lease, &gone, &BTreeSet::new()));
+        } else {
+            todo.push(Do::Tell(Event::Vanished { lease: lease.clone(), gone }));
+        }
         todo
     }
 
-    /// A record was fetched under this lease. `None`: the lease is void, or the record was known.
-    /// The notice is of records before it that have vanished.
-    pub fn fetched(&mut self, lease: &Lease, offset: u64) -> (bool, Option<Notice>) {
+    /// A record was fetched under this lease: whether it is to be delivered, and what there is to do about
+    /// records before it that have vanished.
+    pub fn fetched(&mut self, lease: &Lease, offset: u64) -> (bool, Vec<Do>) {
         let Some(part) = self.part_mut(lease).filter(|p| p.phase == Phase::Serving) else {
-            return (false, None);
+            return (false, Vec::new());
         };
         let fetched = part.tracker.fetched(offset);
-        let lost = fetched.vanished.first().zip(fetched.vanished.last());
-        (fetched.deliver, lost.map(|(first, last)| Notice::Vanished(*first..*last + 1)))
+        let mut todo = Vec::new();
+        if !fetched.vanished.is_empty() {
+            let gone = Gone { each: fetched.vanished, ..Gone::default() };
+            todo.push(Do::Note { at: lease.at.clone(), what: Notice::Vanished(gone.clone()) });
+            todo.push(Do::Tell(Event::Vanished { lease: lease.clone(), gone }));
+        }
+        (fetched.deliver, todo)
     }
 
     /// The group was asked at `asked` and has answered that `member` holds these.
@@ -436,6 +514,11 @@ impl Assignment {
     fn part_mut(&mut self, lease: &Lease) -> Option<&mut Part> {
         self.parts.get_mut(&lease.at).filter(|p| p.epoch == lease.epoch)
     }
+}
+
+fn serve(lease: &Lease, part: &mut Part, todo: &mut Vec<Do>) {
+    part.phase = Phase::Serving;
+    todo.push(Do::Serve { lease: lease.clone(), from: part.tracker.next() });
 }
 
 fn too_old() -> String {

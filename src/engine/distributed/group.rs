@@ -11,10 +11,10 @@ use super::lanes::{Flow, Lanes};
 use super::ledger::Contact;
 use super::lock;
 use crate::dedupe::{Instance, Nonce};
-use crate::engine::{Commit, Commits, Completion, Delivery, Event, Group, Groups, Health, Lease};
+use crate::engine::{Commit, Commits, Completion, Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Position, Timestamp, Topic};
 use futures::future::BoxFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -61,7 +61,7 @@ struct Core {
     events: VecDeque<Event>,
     orders: VecDeque<Order>,
     marks: Vec<Owed>,
-    answers: HashMap<Ticket, oneshot::Sender<Commit>>,
+    answers: BTreeMap<Ticket, oneshot::Sender<Commit>>,
     /// Told once the marks of their commits are owed, so that who has heard of all commits knows that
     /// nothing more will be.
     replies: Vec<(oneshot::Sender<Commit>, Commit)>,
@@ -127,7 +127,8 @@ impl Core {
     /// Whoever waits for a commit hears that it is not ours to report any more.
     fn end(&mut self) {
         self.gone = true;
-        self.replies.extend(self.answers.drain().map(|(_, reply)| (reply, Commit::Void)));
+        let waiting = std::mem::take(&mut self.answers);
+        self.replies.extend(waiting.into_values().map(|reply| (reply, Commit::Void)));
     }
 
     fn act(&mut self, act: Option<Act>) {
@@ -151,10 +152,8 @@ impl Core {
                 self.todo(todo);
             }
             Heard::Fetched(lease, record) => {
-                let (deliver, lost) = self.held.fetched(&lease, record.position.offset);
-                if let Some(what) = lost {
-                    note(&lease.at, &what);
-                }
+                let (deliver, todo) = self.held.fetched(&lease, record.position.offset);
+                self.todo(todo);
                 if deliver && self.lanes.put(&lease, record, Timestamp::now()) == Some(Flow::Pause) {
                     self.orders.push_back(Order::Pause(lease.at));
                 }
@@ -218,8 +217,9 @@ fn note(at: &Partition, what: &Notice) {
         Notice::Foreign(why) => {
             tracing::warn!(%topic, partition, %why, "what lies beside the offset cannot be used: records above it come back, and the ledger knows those that are done");
         }
-        Notice::Vanished(range) => {
-            tracing::error!(%topic, partition, ?range, "records that were not done are no longer in the log");
+        Notice::Vanished(Gone { each, span }) => {
+            let (first, some) = (each.first().copied().unwrap_or(span.start), each.len());
+            tracing::error!(%topic, partition, first, some, ?span, "records that were not done are no longer in the log; tasks that they began are buried as `TG-orphaned`");
         }
         Notice::Recreated { committed, end } => {
             tracing::error!(%topic, partition, committed, end, "the offset lies beyond the end of the log: the topic was deleted and made anew; it is read from its beginning");
@@ -242,7 +242,7 @@ impl Groups for DistributedGroups {
             events: VecDeque::new(),
             orders: VecDeque::new(),
             marks: Vec::new(),
-            answers: HashMap::new(),
+            answers: BTreeMap::new(),
             replies: Vec::new(),
             tickets: 0,
             asked: None,
@@ -263,9 +263,9 @@ impl Groups for DistributedGroups {
 
 /// The group's task: until the engine ends it.
 async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>) {
-    let mut up = contact.up();
+    let up = contact.up();
     loop {
-        let since = *up.borrow_and_update();
+        let since = up.since();
         let (orders, marks, replies, until) = {
             let mut core = lock(&seat.core);
             let until = core.pump(since, now());
@@ -284,8 +284,7 @@ async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>
             biased;
             heard = member.heard() => lock(&seat.core).heard(heard, now()),
             () = seat.work.notified() => {}
-            // The sender lives as long as this task's share of the contact.
-            _ = up.changed() => {}
+            () = up.changed() => {}
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }
@@ -388,6 +387,7 @@ impl Group for DistributedGroup {
                     Err(due) => due,
                 };
                 tokio::select! {
+                    biased;
                     () = ready => {}
                     () = tokio::time::sleep(due) => {}
                 }
@@ -402,6 +402,14 @@ impl Group for DistributedGroup {
 
     fn drained(&self, lease: Lease) {
         lock(&self.seat.core).held.drained(&lease);
+        self.seat.work.notify_one();
+    }
+
+    fn orphaned(&self, lease: Lease, gone: &Gone, offsets: &BTreeSet<u64>) {
+        let mut core = lock(&self.seat.core);
+        let todo = core.held.orphaned(&lease, gone, offsets);
+        core.todo(todo);
+        drop(core);
         self.seat.work.notify_one();
     }
 }

@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Between two attempts to reach a store that is away.
 const TRY_EVERY: Duration = Duration::from_millis(200);
@@ -42,7 +42,9 @@ pub(super) struct Contact {
     inner: Mutex<Inner>,
     /// There is something to send, or the connection is gone.
     work: Notify,
-    up: watch::Sender<Option<Instant>>,
+    up: Arc<Mutex<Option<Instant>>>,
+    /// One for each group.
+    told: Mutex<Vec<Arc<Notify>>>,
     condition: Arc<Condition>,
 }
 
@@ -62,17 +64,41 @@ struct Held {
     by_task: bool,
 }
 
+/// Since when all has been told to a ledger that is reached without a break. Groups are told in their order:
+/// a watch channel would choose it by chance, and a simulation could not be repeated.
+pub(super) struct Up {
+    since: Arc<Mutex<Option<Instant>>>,
+    changed: Arc<Notify>,
+}
+
+impl Up {
+    pub(super) fn since(&self) -> Option<Instant> {
+        *lock(&self.since)
+    }
+
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
 impl Contact {
     pub(super) fn new(instance: Instance, window: Duration, condition: Arc<Condition>) -> Self {
         let (held, owed) = (BTreeMap::new(), VecDeque::new());
         let inner = Inner { link: Link::default(), connection: None, held, owed };
-        let (work, up) = (Notify::new(), watch::Sender::new(None));
-        Contact { instance, keep: window / 2, inner: Mutex::new(inner), work, up, condition }
+        let (work, up, told) = (Notify::new(), Arc::default(), Mutex::default());
+        Contact { instance, keep: window / 2, inner: Mutex::new(inner), work, up, told, condition }
     }
 
-    /// Since when all has been told to a ledger that is reached without a break. Watched by the groups.
-    pub(super) fn up(&self) -> watch::Receiver<Option<Instant>> {
-        self.up.subscribe()
+    /// For one group.
+    pub(super) fn up(&self) -> Up {
+        let changed = Arc::new(Notify::new());
+        lock(&self.told).push(changed.clone());
+        Up { since: self.up.clone(), changed }
+    }
+
+    fn set_up(&self, since: Option<Instant>) {
+        *lock(&self.up) = since;
+        lock(&self.told).iter().for_each(|group| group.notify_one());
     }
 
     pub(super) fn owe(&self, marks: Vec<Owed>) {
@@ -129,7 +155,7 @@ impl Contact {
             inner.connection = None;
             inner.link.broken();
             drop(inner);
-            self.up.send_replace(None);
+            self.set_up(None);
             self.work.notify_one();
         }
     }
@@ -152,7 +178,8 @@ impl Contact {
                 return broken;
             }
         }
-        self.up.send_replace(lock(&self.inner).link.ready());
+        let ready = lock(&self.inner).link.ready();
+        self.set_up(ready);
         if self.condition.is(Part::Ledger, None) {
             tracing::info!("the ledger is reached");
         }
@@ -170,6 +197,7 @@ impl Contact {
             }
             let due = lock(&self.inner).link.beat_due().unwrap_or_else(now);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(due.into()) => {}
                 () = self.work.notified() => {}
             }

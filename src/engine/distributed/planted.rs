@@ -25,9 +25,13 @@ pub enum Bug {
     UnknownIsVisible,
     /// An answer that could not be stored is not stored later.
     AnswerForgotten,
+    /// The ledger lets whoever was admitted once start an effect.
+    StaleFenceStarts,
+    /// The ledger believes what a record on a task topic says of its origin.
+    OriginBelieved,
 }
 
-pub const ALL: [Bug; 10] = [
+pub const ALL: [Bug; 12] = [
     Bug::OffsetsOutside,
     Bug::MembershipOfNow,
     Bug::CloseBeforeCommit,
@@ -38,6 +42,8 @@ pub const ALL: [Bug; 10] = [
     Bug::LoadUnstable,
     Bug::UnknownIsVisible,
     Bug::AnswerForgotten,
+    Bug::StaleFenceStarts,
+    Bug::OriginBelieved,
 ];
 
 #[cfg(feature = "planted-bugs")]

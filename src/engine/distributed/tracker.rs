@@ -6,8 +6,8 @@
 //! counter beside it that could drift. It never waits, fetches or commits.
 
 use super::metadata::Progress;
-use std::collections::BTreeMap;
-use std::ops::Range;
+use crate::engine::Gone;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -22,8 +22,9 @@ enum State {
 #[must_use]
 pub struct Fetched {
     pub deliver: bool,
-    /// Records that were not complete and are no longer in the log.
-    pub vanished: Vec<u64>,
+    /// Records that were not complete and are no longer in the log. They stay open, until it is known
+    /// whether they had begun a task.
+    pub vanished: BTreeSet<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,33 +49,53 @@ impl Tracker {
         self.next
     }
 
-    /// What may have been lost before this partition was read: the log begins at `first`.
-    /// Records of the range that were not complete are gone.
+    /// What was lost before this partition was read: the log begins at `first`.
     #[must_use]
-    pub fn begins(&mut self, first: u64) -> Option<Range<u64>> {
-        let lost = self.next..first;
-        if lost.is_empty() {
-            return None;
+    pub fn begins(&mut self, first: u64) -> Gone {
+        if first <= self.next {
+            return Gone::default();
         }
-        self.loaded.holes = self.loaded.holes.split_off(&first);
+        let kept = self.loaded.holes.split_off(&first);
+        let each = std::mem::replace(&mut self.loaded.holes, kept);
         self.next = first;
-        Some(lost)
+        Gone { each, span: self.loaded.end..first.max(self.loaded.end) }
+    }
+
+    /// The topic is another one of its name: what the old one held is gone as a whole, but for what was complete.
+    pub fn ends(&self) -> Gone {
+        Gone { each: self.loaded.holes.clone(), span: self.loaded.end..u64::MAX }
+    }
+
+    /// The old topic, once it is known what there is to do about it.
+    pub fn ended(&mut self, orphans: &BTreeSet<u64>) {
+        self.loaded.holes.clear();
+        self.next = self.loaded.end.max(orphans.last().map_or(0, |last| last + 1));
+    }
+
+    /// Of what has vanished, these began tasks that are open: to be completed like any record. The rest
+    /// counts as complete, as a place where no record was found.
+    pub fn orphaned(&mut self, gone: &Gone, orphans: &BTreeSet<u64>) {
+        self.open.retain(|offset, _| !gone.each.contains(offset) || orphans.contains(offset));
+        for offset in orphans.iter().filter(|offset| **offset < self.next && gone.contains(**offset)) {
+            self.open.entry(*offset).or_insert(State::Open);
+        }
     }
 
     /// The next record of the log. One that was fetched before is not delivered again.
     pub fn fetched(&mut self, offset: u64) -> Fetched {
         if offset < self.next {
-            return Fetched { deliver: false, vanished: Vec::new() };
+            return Fetched { deliver: false, vanished: BTreeSet::new() };
         }
         let known = self.loaded.is_done(offset);
         let mut passed = std::mem::take(&mut self.loaded.holes);
         self.loaded.holes = passed.split_off(&(offset + 1));
         passed.remove(&offset);
         self.next = offset + 1;
+        self.open.extend(passed.iter().map(|gone| (*gone, State::Open)));
         if !known {
             self.open.insert(offset, State::Open);
         }
-        Fetched { deliver: !known, vanished: passed.into_iter().collect() }
+        Fetched { deliver: !known, vanished: passed }
     }
 
     /// Whether the record has been completed by a commit that is visible.
@@ -115,7 +136,7 @@ impl Tracker {
         if base >= end {
             return Progress::at(base);
         }
-        let mut within: std::collections::BTreeSet<u64> = holes.take_while(|o| *o < end).collect();
+        let mut within: BTreeSet<u64> = holes.take_while(|o| *o < end).collect();
         within.insert(base);
         Progress { base, end, holes: within }
     }
@@ -147,7 +168,6 @@ mod tests {
     use super::*;
     use crate::dedupe::Instance;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     fn holes(p: &Progress) -> Vec<u64> {
         p.holes.iter().copied().collect()
@@ -217,8 +237,14 @@ mod tests {
         fetch(&mut t, [5]);
         let p = commit(&mut t, &[5]);
         assert_eq!((p.base, p.end, holes(&p)), (7, 9, vec![7]));
-        // A compacted log: 7 has gone.
-        assert_eq!(t.fetched(8), Fetched { deliver: false, vanished: vec![7] });
+        // A compacted log: 7 has gone, and perhaps it had begun a task.
+        assert_eq!(t.fetched(8), Fetched { deliver: false, vanished: BTreeSet::from([7]) });
+        assert_eq!((t.progress().base, holes(&t.progress())), (7, vec![7]));
+        let gone = Gone { each: BTreeSet::from([7]), ..Gone::default() };
+        let mut orphan = t.clone();
+        orphan.orphaned(&gone, &gone.each);
+        assert_eq!(commit(&mut orphan, &[7]), Progress::at(9));
+        t.orphaned(&gone, &BTreeSet::new());
         assert_eq!(t.progress(), Progress::at(9));
     }
 
@@ -235,11 +261,41 @@ mod tests {
     fn a_log_that_begins_later_says_what_it_lost() {
         let loaded = Progress { base: 5, end: 30, holes: BTreeSet::from([5, 7, 20]) };
         let mut t = Tracker::new(loaded);
-        assert_eq!(t.begins(5), None);
-        assert_eq!(t.begins(10), Some(5..10));
+        assert_eq!(t.begins(5), Gone::default());
+        assert_eq!(t.begins(10), Gone { each: BTreeSet::from([5, 7]), span: 30..30 });
         assert_eq!(t.progress(), Progress { base: 20, end: 30, holes: BTreeSet::from([20]) });
-        assert_eq!(t.begins(40), Some(10..40));
+        let gone = t.begins(40);
+        assert_eq!(gone, Gone { each: BTreeSet::from([20]), span: 30..40 });
+        assert_eq!(
+            [20, 21, 29, 30, 39, 40].map(|o| gone.contains(o)),
+            [true, false, false, true, true, false]
+        );
         assert_eq!(t.progress(), Progress::at(40));
+    }
+
+    #[test]
+    fn p1_p2_orphans_are_completed_one_by_one_and_what_is_left_of_them_is_a_hole() {
+        let loaded = Progress { base: 5, end: 30, holes: BTreeSet::from([5, 7, 20]) };
+        let mut t = Tracker::new(loaded.clone());
+        let gone = t.begins(40);
+        // 50 is still there: nobody may say that it is an orphan.
+        t.orphaned(&gone, &BTreeSet::from([7, 20, 33, 50]));
+        assert_eq!(fetch(&mut t, [40, 41]), [40, 41]);
+        let p = commit(&mut t, &[20, 41]);
+        assert_eq!((p.base, p.end, holes(&p)), (7, 42, vec![7, 33, 40]));
+        assert_eq!(Tracker::new(p).begins(40).each, BTreeSet::from([7, 33]), "what the next owner finds");
+        let p = commit(&mut t, &[7, 33, 40]);
+        assert_eq!(p, Progress::at(42));
+        // All of a topic that was made anew.
+        let mut t = Tracker::new(loaded);
+        let gone = t.ends();
+        let orphans = BTreeSet::from([7, 90]);
+        t.ended(&orphans);
+        t.orphaned(&gone, &orphans);
+        let p = commit(&mut t, &[7]);
+        assert_eq!((p.base, p.end, holes(&p)), (90, 90, vec![]));
+        assert_eq!(Tracker::new(p).ends(), Gone { each: BTreeSet::new(), span: 90..u64::MAX });
+        assert_eq!((commit(&mut t, &[90]), t.in_flight()), (Progress::at(91), 0));
     }
 
     proptest! {
@@ -261,7 +317,7 @@ mod tests {
                         for o in log.iter().copied().skip(fetched_to).take(n) {
                             let fetched = t.fetched(o);
                             prop_assert_eq!(fetched.deliver, !done.contains(&o), "{}", o);
-                            prop_assert_eq!(fetched.vanished, Vec::<u64>::new());
+                            prop_assert_eq!(fetched.vanished, BTreeSet::new());
                             if fetched.deliver { out.insert(o); }
                         }
                         fetched_to = (fetched_to + n).min(log.len());

@@ -11,7 +11,7 @@ use super::log::read;
 use super::queue::Command;
 use super::shared::{Shared, lock};
 use crate::dedupe::Nonce;
-use crate::engine::{Delivery, Event, Group, Groups, Health, Lease};
+use crate::engine::{Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Record, Timestamp, Topic};
 use futures::future::BoxFuture;
 use std::collections::{BTreeSet, VecDeque};
@@ -137,6 +137,9 @@ impl Group for EmbeddedGroup {
 
     /// Nothing to give up: a revoked partition has been given up already.
     fn drained(&self, _lease: Lease) {}
+
+    /// Nothing vanishes here: retention keeps what is not complete.
+    fn orphaned(&self, _: Lease, _: &Gone, _: &BTreeSet<u64>) {}
 }
 
 impl EmbeddedGroup {

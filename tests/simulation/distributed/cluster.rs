@@ -8,35 +8,46 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate::consume::Kinds;
 use tidegate::dedupe::Instance;
-use tidegate::engine::Engine;
 use tidegate::engine::distributed::simulated::{
     Faults, Process, Reached, SimulatedBroker, SimulatedLog, SimulatedStore, World,
 };
 use tidegate::engine::distributed::{self, Parts, Start};
+use tidegate::engine::{Engine, Output};
 use tidegate::infer::Models;
+use tidegate::review::Arbiter;
 use tidegate::settings::{self, Settings};
-use tidegate::task::{Record, Timestamp, Topic};
+use tidegate::task::{Headers, Record, Timestamp, Topic};
 use tidegate::worker::Worker;
+use tidegate::write::record::{Action, Decision, ReviewItem};
+use tidegate::write::{DeadLetter, Redrive, redrive};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 thread_local! {
     static BEGAN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    /// By how many milliseconds the wall clock has jumped.
+    static JUMPED: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// The wall clock of all, the ledger's too, jumps; time itself goes on as before.
+pub(super) fn jump(by_ms: i64) {
+    JUMPED.set(JUMPED.get() + by_ms);
 }
 
 /// The wall clock of this thread is the runtime's, from a fixed day on.
 pub(super) fn virtual_clock() {
     BEGAN.set(Some(Instant::now()));
+    JUMPED.set(0);
     Timestamp::simulate(|| {
         let passed = BEGAN.get().map_or(Duration::ZERO, |began| began.elapsed());
-        Timestamp(1_800_000_000_000).plus(passed)
+        Timestamp(1_800_000_000_000 + JUMPED.get()).plus(passed)
     });
 }
 
 pub(super) struct Cluster {
     pub(super) world: Arc<World>,
-    store: Arc<SimulatedStore>,
+    pub(super) store: Arc<SimulatedStore>,
     settings: Arc<Settings>,
     running: BTreeMap<Process, Running>,
     killed: BTreeMap<Process, Instant>,
@@ -74,6 +85,12 @@ impl Cluster {
         }
     }
 
+    /// From now on processes are started with this configuration; those that run keep theirs.
+    pub(super) fn upgrade(&mut self, configuration: &str) {
+        let settings = Settings::parse(Path::new("simulated.toml"), configuration, &|_| None);
+        self.settings = Arc::new(settings.unwrap_or_else(|e| panic!("{e}")));
+    }
+
     pub(super) fn start(&mut self) -> Process {
         self.next += 1;
         let process = Process(self.next);
@@ -99,8 +116,12 @@ impl Cluster {
         let until = stop.clone();
         let mut work = JoinSet::new();
         if let Some(book) = self.calls.clone() {
-            let caller = Caller { engine, kinds, process, world: self.world.clone(), book };
-            work.spawn(caller.run(until));
+            let arbiter = Arbiter::new(engine.clone(), self.settings.clone(), kinds.clone());
+            let (world, store, settings) = (self.world.clone(), self.store.clone(), self.settings.clone());
+            let alone = Arc::default();
+            let caller = Caller { engine, settings, kinds, process, world, store, book, alone };
+            work.spawn(caller.run(until.clone()));
+            work.spawn(async move { arbiter.run(until).await });
         } else {
             let models = Arc::new(Models::new(&self.settings.models, 4 << 20).unwrap());
             let worker = Worker::new(engine, self.settings.clone(), kinds, models);
@@ -110,9 +131,10 @@ impl Cluster {
         process
     }
 
-    /// Whether the process had been killed by then.
-    pub(super) fn was_dead(&self, process: Process, at: Instant) -> bool {
-        self.killed.get(&process).is_some_and(|killed| *killed <= at)
+    /// Whether the process was killed, or did not reach the ledger, at some time between the two.
+    pub(super) fn was_away(&self, process: Process, begin: Instant, end: Instant) -> bool {
+        self.killed.get(&process).is_some_and(|killed| *killed <= end)
+            || self.world.was_cut_off(process, begin, end)
     }
 
     pub(super) fn processes(&self) -> Vec<Process> {
@@ -154,6 +176,55 @@ impl Cluster {
 
     pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
         self.world.committed(&Topic::new(topic))
+    }
+
+    /// Items that wait for a person, each with the place where it lies.
+    pub(super) fn items(&self) -> Vec<(ReviewItem, String)> {
+        let mut open = BTreeMap::new();
+        for record in self.world.committed(&self.settings.topics.review_requests) {
+            let item = record.value.as_ref().map(|v| serde_json::from_slice::<ReviewItem>(v).unwrap());
+            match item {
+                Some(item) => open.insert(record.key, (item, record.position.to_string())),
+                None => open.remove(&record.key),
+            };
+        }
+        open.into_values().collect()
+    }
+
+    /// A person approves.
+    pub(super) fn approve(&self, item: &ReviewItem, at: &str, by: &str) {
+        let decision = Decision {
+            v: 1,
+            item: item.id.clone(),
+            item_at: at.to_owned(),
+            action: Action::Approve,
+            by: by.to_owned(),
+            reason: None,
+            answer: None,
+            nonce: by.to_owned(),
+            at: Timestamp::now(),
+        };
+        let output = Output {
+            topic: self.settings.topics.review_decisions.clone(),
+            key: Some(item.id.clone().into()),
+            value: Some(serde_json::to_vec(&decision).unwrap().into()),
+            headers: Headers::default(),
+            not_before: None,
+        };
+        self.world.append(vec![output]).unwrap();
+    }
+
+    /// Dead letters that are the outcome of their key.
+    pub(super) fn letters(&self) -> Vec<DeadLetter> {
+        let letters = self.world.committed(&self.settings.topics.dead_letters).into_iter();
+        letters.map(DeadLetter::read).filter(|letter| letter.outcome).collect()
+    }
+
+    pub(super) fn redrive(&self, letter: &DeadLetter) {
+        let Redrive::Send(output) = redrive(&self.settings.topics, letter) else {
+            panic!("it cannot be redriven: {letter:?}")
+        };
+        self.world.append(vec![*output]).unwrap();
     }
 
     pub(super) async fn ledger_away_for(&self, pause: Duration) {

@@ -3,19 +3,21 @@
 //! The checks know nothing of how the engine works: they compare what was sent with what a reader of
 //! committed records finds.
 
-use super::caller::Call;
-use super::cluster::Cluster;
+use super::caller::{Call, Effect};
+use super::cluster::{Cluster, jump};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate::engine::Output;
 use tidegate::engine::distributed::simulated::Faults;
-use tidegate::task::{Headers, Record, Topic};
+use tidegate::outcome::Reason;
+use tidegate::task::{Headers, Position, Record, Topic};
 
 /// After the last fault, everything has come to rest within this: a session, a transaction and a
-/// heartbeat each take ten seconds to run out, and may do so one after the other.
-const REST: Duration = Duration::from_secs(60);
+/// heartbeat each take ten seconds to run out, and may do so one after the other; a task that parks, asks
+/// a person or is redriven begins anew once or twice.
+const REST: Duration = Duration::from_secs(90);
 
 const LEASE: Duration = Duration::from_secs(10);
 /// The deadline of a call, and one lease.
@@ -33,11 +35,30 @@ pub(super) struct Load {
     pub(super) forgetful: bool,
     /// Each task makes a call, and what is bought is counted.
     pub(super) calls: bool,
+    /// Of these, some park, ask a person, or die and are redriven, and copies come back late.
+    pub(super) moves: bool,
+    /// Each task acts upon the world, some after they have asked a person.
+    pub(super) acts: bool,
+    /// Retention takes records that nobody has completed.
+    pub(super) trims: bool,
+    /// The wall clock jumps by hours, forth and back.
+    pub(super) jumps: bool,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { seed: 0, keys: 60, kills: false, loses_offsets: false, forgetful: false, calls: false }
+        Load {
+            seed: 0,
+            keys: 60,
+            kills: false,
+            loses_offsets: false,
+            forgetful: false,
+            calls: false,
+            moves: false,
+            acts: false,
+            trims: false,
+            jumps: false,
+        }
     }
 }
 
@@ -45,11 +66,52 @@ impl Default for Load {
 struct Sent {
     key: String,
     payload: String,
+    at: Position,
+    /// As a record may name it.
+    origin: String,
+    /// It is gone, and was not complete: perhaps nobody has ever seen it.
+    lost: bool,
+}
+
+/// What people have done so far: items that were decided, letters that were redriven.
+#[derive(Default)]
+struct People {
+    done: BTreeSet<String>,
+}
+
+impl People {
+    /// Looks at everything that waits for a person; now and then two do.
+    fn look(&mut self, cluster: &Cluster, dice: &mut StdRng) {
+        for (item, at) in cluster.items() {
+            if self.done.insert(item.id.clone()) {
+                for by in ["ann", "bob"].iter().take(dice.random_range(1..3)) {
+                    cluster.approve(&item, &at, by);
+                }
+            }
+        }
+        let died = cluster.letters().into_iter().filter(|l| l.reason == Some(Reason::TemplateFailed));
+        for letter in died {
+            if self.done.insert(letter.record.position.to_string()) {
+                (0..dice.random_range(1..3)).for_each(|_| cluster.redrive(&letter));
+            }
+        }
+    }
 }
 
 impl Load {
     pub(super) fn configuration(&self) -> &'static str {
         CONFIGURATION
+    }
+
+    /// What this seed does of it: what lies far apart is not asked of every one.
+    pub(super) fn of(&self, seed: u64) -> Load {
+        Load {
+            trims: self.trims && seed.is_multiple_of(3),
+            jumps: self.jumps && seed % 3 == 1,
+            moves: self.moves && seed % 4 == 1,
+            acts: self.acts && seed % 4 == 3,
+            ..*self
+        }
     }
 
     pub(super) async fn run(&self, cluster: &mut Cluster, faults: Faults) -> Result<String, String> {
@@ -58,11 +120,14 @@ impl Load {
             cluster.start();
         }
         cluster.world.set_faults(faults);
-        let mut excused = BTreeSet::new();
-        let sent = self.send(cluster, &mut dice, &mut excused).await?;
+        let (mut excused, mut people) = (BTreeSet::new(), People::default());
+        let sent = self.send(cluster, &mut dice, &mut excused, &mut people).await?;
         cluster.world.set_faults(Faults::default());
         let began = tokio::time::Instant::now();
         loop {
+            if self.moves {
+                people.look(cluster, &mut dice);
+            }
             let missing = self.check(cluster, &sent, &excused)?;
             if missing.is_empty() {
                 break;
@@ -86,6 +151,7 @@ impl Load {
         cluster: &mut Cluster,
         dice: &mut StdRng,
         excused: &mut BTreeSet<String>,
+        people: &mut People,
     ) -> Result<Vec<Sent>, String> {
         let mut sent: Vec<Sent> = Vec::new();
         let mut waiting: Vec<usize> =
@@ -93,30 +159,52 @@ impl Load {
         while !waiting.is_empty() {
             let n = waiting.swap_remove(dice.random_range(0..waiting.len()));
             let conflicting = n % 10 == 9 && sent.iter().any(|s| s.key == format!("k{n}"));
-            let payload = format!("{{\"n\":{n},\"other\":{conflicting}}}");
+            let does = match n % 5 {
+                _ if self.acts => "acts",
+                1 if self.moves => "parks",
+                2 if self.moves => "asks",
+                3 if self.moves => "dies",
+                _ => "",
+            };
+            let payload = format!("{{\"n\":{n},\"other\":{conflicting},\"does\":\"{does}\"}}");
             let key = format!("k{n}");
+            let mut headers = Headers::default().with("idempotency-key", key.clone().into_bytes());
+            if let Some(first) = sent.iter().find(|s| s.key == key) {
+                // Whoever sends a copy may say of it what he likes.
+                headers.push("tidegate-origin", first.origin.clone());
+            }
             let output = Output {
                 topic: Topic::new("tasks.copy"),
                 // Copies may lie in any partition.
                 key: Some(format!("{}", dice.random_range(0..100)).into()),
                 value: Some(payload.clone().into()),
-                headers: Headers::default().with("idempotency-key", key.clone().into_bytes()),
+                headers,
                 not_before: None,
             };
-            cluster.world.append(vec![output]).map_err(|e| e.to_string())?;
-            sent.push(Sent { key, payload });
+            let at = cluster.world.append(vec![output]).map_err(|e| e.to_string())?.remove(0);
+            let origin = format!("{at}@{}", tidegate::task::Timestamp::now().0);
+            sent.push(Sent { key, payload, at, origin, lost: false });
+            if self.moves {
+                people.look(cluster, dice);
+            }
+            if self.trims && cluster.world.happens("retention takes what is not complete", 0.02) {
+                self.trim(cluster, dice, &mut sent);
+            }
+            if self.jumps && cluster.world.happens("the clock jumps", 0.02) {
+                jump(dice.random_range(-3 * 3_600_000..3 * 3_600_000));
+            }
             tokio::time::sleep(Duration::from_millis(dice.random_range(0..800))).await;
-            if self.kills && dice.random_bool(0.05) {
+            if self.kills && cluster.world.happens("a process is killed", 0.05) {
                 let all = cluster.processes();
                 cluster.kill(all[dice.random_range(0..all.len())]);
                 cluster.start();
             }
-            if self.kills && dice.random_bool(0.03) {
+            if self.kills && cluster.world.happens("a process leaves", 0.03) {
                 let all = cluster.processes();
                 cluster.leave(all[dice.random_range(0..all.len())]).await;
                 cluster.start();
             }
-            if self.loses_offsets && dice.random_bool(0.02) {
+            if self.loses_offsets && cluster.world.happens("the offsets are lost", 0.02) {
                 // Amnesia takes a group with nobody in it.
                 for process in cluster.processes() {
                     cluster.leave(process).await;
@@ -125,7 +213,16 @@ impl Load {
                 // Limit 2: what was published and not yet closed may run again. Nothing else may.
                 let open = cluster.open();
                 excused.extend(self.published(cluster)?.into_keys().filter(|key| open.contains(key)));
-                cluster.world.forget_offsets("worker");
+                if dice.random_bool(0.5) {
+                    cluster.world.forget_offsets("worker");
+                } else {
+                    // By a tool, to where they are: what lies beside them is lost all the same.
+                    for at in cluster.world.partitions(&Topic::new("tasks.copy")) {
+                        if let Some(offset) = cluster.world.offset("worker", &at) {
+                            cluster.world.set_offset("worker", &at, offset, "by hand");
+                        }
+                    }
+                }
                 for _ in 0..3 {
                     cluster.start();
                 }
@@ -133,6 +230,25 @@ impl Load {
             self.check(cluster, &sent, excused)?;
         }
         Ok(sent)
+    }
+
+    /// Somewhere in a partition, past records that are being worked on or that nobody has read.
+    fn trim(&self, cluster: &Cluster, dice: &mut StdRng, sent: &mut [Sent]) {
+        let Some(to) = sent.get(dice.random_range(0..sent.len())).map(|s| s.at.clone()) else { return };
+        let open = cluster.world.incomplete("worker", &to.at.topic);
+        let gone = |s: &&mut Sent| s.at.at == to.at && s.at.offset < to.offset && open.contains(&s.at);
+        sent.iter_mut().filter(gone).for_each(|s| s.lost = true);
+        cluster.world.trim(&to.at, to.offset);
+    }
+
+    /// No task acts twice, and none while it is further on: while a person is asked, in particular.
+    pub(super) fn acted(&self, effects: &BTreeMap<String, Vec<Effect>>) -> Result<(), String> {
+        for (key, effects) in effects {
+            if effects.len() > 1 || effects.iter().any(|e| e.known != e.hop) {
+                return Err(format!("P4: {key} acted twice, or while it was further on: {effects:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Whatever was bought again was counted, and its buyer before had died, or was cut off for longer
@@ -146,7 +262,7 @@ impl Load {
         for (key, calls) in calls {
             for pair in calls.windows(2) {
                 let (before, after) = (&pair[0], &pair[1]);
-                let alive = !cluster.was_dead(before.process, after.at);
+                let alive = !cluster.was_away(before.process, before.at, after.at);
                 if before.stored.is_some_and(|stored| stored <= after.at) {
                     return Err(format!("P3: the answer of {key} was stored, and bought again: {calls:?}"));
                 }
@@ -175,11 +291,13 @@ impl Load {
         if !open.is_empty() {
             return Err(format!("P2: {} records were never completed: {open:?}", open.len()));
         }
-        if self.forgetful || self.loses_offsets {
+        if self.forgetful || self.loses_offsets || self.trims {
             return Ok(());
         }
         let mut buried: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for record in cluster.committed("dead-letters") {
+        let conflicts = cluster.committed("dead-letters").into_iter();
+        let conflicts = conflicts.filter(|r| r.headers.text("tidegate-reason") == Some("TG-key-conflict"));
+        for record in conflicts {
             let (key, source) = (header(&record, "tidegate-key")?, header(&record, "tidegate-source")?);
             buried.entry(key).or_default().insert(source);
         }
@@ -219,7 +337,7 @@ impl Load {
         for s in sent {
             payloads.entry(&s.key).or_default().push(&s.payload);
         }
-        let results = self.published(cluster)?;
+        let mut results = self.published(cluster)?;
         for (key, count) in &results {
             let Some(of_it) = payloads.get(key.as_str()) else {
                 return Err(format!("a result of a key that nobody sent: {key}"));
@@ -229,13 +347,34 @@ impl Load {
                 return Err(format!("P1: {key} has {count} results"));
             }
         }
+        let mut died: BTreeSet<String> = BTreeSet::new();
+        for letter in cluster.letters() {
+            let key = header(&letter.record, "tidegate-key")?;
+            let as_sent = match letter.reason {
+                Some(Reason::Orphaned) => sent.iter().any(|s| s.key == key && s.lost),
+                Some(Reason::TemplateFailed) => {
+                    payloads.get(key.as_str()).is_some_and(|of| of[0].contains("dies"))
+                }
+                _ => false,
+            };
+            if !as_sent {
+                return Err(format!("P2: {key} is in dead letters: {:?}", letter.reason));
+            }
+            let orphan = letter.reason == Some(Reason::Orphaned);
+            if !died.insert(key.clone()) || (orphan && results.contains_key(&key)) {
+                return Err(format!("P1: {key} has two outcomes: {:?}", letter.reason));
+            }
+            if orphan {
+                results.insert(key, 1);
+            }
+        }
         // One that comes back by amnesia is buried again, under the same coordinates.
         let mut conflicts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for record in cluster.committed("dead-letters") {
             let key = header(&record, "tidegate-key")?;
             let reason = header(&record, "tidegate-reason")?;
             if reason != "TG-key-conflict" {
-                return Err(format!("P2: {key} is in dead letters: {reason}"));
+                continue;
             }
             conflicts.entry(key).or_default().insert(header(&record, "tidegate-source")?);
         }
@@ -246,11 +385,13 @@ impl Load {
                 return Err(format!("P2: {key} is in dead letters, and nothing conflicts with it"));
             }
             // Whichever payload came first owns the key; every record of the other conflicts.
-            if sources.len() >= of_it.len() && !self.forgetful {
+            if sources.len() >= of_it.len() && !self.forgetful && !self.trims {
                 return Err(format!("P2: all {} records of {key} are in dead letters", of_it.len()));
             }
         }
-        Ok(payloads.keys().filter(|key| !results.contains_key(**key)).map(|key| (*key).to_owned()).collect())
+        let lost: BTreeSet<&str> = sent.iter().filter(|s| s.lost).map(|s| s.key.as_str()).collect();
+        let missing = payloads.keys().filter(|key| !results.contains_key(**key) && !lost.contains(**key));
+        Ok(missing.map(|key| (*key).to_owned()).collect())
     }
 }
 

@@ -1,28 +1,27 @@
 //! The table of crashes, row by row: a process dies, or a part is away, between two given steps; one
 //! outcome comes of each key, and what was bought again is counted.
 //!
-//! Rows of the table that are not here: parks, reviews and redrives (14, 15), a client call that hangs
-//! (19), records that vanish (20), tasks that kill their process (23), outcomes too large (24: the
-//! committer's own tests), two versions (25).
+//! Records that vanish (20) are in `vanished.rs`; parks, reviews, redrives, outcomes too large and two
+//! versions (14, 15, 23 to 25) in `chains.rs`.
 
 use super::caller::{Book, Call};
 use super::cluster::{Cluster, virtual_clock};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate::engine::Output;
-use tidegate::engine::distributed::simulated::{Faults, Point};
+use tidegate::engine::distributed::simulated::{CutOff, Faults, Point};
 use tidegate::task::{Headers, Topic};
 
 const CONFIGURATION: &str = "[tasks.copy]\n[engine]\npartitions = 2\n[worker]\nin_flight = 16\n";
 
-struct Row {
-    cluster: Cluster,
+pub(super) struct Row {
+    pub(super) cluster: Cluster,
     book: Book,
 }
 
 impl Row {
     /// Two processes that have come to rest.
-    async fn new(seed: u64) -> Row {
+    pub(super) async fn new(seed: u64) -> Row {
         virtual_clock();
         let book = Book::default();
         let mut cluster = Cluster::new(seed, CONFIGURATION, Some(book.clone()));
@@ -34,10 +33,15 @@ impl Row {
     }
 
     fn send(&self, key: &str, at: &str) {
+        self.send_one_that("", key, at);
+    }
+
+    /// `does`: as `caller.rs` tells.
+    pub(super) fn send_one_that(&self, does: &str, key: &str, at: &str) {
         let output = Output {
             topic: Topic::new("tasks.copy"),
             key: Some(at.to_owned().into()),
-            value: Some("{\"n\":1}".into()),
+            value: Some(format!("{{\"n\":1,\"does\":\"{does}\"}}").into()),
             headers: Headers::default().with("idempotency-key", key.to_owned().into_bytes()),
             not_before: None,
         };
@@ -45,14 +49,14 @@ impl Row {
     }
 
     /// Lets time pass; who is caught stays dead.
-    async fn pass(&mut self, seconds: u64) {
+    pub(super) async fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             self.cluster.bury();
         }
     }
 
-    fn outcomes(&self) -> BTreeMap<String, usize> {
+    pub(super) fn outcomes(&self) -> BTreeMap<String, usize> {
         let mut count = BTreeMap::new();
         for record in self.cluster.committed("results") {
             *count.entry(record.headers.text("tidegate-key").unwrap().to_owned()).or_default() += 1;
@@ -60,23 +64,27 @@ impl Row {
         count
     }
 
-    fn calls(&self, key: &str) -> Vec<Call> {
-        self.book.lock().unwrap().get(key).cloned().unwrap_or_default()
+    pub(super) fn calls(&self, key: &str) -> Vec<Call> {
+        self.book.calls.lock().unwrap().get(key).cloned().unwrap_or_default()
     }
 
     /// One outcome of the key, every record complete, and so many calls, all but the first counted.
-    fn ends(&self, key: &str, calls: usize) {
+    pub(super) fn ends(&self, key: &str, calls: usize) {
         let trace = self.cluster.trace().join("\n");
         assert_eq!(self.outcomes(), BTreeMap::from([(key.to_owned(), 1)]), "{trace}");
-        let open = self.cluster.world.incomplete("worker", &Topic::new("tasks.copy"));
-        assert!(open.is_empty(), "never completed: {open:?}\n{trace}");
+        for topic in ["tasks.copy", "retry.5s", "resume"] {
+            let open = self.cluster.world.incomplete("worker", &Topic::new(topic));
+            assert!(open.is_empty(), "never completed: {open:?}\n{trace}");
+        }
+        let decisions = self.cluster.world.incomplete("arbiter", &Topic::new("review.decisions"));
+        assert!(decisions.is_empty() && self.cluster.items().is_empty(), "{decisions:?}\n{trace}");
         let made = self.calls(key);
         let times: Vec<u32> = made.iter().map(|c| c.times).collect();
         assert_eq!(times, (0..calls).map(|n| u32::try_from(n).unwrap()).collect::<Vec<_>>(), "{trace}");
     }
 }
 
-fn on_virtual_time(row: impl Future<Output = ()>) {
+pub(super) fn on_virtual_time(row: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(row);
@@ -217,6 +225,51 @@ fn rows_13_and_21_p1_p3_a_session_that_is_lost_in_the_middle_of_a_call() {
             row.send("k", "b");
             row.pass(3).await;
             row.cluster.world.set_faults(Faults::default());
+            row.pass(60).await;
+            row.ends("k", 1);
+        });
+    }
+}
+
+#[test]
+fn row_13_p1_p2_p3_one_process_alone_is_stopped_or_cut_off_for_longer_than_its_session() {
+    let all = [CutOff::Everything, CutOff::Broker, CutOff::Ledger].into_iter().cycle();
+    for (seed, from) in (1..25).zip(all) {
+        on_virtual_time(async {
+            let mut row = Row::new(seed).await;
+            row.send("k", "a");
+            row.send("k", "b");
+            while row.calls("k").is_empty() {
+                row.pass(0).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let buyer = row.calls("k")[0].process;
+            row.cluster.world.cut_off(buyer, from, Duration::from_secs(13 + seed));
+            row.pass(90).await;
+            let calls = row.calls("k").len();
+            // Who does not reach the broker alone stores its answer: it is not bought again.
+            assert!(calls == 1 || (calls == 2 && from != CutOff::Broker), "{from:?}: {calls} calls");
+            row.ends("k", calls);
+            assert_eq!(row.cluster.processes().len(), 2, "it goes on");
+        });
+    }
+}
+
+#[test]
+fn row_19_p1_p2_p3_a_call_to_the_client_hangs_until_the_watchdog_ends_the_process() {
+    // What the decisions see of it: no answer, and then a process that dies. The watchdog itself, and that a
+    // client goes on sending heartbeats meanwhile, are the client's; here its member stays in the group.
+    for (seed, point) in
+        (1..10).zip([Point::Produced, Point::OffsetsSent, Point::Decided].into_iter().cycle())
+    {
+        on_virtual_time(async {
+            let mut row = Row::new(seed).await;
+            row.cluster.world.set_hang(point);
+            row.send("k", "a");
+            row.pass(30).await;
+            let hangs = row.calls("k")[0].process;
+            assert_eq!(row.outcomes().len(), usize::from(point == Point::Decided), "{point:?}");
+            row.cluster.kill(hangs);
             row.pass(60).await;
             row.ends("k", 1);
         });

@@ -41,11 +41,18 @@ fn words(todo: &[Do]) -> Vec<String> {
             Do::Tell(Event::Assigned { lease }) => format!("tell assigned {}", lease.at.index),
             Do::Tell(Event::Draining { lease, .. }) => format!("tell draining {}", lease.at.index),
             Do::Tell(Event::Revoked { lease }) => format!("tell revoked {}", lease.at.index),
+            Do::Tell(Event::Vanished { lease, .. }) => format!("tell vanished {}", lease.at.index),
             Do::Tell(other) => format!("{other:?}"),
             Do::Refuse { at, .. } => format!("refuse {}", at.index),
             Do::Note { what, .. } => format!("note {what:?}"),
         })
         .collect()
+}
+
+fn vanished(todo: &[Do]) -> Vec<Gone> {
+    let told =
+        |step: &Do| if let Do::Tell(Event::Vanished { gone, .. }) = step { Some(gone.clone()) } else { None };
+    todo.iter().filter_map(told).collect()
 }
 
 /// A member that serves these partitions from their beginning.
@@ -185,7 +192,7 @@ fn p2_foreign_metadata_costs_no_record_and_is_said() {
 }
 
 #[test]
-fn what_has_vanished_below_the_log_is_said() {
+fn row_20_p2_nothing_is_read_and_passed_over_until_it_is_known_which_tasks_had_vanished() {
     let now = Instant::now();
     let text = metadata::write(
         &Progress { base: 5, end: 20, holes: BTreeSet::from([5, 15]) },
@@ -195,9 +202,32 @@ fn what_has_vanished_below_the_log_is_said() {
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let found = Loaded { committed: Some((5, text)), first: 10, end: 100, oldest: Some(TODAY) };
     let todo = held.loaded(&lease, found, false, TODAY);
-    assert_eq!(words(&todo), ["note Vanished(5..10)", "tell assigned 0", "serve 0 from 10"]);
+    let below = Gone { each: BTreeSet::from([5]), span: 20..20 };
+    assert_eq!(vanished(&todo)[0], below);
+    assert_eq!(words(&todo)[1..], ["tell assigned 0", "tell vanished 0"]);
+    assert!(!held.fetched(&lease, 10).0 && !held.is_open(&lease), "not served yet");
+    assert_eq!(held.tick(now, |_| false).len(), 0);
+    assert_eq!(words(&held.orphaned(&lease, &below, &BTreeSet::from([5]))), ["serve 0 from 10"]);
+    assert!(held.tracker(&lease).unwrap().take(5), "as if it had been delivered");
     // A record in the middle of a compacted log.
-    assert_eq!(held.fetched(&lease, 17), (false, Some(Notice::Vanished(15..16))));
+    let (deliver, todo) = held.fetched(&lease, 17);
+    let inside = Gone { each: BTreeSet::from([15]), span: 0..0 };
+    assert_eq!((deliver, vanished(&todo)), (false, vec![inside.clone()]));
+    assert_eq!(held.is_complete(&part(0), 15), Some(false));
+    assert!(held.orphaned(&lease, &inside, &BTreeSet::new()).is_empty());
+    assert_eq!(held.is_complete(&part(0), 15), Some(true));
+}
+
+#[test]
+fn row_20_p1_what_lies_above_an_offset_that_is_not_ours_is_never_called_an_orphan() {
+    for committed in [None, Some((5, String::new())), Some((500, "consumer-7".to_owned()))] {
+        let mut held = Assignment::new(WINDOW, 0);
+        let now = Instant::now();
+        let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+        let todo = held.loaded(&lease, Loaded { committed, first: 10, ..nothing() }, false, TODAY);
+        assert!(!words(&todo).contains(&"tell vanished 0".to_owned()), "{todo:?}");
+        assert_eq!(words(&todo)[todo.len() - 1], "serve 0 from 10");
+    }
 }
 
 #[test]
@@ -209,7 +239,21 @@ fn an_offset_beyond_the_end_is_of_another_topic_of_that_name() {
     let found = Loaded { committed: Some((500, text)), ..nothing() };
     let todo = held.loaded(&lease, found, false, TODAY);
     assert_eq!(words(&todo)[0], "note Recreated { committed: 500, end: 100 }");
-    assert_eq!(words(&todo)[2], "serve 0 from 0");
+    assert_eq!(words(&todo)[1..], ["tell assigned 0", "tell vanished 0"]);
+    let gone = vanished(&todo)[0].clone();
+    assert_eq!([499, 500, 7_000].map(|o| gone.contains(o)), [false, true, true]);
+    // Its orphans have the offsets of the old one; the new one is not read among them.
+    assert_eq!(words(&held.orphaned(&lease, &gone, &BTreeSet::from([510, 520]))), [""; 0]);
+    for offset in [520, 510] {
+        let tracker = held.tracker(&lease).unwrap();
+        assert!(tracker.take(offset));
+        let written = tracker.progress();
+        assert!(written.base >= 500 && written.is_done(510) == (offset == 510), "{written:?}");
+        tracker.settle(true);
+        let expected: &[&str] = if offset == 510 { &["serve 0 from 0"] } else { &[] };
+        assert_eq!(words(&held.tick(now, |_| false)), expected);
+    }
+    assert_eq!(held.is_complete(&part(0), 0), Some(false));
 }
 
 #[test]

@@ -142,6 +142,10 @@ impl GroupState {
         (!open).then(|| self.peek(at))
     }
 
+    pub(super) fn set(&mut self, at: &Partition, offset: u64, metadata: &str) {
+        self.committed.insert(at.clone(), (offset, metadata.to_owned()));
+    }
+
     /// Forgets every offset, as a group that was deleted.
     pub(super) fn forget(&mut self) {
         self.committed.clear();

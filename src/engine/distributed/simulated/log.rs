@@ -24,6 +24,8 @@ enum Slot {
 #[derive(Default)]
 pub(super) struct PartitionLog {
     slots: Vec<Slot>,
+    /// What lies below is gone.
+    first: usize,
     /// How each transaction ended here.
     ended: BTreeMap<Tx, bool>,
     /// Everything below can be read.
@@ -70,7 +72,7 @@ impl PartitionLog {
 
     /// Up to `max` records from `from` on, and where to go on.
     pub(super) fn read(&self, from: u64, max: usize) -> (Vec<Arc<Record>>, u64) {
-        let mut at = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut at = usize::try_from(from).unwrap_or(usize::MAX).max(self.first);
         let mut found = Vec::new();
         while at < self.stable && found.len() < max {
             if let Slot::Record { record, tx } = &self.slots[at]
@@ -81,6 +83,15 @@ impl PartitionLog {
             at += 1;
         }
         (found, at.max(usize::try_from(from).unwrap_or(0)) as u64)
+    }
+
+    /// As retention does. Never past what a reader may see.
+    pub(super) fn trim(&mut self, first: u64) {
+        self.first = usize::try_from(first).unwrap_or(usize::MAX).clamp(self.first, self.stable);
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        self.first as u64
     }
 
     pub(super) fn end_offset(&self) -> u64 {

@@ -10,7 +10,7 @@ use super::super::lock;
 use super::super::planted::{self, Bug};
 use super::group::GroupMember;
 use super::log::Tx;
-use super::world::{Point, Process, Producer, Transacting, World};
+use super::world::{CutOff, Point, Process, Producer, Transacting, World};
 use crate::engine::Lease;
 use crate::task::{Partition, Topic};
 use futures::future::BoxFuture;
@@ -91,6 +91,8 @@ struct Mine {
     id: Option<MemberId>,
     /// Told that all is lost; it rejoins only once everything is unassigned.
     lost: bool,
+    /// What was to be read next is no longer in the log: it rejoins, so that all is read in again.
+    rejoins: bool,
     serving: BTreeMap<Partition, Serving>,
 }
 
@@ -120,6 +122,9 @@ impl Client {
     /// One step of the way to the broker. `false`: the process died on it.
     async fn step(&self, most_ms: u64) -> bool {
         self.world.delay(Duration::from_millis(most_ms)).await;
+        while self.world.is_cut_off(self.process, &[CutOff::Broker, CutOff::Everything]) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         !self.world.is_dead(self.process)
     }
 
@@ -153,11 +158,16 @@ impl Client {
             if self.world.is_dead(self.process) {
                 return;
             }
-            if !self.world.fails(|f| f.session_lost) {
+            let rejoins = std::mem::take(&mut lock(&self.mine).rejoins);
+            let Some(id) = lock(&self.mine).id.clone() else { continue };
+            let expelled = {
+                let inner = lock(&self.world.inner);
+                inner.groups.get(&self.group).is_none_or(|g| !g.members.contains_key(&id))
+            };
+            if !rejoins && !expelled && !self.world.fails("the session is lost", |f| f.session_lost) {
                 continue;
             }
-            let Some(id) = lock(&self.mine).id.clone() else { continue };
-            let hidden = self.world.fails(|f| f.hidden);
+            let hidden = !rejoins && !expelled && self.world.fails("nobody is told", |f| f.hidden);
             let believes = {
                 let inner = lock(&self.world.inner);
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));
@@ -219,7 +229,7 @@ impl Client {
                 Order::Resume(at) => self.pause(&at, false),
                 Order::Confirm => self.confirm().await,
                 Order::Leave => {
-                    let id = lock(&self.mine).id.clone();
+                    let id = lock(&self.mine).id.take();
                     id.iter().for_each(|id| self.world.expire(&self.group, id));
                 }
                 Order::Assign(_) | Order::Commit(_) | Order::Renew | Order::ReadBack(_) => {}
@@ -255,8 +265,9 @@ impl Client {
                 let inner = lock(&self.world.inner);
                 let group = inner.groups.get(&self.group);
                 let stable = group.and_then(|g| g.stable(&lease.at));
-                let end = inner.logs.get(&lease.at).map_or(0, super::log::PartitionLog::end_offset);
-                stable.map(|committed| Loaded { committed, first: 0, end, oldest: None })
+                let log = inner.logs.get(&lease.at);
+                let (first, end) = log.map_or((0, 0), |log| (log.first(), log.end_offset()));
+                stable.map(|committed| Loaded { committed, first, end, oldest: None })
             };
             if let Some(found) = found {
                 self.say(Heard::Loaded(lease, found));
@@ -289,9 +300,14 @@ impl Client {
             let mut found = Vec::new();
             {
                 let mut mine = lock(&self.mine);
+                let Mine { serving, rejoins, .. } = &mut *mine;
                 let inner = lock(&self.world.inner);
-                for (at, serving) in mine.serving.iter_mut().filter(|(_, s)| !s.paused) {
+                for (at, serving) in serving.iter_mut().filter(|(_, s)| !s.paused) {
                     let Some(log) = inner.logs.get(at) else { continue };
+                    if serving.next < log.first() {
+                        *rejoins = true;
+                        continue;
+                    }
                     let (records, next) = log.read(serving.next, FETCH);
                     serving.next = next;
                     found.extend(records.into_iter().map(|r| Heard::Fetched(serving.lease.clone(), r)));
@@ -425,7 +441,7 @@ impl Client {
         if self.world.reaches(self.process, Point::Produced) {
             return None;
         }
-        if self.world.fails(|f| f.broken) {
+        if self.world.fails("the producer breaks", |f| f.broken) {
             self.world.say(format_args!("{name} breaks in transaction {}", tx.0));
             return Some(Ended::Broken { why: "the connection broke".to_owned() });
         }
@@ -452,7 +468,7 @@ impl Client {
         if self.world.reaches(self.process, Point::OffsetsSent) {
             return None;
         }
-        if self.world.fails(|f| f.abort) {
+        if self.world.fails("the broker asks for an abort", |f| f.abort) {
             self.world.end(tx, false);
             return Some(Ended::Aborted { why: "the broker asks for an abort".to_owned() });
         }
@@ -471,7 +487,7 @@ impl Client {
         positions: Vec<crate::task::Position>,
     ) -> Option<Ended> {
         let unknown = |why: &str| Ended::Unknown { positions: positions.clone(), why: why.to_owned() };
-        if self.world.fails(|f| f.commit_late) {
+        if self.world.fails("the commit is late", |f| f.commit_late) {
             self.world.say(format_args!("{name}: the commit of transaction {} is late", tx.0));
             let (world, name) = (self.world.clone(), name.to_owned());
             self.world.later(async move {
@@ -492,7 +508,7 @@ impl Client {
         if self.world.reaches(self.process, Point::Decided) {
             return None;
         }
-        if self.world.fails(|f| f.commit_reply_lost) {
+        if self.world.fails("the reply to the commit is lost", |f| f.commit_reply_lost) {
             self.world.say(format_args!("{name}: the reply to the commit of transaction {} is lost", tx.0));
             if !self.step(1_000).await {
                 return None;

@@ -1,5 +1,6 @@
 //! A broker and a store in memory, as mean as real ones: sessions expire unheard, transactions end late
-//! and out of order, replies get lost, a ledger forgets, processes die between any two steps.
+//! and out of order, replies get lost, a ledger forgets, records vanish, one process is cut off or stopped and
+//! goes on, processes die between any two steps.
 //!
 //! ```text
 //!  World ─┬─ log      partitions, transactions, what a read_committed reader sees
@@ -21,4 +22,4 @@ mod world;
 pub use member::SimulatedBroker;
 pub use reader::SimulatedLog;
 pub use store::{Reached, SimulatedStore};
-pub use world::{Faults, Point, Process, World};
+pub use world::{CutOff, Faults, Point, Process, World};

@@ -41,7 +41,7 @@ impl Log for SimulatedLog {
             let inner = lock(&world.inner);
             let parts = inner.logs.iter().filter(|(at, _)| at.topic == topic);
             Ok(parts
-                .map(|(at, log)| Ends { at: at.clone(), first: 0, next: log.stable(), open: None })
+                .map(|(at, log)| Ends { at: at.clone(), first: log.first(), next: log.stable(), open: None })
                 .collect())
         })
     }

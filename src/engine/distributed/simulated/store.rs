@@ -7,10 +7,12 @@
 use super::super::client::{Broken, Connection, Sent, Store};
 use super::super::link::LEASE;
 use super::super::lock;
-use super::world::{Process, World};
-use crate::dedupe::{ClaimView, Entry, Fence, Instance, Observer};
-use crate::engine::script::{self, Asked, LedgerReply, Tables};
+use super::super::planted::{self, Bug};
+use super::world::{CutOff, Process, World};
+use crate::dedupe::{ClaimView, Entry, Fence, Instance, Observer, SlotKind};
+use crate::engine::script::{self, Asked, LedgerCall, LedgerReply, Tables};
 use crate::task::{Origin, ScopedKey, Timestamp};
+use crate::token;
 use futures::future::BoxFuture;
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -72,8 +74,8 @@ impl SimulatedStore {
     pub async fn run(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.world.fails(|f| f.ledger_away) {
-                if self.world.fails(|_| 0.2) {
+            if !self.world.fails("the ledger goes away", |f| f.ledger_away) {
+                if self.world.chance(0.2) {
                     let mut inner = lock(&self.inner);
                     inner.remembered = inner.kept.clone();
                 }
@@ -83,7 +85,7 @@ impl SimulatedStore {
                 let mut inner = lock(&self.inner);
                 (inner.away, inner.epoch) = (true, inner.epoch + 1);
             }
-            let forgets = self.world.fails(|f| f.ledger_forgets);
+            let forgets = self.world.fails("the ledger forgets", |f| f.ledger_forgets);
             self.world
                 .say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
             let most = self.world.faults().ledger_away_s;
@@ -101,6 +103,13 @@ impl SimulatedStore {
         }
     }
 
+    /// A process that is stopped says and hears nothing.
+    async fn when_it_goes_on(&self, process: Process) {
+        while self.world.is_cut_off(process, &[CutOff::Everything]) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Away for exactly so long; nothing is forgotten.
     pub async fn away_for(&self, pause: Duration) {
         {
@@ -114,6 +123,11 @@ impl SimulatedStore {
     /// How long it was away at most.
     pub fn longest(&self) -> Duration {
         lock(&self.inner).longest
+    }
+
+    /// A claim that is there from the beginning.
+    pub fn keep(&self, key: &ScopedKey, entry: Entry) {
+        lock(&self.inner).kept.entries.insert(key.to_bytes(), entry);
     }
 
     /// The open claims, for whoever checks.
@@ -179,8 +193,10 @@ impl Store for Reached {
         let (store, process) = (self.store.clone(), self.process);
         Box::pin(async move {
             store.world.delay(Duration::from_millis(10)).await;
+            store.when_it_goes_on(process).await;
+            let cut = store.world.is_cut_off(process, &[CutOff::Ledger]);
             let mut inner = lock(&store.inner);
-            if inner.away {
+            if inner.away || cut {
                 return Err(Broken("connection refused".to_owned()));
             }
             inner.lines += 1;
@@ -212,6 +228,10 @@ impl Line {
     /// What is done arrives in the order of the calls; the reply takes its time, or is lost.
     async fn ask<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> Result<T, Broken> {
         let broken = || Broken("the connection to the ledger is broken".to_owned());
+        self.store.when_it_goes_on(self.process).await;
+        if self.store.world.is_cut_off(self.process, &[CutOff::Ledger]) {
+            self.broken.store(true, Ordering::Release);
+        }
         let answer = {
             let mut inner = lock(&self.store.inner);
             let whole = !inner.away && inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire);
@@ -220,10 +240,11 @@ impl Line {
             }
             act(&mut inner)
         };
-        if self.store.world.fails(|f| f.reply_lost) {
+        if self.store.world.fails("a reply of the ledger is lost", |f| f.reply_lost) {
             self.broken.store(true, Ordering::Release);
         }
         self.store.world.delay(Duration::from_millis(3)).await;
+        self.store.when_it_goes_on(self.process).await;
         let inner = lock(&self.store.inner);
         if inner.epoch == self.epoch && !self.broken.load(Ordering::Acquire) {
             Ok(answer)
@@ -231,6 +252,24 @@ impl Line {
             Err(broken())
         }
     }
+}
+
+/// The call as a ledger with a planted mistake takes it.
+fn mistaken(mut call: LedgerCall, entries: &BTreeMap<Vec<u8>, Entry>) -> LedgerCall {
+    match &mut call {
+        LedgerCall::Start { claim, slot, .. }
+            if planted::is(Bug::StaleFenceStarts) && slot.kind == SlotKind::Effect =>
+        {
+            let entry = entries.get(&claim.token.key.to_bytes());
+            claim.fence = entry.map_or(claim.fence, |entry| entry.fence);
+        }
+        LedgerCall::Admit { delivery, token, .. } if planted::is(Bug::OriginBelieved) && token.hop == 0 => {
+            let said = delivery.record.headers.text(token::ORIGIN).and_then(token::read_origin);
+            token.origin = said.unwrap_or_else(|| token.origin.clone());
+        }
+        _ => {}
+    }
+    call
 }
 
 impl Connection for Over {
@@ -259,7 +298,8 @@ impl Connection for Over {
                 }
                 let judge = Judge { settled: sent.settled, beats };
                 let asked = Asked { instance, observer: &judge, now: Timestamp::now(), window };
-                let Ok(reply) = script::run(&mut Running { entries, refused, fence }, &sent.call, &asked);
+                let call = mistaken(sent.call, entries);
+                let Ok(reply) = script::run(&mut Running { entries, refused, fence }, &call, &asked);
                 Ok(reply)
             });
             asked.await?

@@ -12,7 +12,7 @@ use crate::engine::{AppendError, Output, TopicSpec};
 use crate::task::{Partition, Position, Record, Timestamp, Topic};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -73,6 +73,27 @@ pub struct Faults {
     pub ledger_away_s: f64,
     /// Of those, how often it returns to an earlier state.
     pub ledger_forgets: f64,
+    /// One process alone does not reach the ledger, the broker, or either; looked at twice a second, for each.
+    pub cut_off: f64,
+}
+
+/// What a process is cut off from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CutOff {
+    /// Its connection breaks, and none can be made.
+    Ledger,
+    /// Nothing is heard and nothing arrives.
+    Broker,
+    /// As a process that is stopped and goes on later: nothing of it arrives anywhere, and what it was about
+    /// to say it says then. What is not simulated: its own timers run meanwhile.
+    Everything,
+}
+
+struct Cut {
+    process: Process,
+    from: CutOff,
+    since: Instant,
+    until: Instant,
 }
 
 pub(super) struct Producer {
@@ -102,6 +123,12 @@ pub(super) struct Inner {
     pub(super) dead: BTreeMap<Process, Instant>,
     /// Where the next process that comes by dies.
     pub(super) trap: Option<Point>,
+    /// Who is caught there does not die: the call to the client never returns.
+    hangs: bool,
+    cuts: Vec<Cut>,
+    /// Every fault that happened, in order; those of these numbers do not.
+    happened: Vec<&'static str>,
+    spared: BTreeSet<usize>,
     pub(super) names: u64,
     pub(super) trace: Vec<String>,
     turn: u64,
@@ -135,6 +162,10 @@ impl World {
             transactions: BTreeMap::new(),
             dead: BTreeMap::new(),
             trap: None,
+            hangs: false,
+            cuts: Vec::new(),
+            happened: Vec::new(),
+            spared: BTreeSet::new(),
             names: 0,
             trace: Vec::new(),
             turn: 0,
@@ -163,12 +194,62 @@ impl World {
 
     /// The next process that reaches this point dies there.
     pub fn set_trap(&self, point: Point) {
-        lock(&self.inner).trap = Some(point);
+        let mut inner = lock(&self.inner);
+        (inner.trap, inner.hangs) = (Some(point), false);
+    }
+
+    /// The next process whose client reaches this point gets no answer from it any more, and lives on.
+    pub fn set_hang(&self, point: Point) {
+        let mut inner = lock(&self.inner);
+        (inner.trap, inner.hangs) = (Some(point), true);
+    }
+
+    /// From now on this topic takes no more than so many bytes a record.
+    pub fn set_limit(&self, topic: &Topic, bytes: usize) {
+        lock(&self.inner).limits.insert(topic.clone(), bytes);
+    }
+
+    pub fn cut_off(&self, process: Process, from: CutOff, pause: Duration) {
+        self.say(format_args!("process {} is cut off: {from:?}, {:.1} s", process.0, pause.as_secs_f64()));
+        let since = Instant::now();
+        lock(&self.inner).cuts.push(Cut { process, from, since, until: since + pause });
+    }
+
+    /// Whether it did not reach the ledger for some of this time.
+    pub fn was_cut_off(&self, process: Process, begin: Instant, end: Instant) -> bool {
+        let inner = lock(&self.inner);
+        let own = inner.cuts.iter().filter(|cut| cut.process == process && cut.from != CutOff::Broker);
+        own.into_iter().any(|cut| cut.since <= end && begin <= cut.until)
+    }
+
+    /// Whether it is now, by any of these.
+    pub(super) fn is_cut_off(&self, process: Process, from: &[CutOff]) -> bool {
+        let (now, inner) = (Instant::now(), lock(&self.inner));
+        inner.cuts.iter().any(|cut| cut.process == process && from.contains(&cut.from) && now < cut.until)
+    }
+
+    /// These faults do not happen, of those that do, counted from the first: so that what fails can be tried
+    /// with fewer.
+    pub fn spare(&self, these: &BTreeSet<usize>) {
+        lock(&self.inner).spared = these.clone();
+    }
+
+    /// Every fault that came up so far, and whether it was spared.
+    pub fn faults_so_far(&self) -> Vec<(&'static str, bool)> {
+        let inner = lock(&self.inner);
+        inner.happened.iter().enumerate().map(|(n, name)| (*name, inner.spared.contains(&n))).collect()
     }
 
     /// `true`: the process is dead, and must not take another step.
     pub fn reaches(&self, process: Process, point: Point) -> bool {
-        let caught = lock(&self.inner).trap.take_if(|trap| *trap == point).is_some();
+        let (caught, hangs) = {
+            let mut inner = lock(&self.inner);
+            (inner.trap.take_if(|trap| *trap == point).is_some(), inner.hangs)
+        };
+        if caught && hangs {
+            self.say(format_args!("process {} hangs at {point:?}", process.0));
+            return true;
+        }
         if caught {
             self.say(format_args!("process {} is caught at {point:?}", process.0));
             self.kill(process);
@@ -188,14 +269,55 @@ impl World {
         }
     }
 
+    /// Retention removes what lies below `first`, whether or not it is complete.
+    pub fn trim(&self, at: &Partition, first: u64) {
+        self.say(format_args!("{}/{} is trimmed to {first}", at.topic, at.index));
+        if let Some(log) = lock(&self.inner).logs.get_mut(at) {
+            log.trim(first);
+        }
+    }
+
+    /// The topic is deleted and made anew: its offsets begin at 0 again, and the group keeps its own. What
+    /// is said by clients that read it meanwhile is not simulated: let nobody be there.
+    pub fn make_anew(&self, topic: &Topic) {
+        self.say(format_args!("{topic} is deleted and made anew"));
+        let mut inner = lock(&self.inner);
+        inner
+            .logs
+            .iter_mut()
+            .filter(|(at, _)| at.topic == *topic)
+            .for_each(|(_, log)| *log = PartitionLog::default());
+    }
+
+    /// Somebody sets the offset of a partition with a tool: beside it lies what we have not written.
+    pub fn set_offset(&self, group: &str, at: &Partition, offset: u64, metadata: &str) {
+        self.say(format_args!("the offset of {}/{} is set to {offset}", at.topic, at.index));
+        if let Some(group) = lock(&self.inner).groups.get_mut(group) {
+            group.set(at, offset, metadata);
+        }
+    }
+
+    pub fn partitions(&self, topic: &Topic) -> Vec<Partition> {
+        lock(&self.inner).logs.keys().filter(|at| at.topic == *topic).cloned().collect()
+    }
+
+    /// What a group has committed for a partition.
+    pub fn offset(&self, group: &str, at: &Partition) -> Option<u64> {
+        Some(lock(&self.inner).groups.get(group)?.peek(at)?.0)
+    }
+
     /// Records of a topic that a group has not completed, as its committed offsets say.
     pub fn incomplete(&self, group: &str, topic: &Topic) -> Vec<Position> {
         let inner = lock(&self.inner);
         let mut open = Vec::new();
         for (at, log) in inner.logs.iter().filter(|(at, _)| at.topic == *topic) {
             let committed = inner.groups.get(group).and_then(|g| g.stable(at)).flatten();
-            let read = committed.and_then(|(base, text)| metadata::read(base, &text).ok());
-            let done = read.map_or_else(|| Progress::at(0), |(progress, _)| progress);
+            let done = committed.map_or_else(
+                || Progress::at(0),
+                |(base, text)| {
+                    metadata::read(base, &text).map_or_else(|_| Progress::at(base), |(done, _)| done)
+                },
+            );
             let records = log.read(0, usize::MAX).0;
             open.extend(records.iter().map(|r| r.position.clone()).filter(|p| !done.is_done(p.offset)));
         }
@@ -218,10 +340,30 @@ impl World {
     }
 
     /// A fault of this likelihood happens now.
-    pub(super) fn fails(&self, of: impl Fn(&Faults) -> f64) -> bool {
-        let mut inner = lock(&self.inner);
-        let likely = of(&inner.faults);
-        likely > 0.0 && inner.dice.random_bool(likely)
+    pub(super) fn fails(&self, name: &'static str, of: impl Fn(&Faults) -> f64) -> bool {
+        let likely = of(&lock(&self.inner).faults);
+        self.happens(name, likely)
+    }
+
+    /// Something of this likelihood happens now, that nobody needs.
+    pub fn happens(&self, name: &'static str, likely: f64) -> bool {
+        let number = {
+            let mut inner = lock(&self.inner);
+            if likely <= 0.0 || !inner.dice.random_bool(likely) {
+                return false;
+            }
+            inner.happened.push(name);
+            inner.happened.len() - 1
+        };
+        let spared = lock(&self.inner).spared.contains(&number);
+        if !spared {
+            self.say(format_args!("fault {number}: {name}"));
+        }
+        !spared
+    }
+
+    pub(super) fn chance(&self, likely: f64) -> bool {
+        lock(&self.inner).dice.random_bool(likely)
     }
 
     /// Up to `most`, and now and then ten times as long.
@@ -229,7 +371,10 @@ impl World {
         let wait = {
             let mut inner = lock(&self.inner);
             let most = if inner.dice.random_bool(0.03) { most * 10 } else { most };
-            most.mul_f64(inner.dice.random_range(0.0..1.0))
+            let wait = most.mul_f64(inner.dice.random_range(0.0..1.0));
+            // Whole milliseconds, as timers count them: a part of one would be rounded by when the runtime was
+            // started, and the same seed would not always be the same story.
+            Duration::from_millis(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
         };
         tokio::time::sleep(wait).await;
     }
@@ -353,6 +498,16 @@ impl World {
     pub async fn run(self: Arc<Self>) {
         loop {
             tokio::time::sleep(CLEANUP).await;
+            let living: BTreeSet<Process> = {
+                let inner = lock(&self.inner);
+                inner.groups.values().flat_map(|g| g.members.values()).map(|m| m.process).collect()
+            };
+            for process in living {
+                if self.fails("a process is cut off", |f| f.cut_off) {
+                    let from = [CutOff::Ledger, CutOff::Broker, CutOff::Everything][self.dice() as usize % 3];
+                    self.cut_off(process, from, Duration::from_millis(self.dice() % 25_000));
+                }
+            }
             let (late, gone) = {
                 let inner = lock(&self.inner);
                 let late: Vec<Tx> = inner
@@ -361,8 +516,18 @@ impl World {
                     .filter(|(_, t)| t.ending.is_none() && t.since.elapsed() >= TRANSACTION)
                     .map(|(tx, _)| *tx)
                     .collect();
-                let dead =
-                    |process: &Process| inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION);
+                // Its heartbeats have not come for as long.
+                let unheard = |cut: &Cut, process: &Process| {
+                    let now = Instant::now();
+                    cut.process == *process
+                        && cut.from != CutOff::Ledger
+                        && now < cut.until
+                        && cut.since + SESSION <= now
+                };
+                let dead = |process: &Process| {
+                    inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION)
+                        || inner.cuts.iter().any(|cut| unheard(cut, process))
+                };
                 let gone: Vec<(String, MemberId)> = inner
                     .groups
                     .iter()
