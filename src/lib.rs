@@ -89,10 +89,12 @@
 //! | [`settings`] | the configuration: every key with its default, every mistake with its line |
 //! | [`review`] | open items, and the arbiter that says which decision counts |
 //! | [`serve`], [`cli`] | the HTTP API; one file per command |
+//! | [`avro`] | values in a schema registry's wire format, and its schemas |
 //! | [`cel`] | the expression language of keys and rules, bounded |
 //! | [`simulate`] | model servers that answer by rules and fail by scenario |
 //! | [`telemetry`] | every metric with its meaning; the log |
 
+pub mod avro;
 pub mod cel;
 pub mod cli;
 pub mod consume;

@@ -4,6 +4,7 @@
 pub(crate) mod api;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod registry;
 pub(crate) mod schemas;
 pub(crate) mod script;
 
