@@ -1,6 +1,6 @@
 //! Which records are tasks, and what is known of those that are not.
 
-use super::{Kinds, intake};
+use super::{Kinds, Sent, Undecoded, intake};
 use crate::outcome::Reason;
 use crate::settings::Settings;
 use crate::task::{Headers, Partition, Position, Record, Timestamp, Token, Topic};
@@ -27,7 +27,10 @@ fn record(value: &str, headers: Headers) -> Arc<Record> {
 /// The token of a task; or why it is none, and the token that the ledger is asked with.
 fn decode(text: &str, value: &str, headers: Headers) -> Result<Token, (Reason, Option<Token>)> {
     let found = Kinds::new(&settings(text)).decode(&record(value, headers));
-    found.map(|task| task.token).map_err(|poison| (poison.reason, poison.known.map(|(token, _)| token)))
+    found.map(|task| task.token).map_err(|undecoded| match undecoded {
+        Undecoded::Poison(poison) => (poison.reason, poison.known.map(|(token, _)| token)),
+        Undecoded::Wants(need) => panic!("wants {need:?}"),
+    })
 }
 
 fn keyed(key: &str) -> Headers {
@@ -69,7 +72,8 @@ fn a_tenant_without_bounds_is_refused_on_every_way_in() {
     let refused = decode("[tasks.copy]", "{}", long.clone()).unwrap_err();
     assert_eq!(refused, (Reason::Malformed, None));
     let settings = settings("[tasks.copy]");
-    let told = intake(&settings.kinds[0], None, Bytes::from_static(b"{}"), long, 1 << 20, false).unwrap_err();
+    let sent = Sent { payload: &Bytes::from_static(b"{}"), key: None, lend_key: false };
+    let told = intake(&settings.kinds[0], sent, long, None, 1 << 20).unwrap_err();
     assert_eq!((told.status, told.reason), (400, Reason::Malformed));
     assert!(decode("[tasks.copy]", "{}", keyed("k").with("tenant", "t".repeat(256))).is_ok());
 }
@@ -78,7 +82,8 @@ fn a_tenant_without_bounds_is_refused_on_every_way_in() {
 fn a_foreign_type_is_refused_at_intake() {
     let settings = settings("[tasks.copy]\ntype = \"ours\"");
     let offer = |headers: Headers| {
-        intake(&settings.kinds[0], Some("k"), Bytes::from_static(b"{}"), headers, 1 << 20, false)
+        let sent = Sent { payload: &Bytes::from_static(b"{}"), key: Some("k"), lend_key: false };
+        intake(&settings.kinds[0], sent, headers, None, 1 << 20)
     };
     let told = offer(Headers::default().with("ce_type", "theirs")).unwrap_err();
     assert_eq!((told.status, told.reason), (400, Reason::KindUnknown));

@@ -42,6 +42,11 @@ pub struct Kind {
     /// What a payload must satisfy.
     pub input: Option<Schema>,
     pub shape: Shape,
+    /// How the values of its records are written.
+    pub format: Format,
+    /// The schema that JSON which is sent to us is written with, where records are Avro.
+    pub intake_schema: Option<u32>,
+    pub result_format: Format,
     /// Empty: the kind copies its payload to its results.
     pub plan: Vec<Step>,
     /// Checked against every answer.
@@ -93,6 +98,15 @@ pub enum Shape {
     Envelope,
     /// The bare answer; the rest is in headers.
     Answer,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Format {
+    #[default]
+    Json,
+    /// In the wire format of a schema registry.
+    Avro,
 }
 
 /// One step of a plan.
@@ -165,6 +179,13 @@ impl Kind {
             within(&raw.deadline, &format!("{place}.deadline"), Duration::from_secs(1)..=year, cx.report);
         let shapes = [("envelope", Shape::Envelope), ("answer", Shape::Answer)];
         let shape = choice(&raw.shape, &format!("{place}.shape"), &shapes, cx.report).unwrap_or_default();
+        let formats = [("json", Format::Json), ("avro", Format::Avro)];
+        let format = choice(&raw.format, &format!("{place}.format"), &formats, cx.report).unwrap_or_default();
+        let result_format =
+            choice(&raw.result_format, &format!("{place}.result_format"), &formats, cx.report)
+                .unwrap_or_default();
+        let ids = 0..=i32::MAX.unsigned_abs().into();
+        let intake_schema = within(&raw.intake_schema, &format!("{place}.intake_schema"), ids, cx.report);
         if cx.report.count() > before {
             return None;
         }
@@ -181,6 +202,9 @@ impl Kind {
             on_conflict: intake.on_conflict,
             input: intake.input,
             shape,
+            format,
+            intake_schema: intake_schema.and_then(|id| u32::try_from(id).ok()),
+            result_format,
             plan,
             rules,
             review,
