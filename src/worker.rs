@@ -170,6 +170,7 @@ impl Worker {
                     }
                     // One record waits for its schema, and not the whole backlog behind it.
                     if let Some((kind, need)) = self.kinds.wants(&delivery.record) {
+                        tracing::info!(%topic, held = true, %kind, ?need, "intake");
                         holds.wants(delivery.record.position.clone(), kind, need);
                         group.hold(&topic, true);
                     }

@@ -68,7 +68,8 @@ written! {
         intake_schema: u64,
         /// How its results are written: `"json"` (default); or `"avro"`, for shape `envelope` only, with
         /// the schema of `schemas/result.avsc`, which is registered for the subject `TOPIC-value`. What is a
-        /// kind's own (answer, confidence, tries, repairs, effects) is JSON as text in it.
+        /// kind's own (answer, confidence, tries, repairs, effects) is JSON as text in it. Kinds that share
+        /// `to` have the same format.
         result_format: String,
         /// `"envelope"` (default): the result is a record with answer, confidence, usage and origin.
         /// `"answer"`: the bare answer, the rest in headers; for consumers that know nothing of Tidegate.

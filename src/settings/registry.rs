@@ -132,6 +132,16 @@ pub(super) fn fits(
             let help = "add [registry] with url = \"http://…\", or with schemas = { 7 = \"order.avsc\" }";
             cx.report.add(span(at.1), format!("`{place}` is Avro, and there is no schema registry"), help);
         }
+        let other = kinds.iter().find(|other| other.to == kind.to && other.result_format == Format::Json);
+        if let (true, Some(other)) = (writes, other) {
+            let what = format!(
+                "`{}` writes Avro to `{}`, and `{}` writes JSON there",
+                kind.name, kind.to, other.name
+            );
+            let help = "whoever reads a topic expects one of them: give this kind a topic of its own by `to`, or \
+                        the other one the same `result_format`";
+            cx.report.add(span(&raw.result_format), what, help);
+        }
         if writes && kind.shape == Shape::Answer {
             let help = "bare answers are JSON; leave `shape` out for the envelope in Avro, or `result_format` for JSON";
             let what = format!("`{place}` has shape = \"answer\" and result_format = \"avro\"");

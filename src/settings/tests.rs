@@ -4,6 +4,7 @@ mod asking;
 mod keys;
 mod kinds;
 mod models;
+mod registry;
 mod secrets;
 mod silent;
 

@@ -242,6 +242,26 @@ mod tests {
     }
 
     #[test]
+    fn p7_one_record_that_wants_a_schema_holds_its_topic_until_it_is_known_or_the_record_is_back() {
+        let (mut holds, topic, now) = (Holds::default(), topic(), Instant::now());
+        let at = |offset: u64| format!("tasks.ticket/0/{offset}").parse::<Position>().unwrap();
+        let other = Topic::new("tasks.other");
+        let (need, second) = (Need::Reader(7), Need::Reader(8));
+        holds.wants(at(1), "ticket".into(), need.clone());
+        holds.wants(at(2), "ticket".into(), second.clone());
+        let held = Hold { held: true, changed: false };
+        assert_eq!(holds.decide(&topic, &[], Serving::Somebody, now), held, "at once, and already");
+        assert_eq!((holds.wanting(&topic).map(|k| &**k), holds.wanting(&other)), (Some("ticket"), None));
+        assert_eq!(holds.decide(&other, &[], Serving::Somebody, now), Hold { held: false, changed: false });
+        holds.settle(|known| *known == need);
+        assert_eq!(holds.decide(&topic, &[], Serving::Somebody, now), held, "the second still waits");
+        // Its lease is void: whoever owns the partition now asks by itself.
+        assert!(holds.wants_no_more(&at(2)) && !holds.wants_no_more(&at(1)));
+        let gone = holds.decide(&topic, &[], Serving::Somebody, now);
+        assert_eq!(gone, Hold { held: false, changed: true });
+    }
+
+    #[test]
     fn a_short_gap_holds_nothing_also_when_a_model_may_be_tried() {
         let (mut holds, topic, now) = (Holds::default(), topic(), Instant::now());
         holds.decide(&topic, &[], Serving::Nobody, now);

@@ -15,13 +15,14 @@ use tidegate::task::Record;
 /// A registry that was away is asked again within a second; a machine may be slow.
 const BACK: Duration = Duration::from_secs(30);
 
-/// `order` copies, `ticket` asks; both read Avro and write Avro. `copy` knows nothing of it.
+/// `order` copies, `ticket` asks; both read Avro, and write Avro to `labelled`. `copy` knows nothing of it.
 const AVRO: &str = r#"
 [tasks.order]
 from = "orders.created"
 key = "task.id"
 format = "avro"
 result_format = "avro"
+to = "labelled"
 
 [worker]
 in_flight = 4
@@ -50,8 +51,10 @@ fn order_bytes(id: &str) -> Vec<u8> {
 }
 
 async fn set(registry: &Registry, rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Stage {
-    let ticket =
-        KINDS.replace("[tasks.ticket]", "[tasks.ticket]\nformat = \"avro\"\nresult_format = \"avro\"");
+    let ticket = KINDS.replace(
+        "[tasks.ticket]",
+        "[tasks.ticket]\nto = \"labelled\"\nformat = \"avro\"\nresult_format = \"avro\"",
+    );
     let kinds = format!("{ticket}{AVRO}\n[registry]\nurl = \"{}\"\ntimeout = \"1s\"\n", registry.url());
     Stage::set_with(&kinds, rule).await
 }
@@ -68,7 +71,7 @@ async fn put(stage: &Stage, topic: &str, values: &[Vec<u8>]) {
 
 /// The result as a consumer reads it that knows the registry and nothing of Tidegate.
 fn consumed(registry: &Registry, record: &Record) -> Value {
-    let (id, schema) = registry.latest("results-value").unwrap();
+    let (id, schema) = registry.latest("labelled-value").unwrap();
     let (named, datum) = unframe(record.value.as_ref().unwrap()).unwrap();
     assert_eq!(named, id);
     Schema::parse(&schema.to_string()).unwrap().decode(datum).unwrap()
@@ -99,7 +102,7 @@ async fn avro_goes_in_and_comes_out_and_everybody_here_still_reads_json() {
     let asked = registry.asked();
     assert_eq!(asked.iter().filter(|a| *a == "GET /schemas/ids/7").count(), 1, "{asked:?}");
     let rest = stage.rest();
-    let results = rest.all("results").await;
+    let results = rest.all("labelled").await;
     assert_eq!(results.len(), 2, "the copy of o1 was completed silently");
     let said: BTreeMap<String, Value> = results
         .iter()
@@ -152,7 +155,7 @@ async fn p7_while_the_registry_is_away_its_kinds_wait_and_the_others_go_on() {
     assert_eq!(status["held"], json!([]), "{status}");
     let rest = stage.rest();
     assert_eq!(rest.all("dead-letters").await.len(), 0);
-    assert_eq!(rest.all("results").await.len(), 52);
+    assert_eq!((rest.all("labelled").await.len(), rest.all("results").await.len()), (40, 12));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -203,7 +206,7 @@ async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_ta
         assert_eq!(added(letter)["tidegate-reason"], *reason, "{:?}", added(letter)["tidegate-detail"]);
         assert_eq!(letter.value.as_deref(), Some(&bytes[..]));
     }
-    assert_eq!(rest.all("results").await.len(), 2);
+    assert_eq!(rest.all("labelled").await.len(), 2);
     assert_eq!(rest.open_records().await, []);
 }
 
@@ -245,7 +248,7 @@ async fn p3_a_ticket_in_avro_waits_out_an_outage_and_a_kill_and_a_person_and_its
     let parked = rest.all("retry.5s").await;
     assert_eq!(sent[0].value.as_ref().unwrap()[..5], [0, 0, 0, 0, 5]);
     assert!(parked.iter().all(|token| token.value == sent[0].value), "a token keeps the bytes that came");
-    let results = rest.all("results").await;
+    let results = rest.all("labelled").await;
     assert_eq!(results.len(), 1);
     let result = consumed(&registry, &results[0]);
     assert_eq!((&result["status"], &result["reviewed"]["action"]), (&json!("approved"), &json!("approve")));
@@ -312,9 +315,8 @@ async fn without_a_registry_schemas_are_files_and_json_beside_them_stays_json() 
     let (status, body) = stage.api.offer("order", "ignored", order("o3"), json!({})).await;
     assert_eq!((status, &body["error"]["code"]), (409, &json!("no-schema")), "{body}");
     let rest = stage.rest();
-    let results = rest.all("results").await;
-    let (avro, plain): (Vec<_>, Vec<_>) = results.iter().partition(|r| r.value.as_ref().unwrap()[0] == 0);
+    let (avro, plain) = (rest.all("labelled").await, rest.all("results").await);
     assert_eq!((avro.len(), unframe(avro[0].value.as_ref().unwrap()).unwrap().0), (1, 12));
-    assert_eq!((plain.len(), &value(plain[0])["kind"]), (1, &json!("copy")));
+    assert_eq!((plain.len(), &value(&plain[0])["kind"]), (1, &json!("copy")));
     assert_eq!(added(&rest.all("dead-letters").await[0])["tidegate-reason"], "TG-schema-unknown");
 }
