@@ -185,7 +185,7 @@ fn dice(mut seed: u64) -> impl FnMut() -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_written_is_read_back_by_us_and_by_the_library(shape in shapes(), seed: u64) {
