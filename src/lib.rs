@@ -60,9 +60,12 @@
 //! of its item, and an item never changes.
 //!
 //! **P7: an outage is not the task's fault.** When no model of a kind can serve, its intake holds and its
-//! tasks wait in the log; a wrong key or a retired model blocks the model, not the task. *Limits:* a task
+//! tasks wait in the log; a wrong key or a retired model blocks the model, not the task. So with a schema
+//! registry that cannot explain a record: its topic is held until it can. *Limits:* a task
 //! still ends as a dead letter when its own deadline passes, and when its allowance is spent; a task that
-//! the provider refuses for what it contains is not in an outage. A line-up of one has no fallback.
+//! the provider refuses for what it contains is not in an outage. A line-up of one has no fallback. Tasks of
+//! all kinds that wait in the log lie in the same topics: after a restart one of Avro whose schema cannot be
+//! had holds those behind it, and a decision whose result would be Avro holds the next ones.
 //!
 //! # What always holds
 //!
@@ -90,10 +93,12 @@
 //! | [`settings`] | the configuration: every key with its default, every mistake with its line |
 //! | [`review`] | open items, and the arbiter that says which decision counts |
 //! | [`serve`], [`cli`] | the HTTP API; one file per command |
+//! | [`avro`] | values in a schema registry's wire format, and its schemas |
 //! | [`cel`] | the expression language of keys and rules, bounded |
 //! | [`simulate`] | model servers that answer by rules and fail by scenario |
 //! | [`telemetry`] | every metric with its meaning; the log |
 
+pub mod avro;
 pub mod cel;
 pub mod cli;
 pub mod consume;

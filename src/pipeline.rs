@@ -9,7 +9,7 @@ mod ending;
 
 pub use ending::{Done, Ended};
 
-use crate::consume::{Kinds, Poison, Task};
+use crate::consume::{Kinds, Poison, Task, Undecoded};
 use crate::dedupe::{Admission, Claim, Fence, Silence, Slots};
 use crate::engine::{Delivery, Engine, Unavailable};
 use crate::infer::Models;
@@ -40,7 +40,7 @@ impl Pipeline {
     /// From a delivered record to what is to be committed. `None`: the lease is void, or the process
     /// is leaving; nothing is handed in and the log will hand the record out again.
     pub async fn process(&self, delivery: &Delivery, void: &CancellationToken) -> Option<Done> {
-        let mut task = match self.kinds.decode(&delivery.record) {
+        let mut task = match self.decode(delivery, void).await? {
             Ok(task) => task,
             Err(poison) => return self.refuse(delivery, poison, void).await, // it may own a claim
         };
@@ -78,6 +78,26 @@ impl Pipeline {
         let mut done = self.complete(delivery, task, &unclaimed, ending);
         done.completion.mark = None;
         Some(done)
+    }
+
+    /// Waits for the schemas that it takes. A registry that is away makes no record poison.
+    async fn decode(&self, delivery: &Delivery, void: &CancellationToken) -> Option<Result<Task, Poison>> {
+        let mut wait = AWAY_MS.0;
+        while !void.is_cancelled() {
+            let need = match self.kinds.decode(&delivery.record) {
+                Ok(task) => return Some(Ok(task)),
+                Err(Undecoded::Poison(poison)) => return Some(Err(*poison)),
+                Err(Undecoded::Wants(need)) => need,
+            };
+            let asked = tokio::select! {
+                asked = self.kinds.schemas().obtain(&need) => asked,
+                () = void.cancelled() => return None,
+            };
+            if asked.is_err() {
+                wait = pause(wait, void).await;
+            }
+        }
+        None
     }
 
     /// Follows the plan step by step; what finished before is read from the journal.
@@ -265,7 +285,7 @@ mod tests {
             headers: Headers::default().with("idempotency-key", "k"),
             not_before: None,
         };
-        let copy = Kinds::new(&settings).decode(&Arc::new(record)).unwrap_or_else(|p| panic!("{}", p.detail));
+        let copy = Kinds::new(&settings).decode(&Arc::new(record)).unwrap_or_else(|_| panic!("no task"));
         assert!(is_a_copy(&copy));
         let mut redriven = copy.clone();
         redriven.token.generation = 1;

@@ -47,6 +47,10 @@ pub const METRICS: &[Described] = &[
         "tidegate_outcomes_total",
         "Outcomes that became visible, by kind and what: result, or a dead letter's reason.",
     ),
+    counter(
+        "tidegate_registry_requests_total",
+        "Questions to the schema registry, by what it answered: found, unknown, unusable, away.",
+    ),
     counter("tidegate_refused_total", "Records buried under their own coordinates, by reason."),
     counter("tidegate_reviews_opened_total", "Tasks sent to a person, by kind and reason."),
     counter("tidegate_reviews_decided_total", "Decisions handed in by HTTP, by action and ruling."),

@@ -57,6 +57,8 @@ pub enum By {
     NoModel,
     /// Its tasks die in numbers for one reason; a person may resume it.
     DeadLetters,
+    /// One of its records waits for its schema; it goes on by itself.
+    NoSchema,
 }
 
 impl View {
@@ -124,9 +126,7 @@ impl Worker {
     /// drain budget. What is left comes back from the log, its unsent calls are given back to the ledger.
     pub async fn run(&self, stop: CancellationToken) {
         let names = &self.settings.topics;
-        let mut topics: Vec<Topic> = self.kinds.topics().cloned().collect();
-        topics.extend(names.retry.iter().map(|(_, topic)| topic.clone()));
-        topics.push(names.resume.clone());
+        let topics: Vec<Topic> = self.kinds.topics().chain(names.tokens()).cloned().collect();
         let mut group = self.engine.groups.join("worker", &topics);
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
         let leave = CancellationToken::new();
@@ -146,10 +146,11 @@ impl Worker {
                     continue;
                 }
                 Some(back) = running.join_next(), if !running.is_empty() => {
-                    if let Ok(Back { topic, ended }) = back
-                        && holds.back(self.kinds.on(&topic), ended, Instant::now())
-                    {
-                        self.hold(&*group, &mut holds, Instant::now());
+                    if let Ok(Back { at, ended }) = back {
+                        let wanted = holds.wants_no_more(&at);
+                        if holds.back(self.kinds.on(&at.at.topic), ended, Instant::now()) || wanted {
+                            self.hold(&*group, &mut holds, Instant::now());
+                        }
                     }
                     continue;
                 }
@@ -182,14 +183,21 @@ impl Worker {
                     if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
                         group.hold(&topic, true);
                     }
+                    // One record waits for its schema, and not the whole backlog behind it.
+                    if let Some((kind, need)) = self.kinds.wants(&delivery.record) {
+                        tracing::info!(%topic, held = true, %kind, ?need, "intake");
+                        holds.wants(delivery.record.position.clone(), kind, need);
+                        group.hold(&topic, true);
+                    }
                     let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     let view = self.view.clone();
                     running.spawn(async move {
                         let at = delivery.record.position.clone();
-                        let ended = view.watch(at, one(&engine, &pipeline, delivery, void)).await.flatten();
+                        let work = one(&engine, &pipeline, delivery, void);
+                        let ended = view.watch(at.clone(), work).await.flatten();
                         drop(permit);
-                        Back { topic, ended }
+                        Back { at, ended }
                     });
                 }
                 Event::Draining { lease, .. } => group.drained(lease),
@@ -211,7 +219,22 @@ impl Worker {
             tracing::info!(%topic, "resumed by a person");
             holds.resume(self.kinds.on(&topic), now);
         }
+        let schemas = self.kinds.schemas();
+        holds.settle(|need| schemas.settled(need));
+        let because = || schemas.away().unwrap_or_else(|| "a schema is being asked for".to_owned());
         let mut held = Vec::new();
+        // Tokens of all kinds lie there, and only a record that wants a schema holds them.
+        for topic in self.settings.topics.tokens() {
+            let hold = holds.decide(topic, &[], Serving::Somebody, now);
+            if hold.changed {
+                tracing::info!(%topic, held = hold.held, "intake");
+                group.hold(topic, hold.held);
+            }
+            if let Some(kind) = holds.wanting(topic) {
+                let kinds = vec![kind.to_string()];
+                held.push(Held { topic: topic.to_string(), kinds, by: By::NoSchema, why: because() });
+            }
+        }
         for topic in self.kinds.topics() {
             let kinds = self.kinds.on(topic);
             let (mut serving, mut why) = (Serving::Somebody, String::new());
@@ -227,9 +250,12 @@ impl Worker {
             }
             let hold = holds.decide(topic, kinds, serving, now);
             let flood = holds.flood(kinds, now);
-            let by = if flood.is_some() { By::DeadLetters } else { By::NoModel };
             let one_at_a_time = flood.is_some() || holds.lets_one_through(topic);
-            let why = flood.unwrap_or(why);
+            let (by, why) = match flood {
+                Some(flood) => (By::DeadLetters, flood),
+                None if holds.wanting(topic).is_some() => (By::NoSchema, because()),
+                None => (By::NoModel, why),
+            };
             if hold.changed {
                 tracing::info!(%topic, held = hold.held, %why, "intake");
                 group.hold(topic, hold.held);
@@ -245,7 +271,7 @@ impl Worker {
 
 /// A record that was handed out, once nothing more is done about it.
 struct Back {
-    topic: Topic,
+    at: Position,
     ended: Option<Ended>,
 }
 

@@ -12,7 +12,7 @@ use crate::engine::embedded::{self, Disk, EmbeddedSettings};
 use crate::engine::{Delivery, Engine, Event, Output};
 use crate::infer::{Answer, Models};
 use crate::pipeline::{Done, Pipeline};
-use crate::settings::{self, Kind, Settings, StepKind};
+use crate::settings::{self, Format, Kind, Settings, StepKind};
 use crate::task::Headers;
 use crate::token::{self, Carry};
 use crate::write::record::ReviewItem;
@@ -47,7 +47,12 @@ pub struct Args {
 pub(super) struct Stopped;
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let settings = Arc::new(Settings::load(global.config())?);
+    let mut settings = Settings::load(global.config())?;
+    // Payloads are given as JSON here, and outcomes shown as that: no registry is asked.
+    for kind in settings.kinds.iter_mut().filter_map(Arc::get_mut) {
+        (kind.format, kind.result_format) = (Format::Json, Format::Json);
+    }
+    let settings = Arc::new(settings);
     let kinds = Kinds::new(&settings);
     let Some(kind) = kinds.named(&args.kind).cloned() else {
         let known: Vec<&str> = settings.kinds.iter().map(|k| &*k.name).collect();
@@ -56,11 +61,10 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     let payload = read(&args.file)?;
     let accepted = consume::intake(
         &kind,
-        args.key.as_deref(),
-        payload,
+        consume::Sent { payload: &payload, key: args.key.as_deref(), lend_key: true },
         Headers::default(),
+        None,
         settings.engine.record_max,
-        true,
     )
     .map_err(|r| anyhow::anyhow!("not a task of `{}`: {} ({})", kind.name, r.detail, r.reason))?;
     let place = Temporary::new()?;

@@ -1,6 +1,8 @@
 //! Finds key, tenant, fingerprint and deadline of a task in its payload and headers.
 
+use super::payload::{self, Payload, Unread};
 use super::print_of_bytes;
+use crate::avro::{Need, Schemas};
 use crate::fingerprint;
 use crate::outcome::Reason;
 use crate::settings::Kind;
@@ -19,40 +21,89 @@ pub const TENANT_MAX: usize = 256;
 pub struct Identity {
     pub scope: ScopedKey,
     pub print: Fingerprint,
-    pub payload: Value,
+    pub payload: Payload,
     pub deadline: Option<Timestamp>,
 }
 
-/// Why it cannot be one; with scope and fingerprint where the key is known all the same.
+/// Why it cannot be one; with its owner where the key is known all the same.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub reason: Reason,
     pub detail: String,
-    pub scope: Option<(ScopedKey, Fingerprint)>,
+    pub known: Option<Owner>,
 }
 
-pub fn identify(kind: &Kind, value: &Bytes, headers: &Headers) -> Result<Identity, Problem> {
+/// Whose a record is that cannot be a task.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    pub key: ScopedKey,
+    pub print: Fingerprint,
+    /// The payload as text; where it cannot be read, the bytes that came.
+    pub payload: Bytes,
+}
+
+/// Why a record's identity is not known, or its payload no task.
+#[derive(Clone, Debug)]
+pub enum Unidentified {
+    Problem(Problem),
+    /// Nobody can tell before this schema is known.
+    Wants(Need),
+}
+
+impl From<Problem> for Unidentified {
+    fn from(problem: Problem) -> Self {
+        Unidentified::Problem(problem)
+    }
+}
+
+/// The identity of a record on the kind's topic.
+pub fn identify(
+    kind: &Kind,
+    value: &Bytes,
+    headers: &Headers,
+    schemas: &Schemas,
+) -> Result<Identity, Unidentified> {
+    match payload::read(kind.format, value, schemas) {
+        Ok(payload) => Ok(of_payload(kind, payload, headers)?),
+        Err(Unread::Wants(need)) => Err(Unidentified::Wants(need)),
+        Err(Unread::Wrong(reason, detail)) => Err(unread(kind, value, headers, reason, detail).into()),
+    }
+}
+
+/// What is known of a record whose payload cannot be read.
+fn unread(kind: &Kind, value: &Bytes, headers: &Headers, reason: Reason, detail: String) -> Problem {
+    let tenant = match tenant_of(headers) {
+        Ok(tenant) => tenant,
+        Err(problem) => return problem,
+    };
+    let key = headers.text("idempotency-key").filter(|k| !k.is_empty() && k.len() <= KEY_MAX);
+    let known = key.map(|key| Owner {
+        key: ScopedKey::new(tenant, &kind.name, key),
+        print: print_of_bytes(value),
+        payload: value.clone(),
+    });
+    Problem { reason, detail, known }
+}
+
+fn tenant_of(headers: &Headers) -> Result<&str, Problem> {
     let tenant = headers.text("tenant").unwrap_or("");
     if tenant.len() > TENANT_MAX {
         let detail = format!("the tenant's name has {} bytes; the limit is {TENANT_MAX}", tenant.len());
-        return Err(Problem { reason: Reason::Malformed, detail, scope: None });
+        return Err(Problem { reason: Reason::Malformed, detail, known: None });
     }
-    let payload: Value = match serde_json::from_slice(value) {
-        Ok(payload) => payload,
-        Err(e) => {
-            let scope = headers.text("idempotency-key").filter(|k| !k.is_empty() && k.len() <= KEY_MAX);
-            return Err(Problem {
-                reason: Reason::Malformed,
-                detail: format!("not JSON: {e}"),
-                scope: scope.map(|k| (ScopedKey::new(tenant, &kind.name, k), print_of_bytes(value))),
-            });
-        }
-    };
-    let key = key_of(kind, &payload, value, headers)?;
+    Ok(tenant)
+}
+
+pub(super) fn of_payload(kind: &Kind, payload: Payload, headers: &Headers) -> Result<Identity, Problem> {
+    let tenant = tenant_of(headers)?;
+    let key = key_of(kind, &payload, headers)?;
     let scope = ScopedKey::new(tenant, &kind.name, &key);
-    let print = fingerprint::fingerprint(&kind.identity, value).unwrap_or_else(|| print_of_bytes(value));
-    let problem = |reason, detail| Problem { reason, detail, scope: Some((scope.clone(), print.clone())) };
-    accept(kind, &payload).map_err(|detail| problem(Reason::InputRefused, detail))?;
+    let print = print_of(kind, &payload);
+    let problem = |reason, detail| {
+        let owner = Owner { key: scope.clone(), print: print.clone(), payload: payload.text.clone() };
+        Problem { reason, detail, known: Some(owner) }
+    };
+    accept(kind, &payload.json).map_err(|detail| problem(Reason::InputRefused, detail))?;
     let deadline = match headers.text("deadline") {
         Some(text) => Some(read_time(text).ok_or_else(|| {
             problem(
@@ -66,11 +117,11 @@ pub fn identify(kind: &Kind, value: &Bytes, headers: &Headers) -> Result<Identit
 }
 
 /// The kind's rule, else the header, else CloudEvents source + id, else (if the kind says so) the content's hash.
-fn key_of(kind: &Kind, payload: &Value, value: &Bytes, headers: &Headers) -> Result<String, Problem> {
-    let missing = |detail: String| Problem { reason: Reason::KeyMissing, detail, scope: None };
+fn key_of(kind: &Kind, payload: &Payload, headers: &Headers) -> Result<String, Problem> {
+    let missing = |detail: String| Problem { reason: Reason::KeyMissing, detail, known: None };
     let key = if let Some(rule) = &kind.key {
         let names = Value::Object(text_headers(headers));
-        let found = rule.eval(&[("task", payload), ("headers", &names)]);
+        let found = rule.eval(&[("task", &payload.json), ("headers", &names)]);
         match found {
             Ok(Value::String(key)) => key,
             Ok(Value::Number(n)) if n.is_i64() || n.is_u64() => n.to_string(),
@@ -90,7 +141,7 @@ fn key_of(kind: &Kind, payload: &Value, value: &Bytes, headers: &Headers) -> Res
     } else if let (Some(source), Some(id)) = (headers.text("ce_source"), headers.text("ce_id")) {
         format!("{source}#{id}")
     } else if kind.content_key {
-        content_key(value)
+        content_key(&payload.text)
     } else {
         return Err(missing(
             "no `idempotency-key` header, no CloudEvents id, and the kind has no `key` rule".to_owned(),
@@ -101,7 +152,7 @@ fn key_of(kind: &Kind, payload: &Value, value: &Bytes, headers: &Headers) -> Res
     }
     if key.len() > KEY_MAX {
         let detail = format!("{} bytes; the limit is {KEY_MAX}", key.len());
-        return Err(Problem { reason: Reason::KeyTooLong, detail, scope: None });
+        return Err(Problem { reason: Reason::KeyTooLong, detail, known: None });
     }
     Ok(key)
 }
@@ -111,6 +162,11 @@ pub(super) fn content_key(value: &Bytes) -> String {
     let digest =
         fingerprint::digest(&crate::task::PrintRule::Whole, value).unwrap_or(*blake3::hash(value).as_bytes());
     blake3::Hash::from_bytes(digest).to_hex()[..32].to_owned()
+}
+
+pub(super) fn print_of(kind: &Kind, payload: &Payload) -> Fingerprint {
+    let print = fingerprint::fingerprint(&kind.identity, &payload.text);
+    print.unwrap_or_else(|| print_of_bytes(&payload.text))
 }
 
 /// Checks the payload against the kind's input schema, if it has one.

@@ -1,11 +1,15 @@
 //! Intake by HTTP: the same rules as for a record, told at once instead of in a dead letter.
 
-use super::identity::{content_key, identify};
+use super::identity::{content_key, of_payload};
+use super::payload::Payload;
+use crate::avro::{self, Schema};
 use crate::engine::Output;
 use crate::outcome::Reason;
 use crate::settings::Kind;
 use crate::task::{Fingerprint, Headers, ScopedKey};
 use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
 
 /// A task that may be appended.
 #[derive(Clone, Debug)]
@@ -13,6 +17,8 @@ pub struct Accepted {
     pub output: Output,
     pub scope: ScopedKey,
     pub print: Fingerprint,
+    /// The payload as JSON, which the record's value need not be.
+    pub payload: Bytes,
     /// The sender gave no key and the kind has no rule: the content's hash serves as key.
     pub content_key: bool,
 }
@@ -25,21 +31,35 @@ pub struct Refusal {
     pub detail: String,
 }
 
-/// Makes the record to append to the kind's topic. `key` is what the sender gave beside the payload;
-/// `lend_key`: a payload without a key gets its content's hash (`submit` does that, and says so).
+/// What somebody sent: a payload in JSON, and what stands beside it.
+#[derive(Clone, Copy)]
+pub struct Sent<'a> {
+    pub payload: &'a Bytes,
+    pub key: Option<&'a str>,
+    /// A payload without a key gets its content's hash (`submit` does that, and says so).
+    pub lend_key: bool,
+}
+
+/// Makes the record to append to the kind's topic. `writer`: the schema, and its id, that the record is
+/// written with where the kind's records are Avro.
 pub fn intake(
     kind: &Kind,
-    key: Option<&str>,
-    payload: Bytes,
+    sent: Sent<'_>,
     mut headers: Headers,
+    writer: Option<&(u32, Arc<Schema>)>,
     record_max: usize,
-    lend_key: bool,
 ) -> Result<Accepted, Refusal> {
-    if payload.len() > record_max {
-        let detail = format!("{} bytes; the limit is {record_max}", payload.len());
-        return Err(Refusal { status: 413, reason: Reason::RecordTooLarge, detail });
-    }
-    if let Some(key) = key {
+    let fits = |bytes: &Bytes| match bytes.len() {
+        n if n <= record_max => Ok(()),
+        n => {
+            let detail = format!("{n} bytes; the limit is {record_max}");
+            Err(Refusal { status: 413, reason: Reason::RecordTooLarge, detail })
+        }
+    };
+    fits(sent.payload)?;
+    let (value, payload) = written(sent.payload, writer)?;
+    fits(&value)?;
+    if let Some(key) = sent.key {
         headers.push("idempotency-key", key.as_bytes().to_vec());
     }
     // Kinds of one topic are told apart by type: with a foreign one another kind, or nobody, would take
@@ -53,11 +73,12 @@ pub fn intake(
         _ => {}
     }
     let mut lent = false;
-    let mut found = identify(kind, &payload, &headers);
-    if lend_key && found.as_ref().is_err_and(|p| p.reason == Reason::KeyMissing) && kind.key.is_none() {
-        headers.push("idempotency-key", content_key(&payload));
+    let text = payload.text.clone();
+    let mut found = of_payload(kind, payload.clone(), &headers);
+    if sent.lend_key && found.as_ref().is_err_and(|p| p.reason == Reason::KeyMissing) && kind.key.is_none() {
+        headers.push("idempotency-key", content_key(&text));
         lent = true;
-        found = identify(kind, &payload, &headers);
+        found = of_payload(kind, payload, &headers);
     }
     let id = found.map_err(|problem| Refusal {
         status: if problem.reason == Reason::InputRefused { 422 } else { 400 },
@@ -67,9 +88,29 @@ pub fn intake(
     let output = Output {
         topic: kind.from.clone(),
         key: Some(Bytes::from(id.scope.key.as_bytes().to_vec())),
-        value: Some(payload),
+        value: Some(value),
         headers,
         not_before: None,
     };
-    Ok(Accepted { output, scope: id.scope, print: id.print, content_key: lent })
+    Ok(Accepted { output, scope: id.scope, print: id.print, payload: text, content_key: lent })
+}
+
+/// The record's value, and the payload that whoever reads it will see: of Avro what its datum says, so that
+/// the key and the fingerprint of today are those of then.
+fn written(sent: &Bytes, writer: Option<&(u32, Arc<Schema>)>) -> Result<(Bytes, Payload), Refusal> {
+    let json: Value = serde_json::from_slice(sent).map_err(|e| Refusal {
+        status: 400,
+        reason: Reason::Malformed,
+        detail: format!("not JSON: {e}"),
+    })?;
+    let Some((id, schema)) = writer else { return Ok((sent.clone(), Payload { json, text: sent.clone() })) };
+    let unfit = |e: avro::Refused| Refusal {
+        status: 422,
+        reason: Reason::InputRefused,
+        detail: format!("cannot be written with schema {id}: {e}"),
+    };
+    let datum = schema.encode(&json).map_err(unfit)?;
+    let json = schema.decode(&datum).map_err(unfit)?;
+    let text = serde_json::to_vec(&json).unwrap_or_default().into();
+    Ok((avro::frame(*id, &datum).into(), Payload { json, text }))
 }

@@ -1,9 +1,11 @@
 //! Which records are tasks, and what is known of those that are not.
 
-use super::{Kinds, intake};
+use super::{Kinds, Sent, Task, Undecoded, intake};
+use crate::avro::{Need, Schema, frame};
 use crate::outcome::Reason;
 use crate::settings::Settings;
 use crate::task::{Headers, Partition, Position, Record, Timestamp, Token, Topic};
+use crate::token;
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +29,10 @@ fn record(value: &str, headers: Headers) -> Arc<Record> {
 /// The token of a task; or why it is none, and the token that the ledger is asked with.
 fn decode(text: &str, value: &str, headers: Headers) -> Result<Token, (Reason, Option<Token>)> {
     let found = Kinds::new(&settings(text)).decode(&record(value, headers));
-    found.map(|task| task.token).map_err(|poison| (poison.reason, poison.known.map(|(token, _)| token)))
+    found.map(|task| task.token).map_err(|undecoded| match undecoded {
+        Undecoded::Poison(poison) => (poison.reason, poison.known.map(|(token, _)| token)),
+        Undecoded::Wants(need) => panic!("wants {need:?}"),
+    })
 }
 
 fn keyed(key: &str) -> Headers {
@@ -69,16 +74,115 @@ fn a_tenant_without_bounds_is_refused_on_every_way_in() {
     let refused = decode("[tasks.copy]", "{}", long.clone()).unwrap_err();
     assert_eq!(refused, (Reason::Malformed, None));
     let settings = settings("[tasks.copy]");
-    let told = intake(&settings.kinds[0], None, Bytes::from_static(b"{}"), long, 1 << 20, false).unwrap_err();
+    let sent = Sent { payload: &Bytes::from_static(b"{}"), key: None, lend_key: false };
+    let told = intake(&settings.kinds[0], sent, long, None, 1 << 20).unwrap_err();
     assert_eq!((told.status, told.reason), (400, Reason::Malformed));
     assert!(decode("[tasks.copy]", "{}", keyed("k").with("tenant", "t".repeat(256))).is_ok());
+}
+
+const AVRO: &str = "[tasks.copy]\nformat = \"avro\"\n[registry]\nschemas = { 7 = \"order.avsc\" }\n";
+const ASKS: &str = "[tasks.copy]\nformat = \"avro\"\n[registry]\nurl = \"http://127.0.0.1:1\"\n";
+const ORDER: &str =
+    r#"{"type":"record","name":"O","fields":[{"name":"n","type":"int"},{"name":"t","type":"double"}]}"#;
+
+/// A configuration beside the schema of orders.
+fn beside(text: &str) -> Kinds {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("order.avsc"), ORDER).unwrap();
+    Kinds::new(&Settings::parse(&dir.path().join("tidegate.toml"), text, &|_| None).unwrap())
+}
+
+fn order(json: &str) -> Bytes {
+    let datum = Schema::parse(ORDER).unwrap().encode(&serde_json::from_str(json).unwrap()).unwrap();
+    frame(7, &datum).into()
+}
+
+/// Of this topic, with this value.
+fn lies(topic: &str, value: Bytes, headers: Headers) -> Arc<Record> {
+    let mut record = Record::clone(&record("", headers));
+    record.position.at.topic = Topic::new(topic);
+    record.value = Some(value);
+    Arc::new(record)
+}
+
+#[track_caller]
+fn taken(kinds: &Kinds, record: &Arc<Record>) -> Task {
+    match kinds.decode(record) {
+        Ok(task) => task,
+        Err(Undecoded::Poison(poison)) => panic!("{}: {}", poison.reason, poison.detail),
+        Err(Undecoded::Wants(need)) => panic!("wants {need:?}"),
+    }
+}
+
+#[test]
+fn the_same_payload_is_the_same_task_in_avro_and_in_json() {
+    let (avro, json) = (beside(AVRO), beside("[tasks.copy]"));
+    let (a, b) = ("{\"n\":5,\"t\":1.0}", " {\"t\": 1, \"n\": 5}");
+    let task = taken(&avro, &lies("tasks.copy", order(a), keyed("k")));
+    assert_eq!((&task.payload, &task.token.payload[..]), (&serde_json::from_str(a).unwrap(), a.as_bytes()));
+    assert_eq!(task.token.print, taken(&json, &record(b, keyed("k"))).token.print);
+    assert_ne!(task.token.print, taken(&json, &record("{\"n\":6,\"t\":1}", keyed("k"))).token.print);
+}
+
+#[test]
+fn p2_a_token_is_read_as_it_was_written_whatever_its_kind_reads_today() {
+    let (avro, json) = (beside(AVRO), beside(&AVRO.replace("format = \"avro\"", "")));
+    let text = "{\"n\":5,\"t\":0.5}";
+    for value in [order(text), Bytes::from_static(text.as_bytes())] {
+        let first = taken(&avro, &lies("tasks.copy", order(text), keyed("k")));
+        let headers = token::encode(&first.token, &first.carry, &keyed("k"));
+        for kinds in [&avro, &json] {
+            let task = taken(kinds, &lies("retry.5s", value.clone(), headers.clone()));
+            assert_eq!((task.payload, task.token), (first.payload.clone(), first.token.clone()));
+        }
+    }
+}
+
+#[test]
+fn p1_what_was_refused_unread_has_the_print_of_its_payload_once_it_is_read() {
+    let value = order("{\"n\":5,\"t\":0.5}");
+    let unread = beside(&AVRO.replace("7 = ", "8 = ")).decode(&lies("tasks.copy", value.clone(), keyed("k")));
+    let Err(Undecoded::Poison(poison)) = unread else { panic!("nobody knows schema 7") };
+    assert_eq!(poison.reason, Reason::SchemaUnknown);
+    let (token, carry) = poison.known.unwrap();
+    let headers = token::encode(&token, &carry, &keyed("k"));
+    let read = taken(&beside(AVRO), &lies("resume", value.clone(), headers));
+    let sent = taken(&beside(AVRO), &lies("tasks.copy", value, keyed("k")));
+    assert_ne!(token.print, sent.token.print);
+    assert_eq!((read.token.print, read.token.payload), (sent.token.print, sent.token.payload));
+}
+
+#[test]
+fn what_a_record_wants_is_told_by_its_first_bytes_and_others_want_nothing() {
+    let kinds = beside(ASKS);
+    let value = order("{\"n\":5,\"t\":0.5}");
+    let waits = lies("tasks.copy", value.clone(), keyed("k"));
+    assert_eq!(kinds.wants(&waits), Some(("copy".into(), Need::Reader(7))));
+    assert!(matches!(kinds.decode(&waits), Err(Undecoded::Wants(Need::Reader(7)))));
+    let parked = lies("retry.5s", value.clone(), keyed("k").with(token::KIND, "copy"));
+    assert_eq!(kinds.wants(&parked), Some(("copy".into(), Need::Reader(7))));
+    for plain in ["{}", "", "\0\0\0"] {
+        let record = lies("tasks.copy", Bytes::from(plain), keyed("k"));
+        assert_eq!(kinds.wants(&record), None, "{plain:?} is refused, and nobody is asked");
+        assert!(matches!(kinds.decode(&record), Err(Undecoded::Poison(p)) if p.reason == Reason::Malformed));
+    }
+    let json = beside("[tasks.copy]");
+    assert_eq!(json.wants(&waits), None, "a kind of JSON asks nobody what this might be");
+    assert_eq!(beside(AVRO).wants(&waits), None, "it is known");
+    // Before a task of it buys anything, its result can be written.
+    let writes = beside(&ASKS.replace("format =", "result_format ="));
+    let record = lies("tasks.copy", Bytes::from_static(b"{}"), keyed("k"));
+    let need = Need::Results(Topic::new("results"));
+    assert!(matches!(writes.decode(&record), Err(Undecoded::Wants(wanted)) if wanted == need));
+    assert_eq!(writes.wants(&record), Some(("copy".into(), need)));
 }
 
 #[test]
 fn a_foreign_type_is_refused_at_intake() {
     let settings = settings("[tasks.copy]\ntype = \"ours\"");
     let offer = |headers: Headers| {
-        intake(&settings.kinds[0], Some("k"), Bytes::from_static(b"{}"), headers, 1 << 20, false)
+        let sent = Sent { payload: &Bytes::from_static(b"{}"), key: Some("k"), lend_key: false };
+        intake(&settings.kinds[0], sent, headers, None, 1 << 20)
     };
     let told = offer(Headers::default().with("ce_type", "theirs")).unwrap_err();
     assert_eq!((told.status, told.reason), (400, Reason::KindUnknown));

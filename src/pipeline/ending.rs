@@ -77,7 +77,8 @@ impl Pipeline {
         known.notes(&mut trail);
         let kind = &task.kind;
         let key = delivery.record.key.clone();
-        let output = write::result(&kind.to, kind.shape, key, &envelope, &claim.token, &trail);
+        let schema = self.kinds.result_schema(kind);
+        let output = write::result(&kind.to, kind.shape, schema, key, &envelope, &claim.token, &trail);
         let mark = close(&claim.token, OutcomeKind::Result);
         self.done(delivery, output, mark, false, &known).ended(&kind.name, None)
     }

@@ -122,6 +122,10 @@ impl Arbiter {
             let outcome = outcome(&decision, Ruling::Invalid, "the item's record is malformed");
             return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
         };
+        // Before the decision claims anything: its result must be written in the kind's format.
+        if let Some(need) = self.kinds.named(&token.key.kind).and_then(|kind| self.kinds.result_wants(kind)) {
+            self.kinds.schemas().obtain(&need).await.map_err(|away| Unavailable(away.to_string()))?;
+        }
         // A decision that has claimed the item is never judged again.
         let claimed = self
             .engine
@@ -189,14 +193,14 @@ impl Arbiter {
     ) -> Ruled {
         let now = Timestamp::now();
         let envelope = decided(decision, item, &delivery.record, now);
-        let (to, shape) = match self.kinds.named(&claim.token.key.kind) {
-            Some(kind) => (kind.to.clone(), kind.shape),
-            None => (self.settings.topics.results.clone(), crate::settings::Shape::Envelope),
+        let (to, shape, schema) = match self.kinds.named(&claim.token.key.kind) {
+            Some(kind) => (kind.to.clone(), kind.shape, self.kinds.result_schema(kind)),
+            None => (self.settings.topics.results.clone(), crate::settings::Shape::Envelope, None),
         };
         let mut trail = carry.trail.clone();
         trail.note(now, "decided", format!("{} by {}", decision.action.as_str(), decision.by));
         let key = item.body.record_key.as_deref().and_then(from_hex);
-        let result = write::result(&to, shape, key, &envelope, &claim.token, &trail);
+        let result = write::result(&to, shape, schema, key, &envelope, &claim.token, &trail);
         let outcome = ReviewOutcome {
             decided_by: Some(decision.by.clone()),
             decided_at: Some(now.rfc3339()),

@@ -26,6 +26,7 @@ mod task_view;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 pub use lookup::{Lookup, Place, Stands};
 

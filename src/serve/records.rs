@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -32,6 +33,8 @@ struct Written {
     key: Option<String>,
     /// The value as text.
     value: Option<String>,
+    /// The value as bytes, in base64: for what is no text, such as Avro.
+    value_base64: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
 }
@@ -58,24 +61,32 @@ pub(super) async fn append(
     if read.records.len() > RECORDS_MAX {
         return Err(ApiError::bad(format!("more than {RECORDS_MAX} records"), "send fewer at once"));
     }
-    let outputs = read.records.into_iter().map(|r| output(&topic, r)).collect();
+    let outputs = read.records.into_iter().map(|r| output(&topic, r)).collect::<Result<Vec<_>, _>>()?;
     let positions = app.engine.log.append(outputs).await.map_err(refused)?;
     let positions: Vec<String> = positions.iter().map(ToString::to_string).collect();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "positions": positions }))).into_response())
 }
 
-fn output(topic: &Topic, written: Written) -> Output {
+fn output(topic: &Topic, written: Written) -> Result<Output, ApiError> {
     let mut headers = Headers::default();
     for (name, value) in written.headers {
         headers.push(name, value);
     }
-    Output {
-        topic: topic.clone(),
-        key: written.key.map(Bytes::from),
-        value: written.value.map(Bytes::from),
-        headers,
-        not_before: None,
-    }
+    let value = match (written.value, written.value_base64) {
+        (Some(_), Some(_)) => {
+            let help = "give the value once, as text or in base64";
+            return Err(ApiError::bad("a record with `value` and `value_base64`", help));
+        }
+        (value, None) => value.map(Bytes::from),
+        (None, Some(text)) => match base64::engine::general_purpose::STANDARD.decode(text) {
+            Ok(bytes) => Some(bytes.into()),
+            Err(e) => {
+                let help = "the standard alphabet, with padding";
+                return Err(ApiError::bad(format!("`value_base64` is not base64: {e}"), help));
+            }
+        },
+    };
+    Ok(Output { topic: topic.clone(), key: written.key.map(Bytes::from), value, headers, not_before: None })
 }
 
 fn refused(e: AppendError) -> ApiError {

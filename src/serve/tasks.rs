@@ -9,7 +9,8 @@ use super::error::ApiError;
 use super::intake::{self, Asked, Entry, Read, Tasks};
 use super::lookup::Stands;
 use super::task_view;
-use crate::consume::{Accepted, KEY_MAX, TENANT_MAX, intake as accept};
+use super::writers::Writers;
+use crate::consume::{Accepted, KEY_MAX, Sent, TENANT_MAX, intake as accept};
 use crate::dedupe::{ClaimView, Phase};
 use crate::engine::{AppendError, Health};
 use crate::settings::OnConflict;
@@ -161,7 +162,8 @@ async fn one(app: &App, read: Read, headers: &HeaderMap, lend: bool) -> Result<R
         }
         Ok(entry)
     });
-    let mut told = vec![check(app, read, lend)];
+    let writers = Writers::of(app, std::iter::once(&read)).await;
+    let mut told = vec![check(app, read, &writers, lend)];
     settle(app, &mut told).await?;
     match told.pop() {
         Some(Told::Accepted { accepted, position }) => {
@@ -191,12 +193,13 @@ struct Batch {
 
 async fn many(app: &App, tasks: Vec<(Option<usize>, Read)>, lend: bool) -> Result<Response, ApiError> {
     let (lines, reads): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+    let writers = Writers::of(app, reads.iter()).await;
     let mut told: Vec<Told> = if reads.len() <= INLINE {
-        reads.into_iter().map(|read| check(app, read, lend)).collect()
+        reads.into_iter().map(|read| check(app, read, &writers, lend)).collect()
     } else {
         let app = app.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            reads.into_iter().map(|read| check(&app, read, lend)).collect()
+            reads.into_iter().map(|read| check(&app, read, &writers, lend)).collect()
         });
         checked.await.map_err(|_| {
             ApiError::new(
@@ -234,13 +237,18 @@ async fn many(app: &App, tasks: Vec<(Option<usize>, Read)>, lend: bool) -> Resul
 }
 
 /// By the rules of its kind; asks nobody.
-fn check(app: &App, read: Read, lend: bool) -> Told {
+fn check(app: &App, read: Read, writers: &Writers, lend: bool) -> Told {
     let Entry { kind: name, key, headers, payload } = match read {
         Ok(entry) => entry,
         Err(e) => return refused("none", e),
     };
     let Some(kind) = app.kinds.named(&name) else { return refused("none", no_such_kind(app, &name)) };
-    match accept(kind, key.as_deref(), payload, headers, app.settings.engine.record_max, lend) {
+    let writer = match writers.writer(kind) {
+        Ok(writer) => writer,
+        Err(e) => return refused(&kind.name, e),
+    };
+    let sent = Sent { payload: &payload, key: key.as_deref(), lend_key: lend };
+    match accept(kind, sent, headers, writer, app.settings.engine.record_max) {
         Ok(accepted) => Told::Accepted { accepted: Box::new(accepted), position: None },
         Err(refusal) => refused(&kind.name, refusal.into()),
     }
@@ -270,8 +278,7 @@ async fn settle(app: &App, told: &mut [Told]) -> Result<(), ApiError> {
 
 /// A known key: the same payload is a duplicate, another one a conflict, by the rule of its entry.
 fn compare(app: &App, accepted: &Accepted, claim: ClaimView) -> Told {
-    let value = accepted.output.value.clone().unwrap_or_default();
-    let same = crate::fingerprint::digest(&claim.print.rule, &value) == Some(claim.print.digest);
+    let same = crate::fingerprint::digest(&claim.print.rule, &accepted.payload) == Some(claim.print.digest);
     let kind = app.kinds.named(&accepted.scope.kind);
     if same || kind.is_some_and(|k| k.on_conflict == OnConflict::Ignore) {
         count(&accepted.scope.kind, "known");

@@ -114,7 +114,15 @@ impl Server {
         trail.note(Timestamp(1), "admitted", "");
         let key = Some(Bytes::from(token.key.key.to_string()));
         let envelope = envelope(token, answer);
-        self.memory.put(write::result(&Topic::new("results"), Shape::Envelope, key, &envelope, token, &trail))
+        self.memory.put(write::result(
+            &Topic::new("results"),
+            Shape::Envelope,
+            None,
+            key,
+            &envelope,
+            token,
+            &trail,
+        ))
     }
 
     async fn end(mut self) {

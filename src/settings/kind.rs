@@ -44,6 +44,11 @@ pub struct Kind {
     /// What a payload must satisfy.
     pub input: Option<Schema>,
     pub shape: Shape,
+    /// How the values of its records are written.
+    pub format: Format,
+    /// The schema that JSON which is sent to us is written with, where records are Avro.
+    pub intake_schema: Option<u32>,
+    pub result_format: Format,
     /// Empty: the kind copies its payload to its results.
     pub plan: Vec<Step>,
     /// Checked against every answer.
@@ -95,6 +100,15 @@ pub enum Shape {
     Envelope,
     /// The bare answer; the rest is in headers.
     Answer,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Format {
+    #[default]
+    Json,
+    /// In the wire format of a schema registry.
+    Avro,
 }
 
 /// One step of a plan.
@@ -174,6 +188,13 @@ impl Kind {
                 "leave it out: without the ledger every copy, and every restart, would buy its answers again";
             cx.report.add(raw.dedupe.span().unwrap_or(0..0), what, help);
         }
+        let formats = [("json", Format::Json), ("avro", Format::Avro)];
+        let format = choice(&raw.format, &format!("{place}.format"), &formats, cx.report).unwrap_or_default();
+        let result_format =
+            choice(&raw.result_format, &format!("{place}.result_format"), &formats, cx.report)
+                .unwrap_or_default();
+        let ids = 0..=i32::MAX.unsigned_abs().into();
+        let intake_schema = within(&raw.intake_schema, &format!("{place}.intake_schema"), ids, cx.report);
         if cx.report.count() > before {
             return None;
         }
@@ -191,6 +212,9 @@ impl Kind {
             dedupe,
             input: intake.input,
             shape,
+            format,
+            intake_schema: intake_schema.and_then(|id| u32::try_from(id).ok()),
+            result_format,
             plan,
             rules,
             review,

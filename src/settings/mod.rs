@@ -23,6 +23,7 @@ mod plan;
 mod problems;
 pub(crate) mod quantity;
 mod raw;
+mod registry;
 mod resolved;
 mod review;
 mod secret;
@@ -39,7 +40,7 @@ pub use cluster::{ClusterSettings, Hidden};
 pub use engine::EngineSettings;
 pub use http::HttpSettings;
 pub(crate) use http::open_to_others;
-pub use kind::{AllowanceSettings, Ask, Kind, OnConflict, Shape, Step, StepKind};
+pub use kind::{AllowanceSettings, Ask, Format, Kind, OnConflict, Shape, Step, StepKind};
 pub use problems::{Place, Problem, Problems};
 pub use topics::{TopicNames, topics};
 pub use worker::{LogFormat, LogSettings, WorkerSettings};
@@ -65,6 +66,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     pub log: LogSettings,
     pub topics: TopicNames,
+    /// Where the schemas of Avro records come from. `None`: no kind has such records.
+    pub registry: Option<Arc<crate::avro::Source>>,
     /// Every model that some kind may reach, each once.
     pub models: Vec<Arc<Model>>,
     /// In the order of the file; never empty.
@@ -136,6 +139,9 @@ fn resolve(path: &Path, raw: &RawSettings, cx: &Context<'_>) -> Settings {
     }
     shared::check(&tasks, &engine.prefix, cx);
     let models = catalogue.finish(cx);
+    let registry = registry::resolve(&raw.registry, cx);
+    let kinds: Vec<_> = kinds.into_iter().map(Arc::new).collect();
+    registry::fits(&tasks, &raw.registry, registry.as_ref(), &kinds, cx);
     let longest = models.iter().map(|m| m.timeouts.total).max().unwrap_or(Duration::ZERO);
     let mut settings = Settings {
         file: path.to_owned(),
@@ -144,8 +150,9 @@ fn resolve(path: &Path, raw: &RawSettings, cx: &Context<'_>) -> Settings {
         log: LogSettings::resolve(&raw.log.or_default(), cx),
         engine,
         topics,
+        registry: registry.map(Arc::new),
         models,
-        kinds: kinds.into_iter().map(Arc::new).collect(),
+        kinds,
         digest: String::new(),
     };
     http::fits(&raw.http.or_default(), &settings, cx);

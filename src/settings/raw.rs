@@ -20,6 +20,7 @@ written! {
         /// built-in provider needs none; a section of that very name adds to what is built in.
         models: Named<RawModel>,
         engine: RawEngine,
+        registry: RawRegistry,
         http: RawHttp,
         worker: RawWorker,
         log: RawLog,
@@ -58,6 +59,21 @@ written! {
         /// `false`: the ledger is not asked, for kinds without steps; every record is published, a copy as well,
         /// so P1 does not hold for duplicates, and look-ups by key find nothing. Default `true`.
         dedupe: bool,
+        /// How the values of its records are written. `"json"` (default); or `"avro"`, in the wire format of a
+        /// schema registry: the byte 0, four bytes of a schema's id, the datum. Then `[registry]` is needed.
+        /// Key rules, `input`, prompts and rules see JSON all the same: bytes as base64; decimals, dates and
+        /// times as text; a union as the value of its branch, or as `{"branch": value}` where two of its
+        /// branches read alike. While the registry is away the kind's topic is not read.
+        format: String,
+        /// The id of the schema that tasks which are sent as JSON (`POST /v1/tasks`, `submit`) are written
+        /// with where `format = "avro"`. Default: the latest one of the registry's subject `TOPIC-value`;
+        /// without a registry such tasks are refused.
+        intake_schema: u64,
+        /// How its results are written: `"json"` (default); or `"avro"`, for shape `envelope` only, with
+        /// the schema of `schemas/result.avsc`, which is registered for the subject `TOPIC-value`. What is a
+        /// kind's own (answer, confidence, tries, repairs, effects) is JSON as text in it. Kinds that share
+        /// `to` have the same format.
+        result_format: String,
         /// `"envelope"` (default): the result is a record with answer, confidence, usage and origin.
         /// `"answer"`: the bare answer, the rest in headers; for consumers that know nothing of Tidegate.
         shape: String,
@@ -266,6 +282,29 @@ written! {
         partitions: u64,
         /// The largest record accepted as a task. Default 1MiB, 1KiB to 8MiB.
         record_max: Size,
+    } later {}
+}
+
+written! {
+    /// `[registry]`: where the schemas of Avro records are. Needed by kinds with `format` or `result_format`
+    /// `"avro"`; a registry that speaks as Confluent's does, or files where there is none.
+    RawRegistry {
+        /// Its address, with a path where it has one: `"http://registry:8081"`.
+        url: String,
+        /// Together with `password`, where it asks for a name.
+        user: String,
+        /// As `env:NAME` or `file:PATH`.
+        password: SecretRef,
+        /// Instead of `user`, where it asks for a bearer token: `env:NAME` or `file:PATH`.
+        token: SecretRef,
+        /// For one request. Default 5s, 100ms to 1m.
+        timeout: Duration,
+        /// Whether the schema of results is registered where its subject does not have it. Default `true`;
+        /// `false`: it is looked up only, and until somebody has registered it the tasks wait.
+        register: bool,
+        /// Instead of `url`: a file for each id that records carry, such as `{ 7 = "order.avsc" }`.
+        /// `"tidegate:result:1"` in place of a file is the schema of our own results.
+        schemas: Named<String>,
     } later {}
 }
 

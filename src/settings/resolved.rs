@@ -2,10 +2,11 @@
 //!
 //! What is shown is built field by field: a secret cannot get in because a type learned to print itself.
 
-use super::kind::{Ask, Kind, OnConflict, Shape, StepKind};
+use super::kind::{Ask, Format, Kind, OnConflict, Shape, StepKind};
 use super::quantity::{show_duration, show_size};
 use super::worker::LogFormat;
 use super::{EngineSettings, Settings, topics};
+use crate::avro::{Auth, Source};
 use crate::infer::{Api, Model};
 use crate::task::PrintRule;
 use crate::weigh::{ReviewRules, Start};
@@ -44,6 +45,7 @@ impl Settings {
             "file": self.file.display().to_string(),
             "digest": self.digest,
             "engine": engine_view(engine),
+            "registry": self.registry.as_ref().map(|source| registry(source)),
             "http": { "listen": self.http.listen.to_string(), "body_max": show_size(self.http.body_max as u64) },
             "worker": { "in_flight": self.worker.in_flight, "drain": show_duration(self.worker.drain) },
             "log": {
@@ -138,6 +140,9 @@ fn kind(kind: &Kind) -> Value {
         },
         "on_conflict": match kind.on_conflict { OnConflict::Bury => "bury", OnConflict::Ignore => "ignore" },
         "dedupe": kind.dedupe,
+        "format": format_of(kind.format),
+        "intake_schema": kind.intake_schema,
+        "result_format": format_of(kind.result_format),
         "shape": match kind.shape { Shape::Envelope => "envelope", Shape::Answer => "answer" },
         "data": kind.data.as_deref(),
         "deadline": kind.deadline.map(show_duration),
@@ -150,6 +155,33 @@ fn kind(kind: &Kind) -> Value {
         "rules": rules,
         "steps": steps,
     })
+}
+
+fn format_of(format: Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::Avro => "avro",
+    }
+}
+
+fn registry(source: &Source) -> Value {
+    match source {
+        Source::Registry(registry) => {
+            let access = registry.access();
+            let auth = match &access.auth {
+                None => "none",
+                Some(Auth::Basic { .. }) => "user and password, hidden",
+                Some(Auth::Bearer(_)) => "token, hidden",
+            };
+            json!({
+                "url": access.url(),
+                "auth": auth,
+                "timeout": show_duration(access.timeout),
+                "register": access.register,
+            })
+        }
+        Source::Files { by_id, .. } => json!({ "schemas": by_id.keys().collect::<Vec<_>>() }),
+    }
 }
 
 fn ask_step(name: &str, ask: &Ask) -> Value {

@@ -85,6 +85,10 @@ pub(super) fn spans(root: &DeTable<'_>) -> Vec<Range<usize>> {
             hide(value, &mut found);
         }
     }
+    let registry = root.get("registry").and_then(|r| r.get_ref().as_table()).and_then(|r| r.get("url"));
+    if let Some(url) = registry.filter(|url| url.get_ref().as_str().is_some_and(|u| u.contains(['@', '?']))) {
+        hide(url, &mut found);
+    }
     telling(root, &mut found);
     found
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod keys;
 mod kinds;
 mod models;
+mod registry;
 mod secrets;
 mod silent;
 

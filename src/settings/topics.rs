@@ -43,6 +43,11 @@ impl TopicNames {
         &fits.unwrap_or(&self.retry[0]).1
     }
 
+    /// The topics that the worker reads beside the kinds' own.
+    pub fn tokens(&self) -> impl Iterator<Item = &Topic> {
+        self.retry.iter().map(|(_, topic)| topic).chain([&self.resume])
+    }
+
     /// The topics whose records are tokens or decisions: token headers are believed only there, and
     /// no kind may read or write them as its own.
     pub fn internal(&self) -> Vec<&Topic> {

@@ -1,12 +1,14 @@
 //! Decides which topics are not read now, or only one record at a time: those whose kinds no model serves
-//! or may be back for, and those of a kind whose tasks die in numbers (`flood.rs`).
+//! or may be back for, those of a kind whose tasks die in numbers (`flood.rs`), and those whose next record
+//! is written with a schema that nobody knows yet.
 //!
 //! Takes `now`; never reads a clock, never asks a model, never holds anything itself.
 
 use super::flood::Flood;
+use crate::avro::Need;
 use crate::pipeline::Ended;
 use crate::settings::Kind;
-use crate::task::Topic;
+use crate::task::{Position, Topic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ pub(super) struct Holds {
     floods: HashMap<Arc<str>, Flood>,
     held: HashSet<Topic>,
     but_for_one: HashSet<Topic>,
+    /// Records that were handed out and cannot be read yet: whose they are, and what they want. About one
+    /// per topic: it holds its topic.
+    wanting: HashMap<Position, (Arc<str>, Need)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +70,7 @@ impl Holds {
                 false
             }
         };
-        let held = self.flooded(kinds, now) || away;
+        let held = self.flooded(kinds, now) || away || self.wanting(topic).is_some();
         let changed = if held { self.held.insert(topic.clone()) } else { self.held.remove(topic) };
         Hold { held, changed }
     }
@@ -91,6 +96,27 @@ impl Holds {
     /// Why the tasks of one of these kinds are not taken, or only one at a time, if it is for how they end.
     pub(super) fn flood(&self, kinds: &[Arc<Kind>], now: Instant) -> Option<String> {
         kinds.iter().find_map(|kind| self.floods.get(&kind.name)?.why(&kind.name, now))
+    }
+
+    /// A record was handed out that cannot be read before a schema is known. Its topic is held.
+    pub(super) fn wants(&mut self, at: Position, kind: Arc<str>, need: Need) {
+        self.held.insert(at.at.topic.clone());
+        self.wanting.insert(at, (kind, need));
+    }
+
+    /// Forgets what has become known.
+    pub(super) fn settle(&mut self, known: impl Fn(&Need) -> bool) {
+        self.wanting.retain(|_, (_, need)| !known(need));
+    }
+
+    /// The record is back, read or not. `true`: its topic may be let go.
+    pub(super) fn wants_no_more(&mut self, at: &Position) -> bool {
+        self.wanting.remove(at).is_some()
+    }
+
+    /// The kind of a record of the topic that wants a schema.
+    pub(super) fn wanting(&self, topic: &Topic) -> Option<&Arc<str>> {
+        self.wanting.iter().find(|(at, _)| at.at.topic == *topic).map(|(_, (kind, _))| kind)
     }
 
     pub(super) fn lets_one_through(&self, topic: &Topic) -> bool {
@@ -213,6 +239,26 @@ mod tests {
         let kinds = flooded(&mut holds, at(100));
         let held = holds.decide(&topic, &kinds, Serving::MayBeTried, at(3_000));
         assert_eq!(held, Hold { held: true, changed: true });
+    }
+
+    #[test]
+    fn p7_one_record_that_wants_a_schema_holds_its_topic_until_it_is_known_or_the_record_is_back() {
+        let (mut holds, topic, now) = (Holds::default(), topic(), Instant::now());
+        let at = |offset: u64| format!("tasks.ticket/0/{offset}").parse::<Position>().unwrap();
+        let other = Topic::new("tasks.other");
+        let (need, second) = (Need::Reader(7), Need::Reader(8));
+        holds.wants(at(1), "ticket".into(), need.clone());
+        holds.wants(at(2), "ticket".into(), second.clone());
+        let held = Hold { held: true, changed: false };
+        assert_eq!(holds.decide(&topic, &[], Serving::Somebody, now), held, "at once, and already");
+        assert_eq!((holds.wanting(&topic).map(|k| &**k), holds.wanting(&other)), (Some("ticket"), None));
+        assert_eq!(holds.decide(&other, &[], Serving::Somebody, now), Hold { held: false, changed: false });
+        holds.settle(|known| *known == need);
+        assert_eq!(holds.decide(&topic, &[], Serving::Somebody, now), held, "the second still waits");
+        // Its lease is void: whoever owns the partition now asks by itself.
+        assert!(holds.wants_no_more(&at(2)) && !holds.wants_no_more(&at(1)));
+        let gone = holds.decide(&topic, &[], Serving::Somebody, now);
+        assert_eq!(gone, Hold { held: false, changed: true });
     }
 
     #[test]

@@ -6,11 +6,13 @@ mod counted;
 pub mod dead_letter;
 pub mod record;
 mod redrive;
+mod twin;
 
 pub use counted::Counted;
 pub use dead_letter::{DeadLetter, bury, shrink};
 pub use redrive::{Redrive, redrive};
 
+use crate::avro;
 use crate::engine::Output;
 use crate::settings::{Shape, TopicNames};
 use crate::task::{Record, Timestamp, Token, Topic};
@@ -20,10 +22,12 @@ use bytes::Bytes;
 use record::{Envelope, ReviewItem};
 use serde_json::Value;
 
-/// A result under the task's record key. `answer` shape: the bare answer, the rest in headers.
+/// A result under the task's record key. `answer` shape: the bare answer, the rest in headers. With the id
+/// of their schema, envelopes are Avro.
 pub fn result(
     to: &Topic,
     shape: Shape,
+    schema: Option<u32>,
     key: Option<Bytes>,
     envelope: &Envelope,
     token: &Token,
@@ -33,9 +37,11 @@ pub fn result(
     token::write_identity(token, &mut headers);
     headers.push("tidegate-status", envelope.status.as_str());
     headers.push(record::TRAIL, json(trail));
-    let value = match shape {
-        Shape::Envelope => json(envelope),
-        Shape::Answer => {
+    let value = match (shape, schema) {
+        (Shape::Envelope, None) => json(envelope),
+        (Shape::Envelope, Some(id)) => twin::write(envelope, id),
+        // `check` does not let a kind have both this shape and Avro.
+        (Shape::Answer, _) => {
             let rest = Envelope { answer: Value::Null, ..envelope.clone() };
             headers.push("tidegate-envelope", json(&rest));
             json(&envelope.answer)
@@ -44,7 +50,7 @@ pub fn result(
     Output { topic: to.clone(), key, value: Some(value), headers, not_before: None }
 }
 
-/// The envelope of a result record of either shape, read back.
+/// The envelope of a result record of any shape and format, read back.
 pub fn read_result(record: &Record) -> Option<Envelope> {
     let value = record.value.as_ref()?;
     match record.headers.get("tidegate-envelope") {
@@ -52,6 +58,7 @@ pub fn read_result(record: &Record) -> Option<Envelope> {
             let rest: Envelope = serde_json::from_slice(rest).ok()?;
             Some(Envelope { answer: serde_json::from_slice(value).ok()?, ..rest })
         }
+        None if avro::is_framed(value) => twin::read(value),
         None => serde_json::from_slice(value).ok(),
     }
 }

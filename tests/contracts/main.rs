@@ -9,3 +9,4 @@ mod records;
 #[path = "../rig/schemas.rs"]
 mod schemas;
 mod source;
+mod twins;

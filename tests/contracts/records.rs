@@ -19,8 +19,7 @@ use tidegate::{token, write};
 
 #[test]
 fn a_result_is_what_its_schema_says() {
-    let full = envelope();
-    let least = Envelope { tenant: None, reviewed: None, made_by: MadeBy::default(), ..full.clone() };
+    let (full, least) = (envelope(), least_envelope());
     same("result", &full, &least);
     let reviewed = full.reviewed.unwrap();
     same_below("result", "/properties/reviewed", &reviewed, &Reviewed { reason: None, ..reviewed.clone() });
@@ -41,8 +40,7 @@ fn every_status_and_every_reason_is_in_the_schema() {
 
 #[test]
 fn a_review_item_is_what_its_schema_says() {
-    let full = item();
-    let least = ReviewItem { team: None, due_at: None, record_key: None, answer_text: None, ..full.clone() };
+    let (full, least) = (item(), least_item());
     same("review-item", &full, &least);
     let of_item = read("review-item");
     let proposed = &of_item["properties"]["proposed"]["properties"];
@@ -51,18 +49,7 @@ fn a_review_item_is_what_its_schema_says() {
 
 #[test]
 fn a_decision_is_what_its_schema_says() {
-    let full = Decision {
-        v: VERSION,
-        item: item_id(&token()),
-        item_at: position("review.requests", 4).to_string(),
-        action: Action::Edit,
-        by: "ada".into(),
-        reason: Some("unit".into()),
-        answer: Some(json!({ "dose": 5 })),
-        nonce: "n1".into(),
-        at: Timestamp(1_700_000_000_000),
-    };
-    let least = Decision { action: Action::Approve, reason: None, answer: None, ..full.clone() };
+    let (full, least) = (decision(), least_decision());
     same("review-decision", &full, &least);
     valid("review-decision", &Decision { action: Action::Reject, ..least.clone() });
     let without = Decision { answer: None, ..full };
@@ -71,24 +58,7 @@ fn a_decision_is_what_its_schema_says() {
 
 #[test]
 fn a_review_outcome_is_what_its_schema_says() {
-    let full = ReviewOutcome {
-        v: VERSION,
-        item: item_id(&token()),
-        nonce: "n1".into(),
-        verdict: Ruling::Superseded,
-        decided_by: Some("ada".into()),
-        decided_at: Some("review.decisions/0/3".into()),
-        action: Some(Action::Approve),
-        detail: "ada approved it".into(),
-        at: Timestamp(1_700_000_000_000),
-    };
-    let least = ReviewOutcome {
-        decided_by: None,
-        decided_at: None,
-        action: None,
-        detail: String::new(),
-        ..full.clone()
-    };
+    let (full, least) = (review_outcome(), least_review_outcome());
     same("review-outcome", &full, &least);
     for verdict in [Ruling::Counts, Ruling::Invalid] {
         valid("review-outcome", &ReviewOutcome { verdict, ..full.clone() });
@@ -250,6 +220,74 @@ fn item() -> ReviewItem {
         answer_text: Some("five, I think".into()),
         findings: json!([]),
     }
+}
+
+fn least_envelope() -> Envelope {
+    Envelope { tenant: None, reviewed: None, made_by: MadeBy::default(), ..envelope() }
+}
+
+fn least_item() -> ReviewItem {
+    ReviewItem { team: None, due_at: None, record_key: None, answer_text: None, ..item() }
+}
+
+fn decision() -> Decision {
+    Decision {
+        v: VERSION,
+        item: item_id(&token()),
+        item_at: position("review.requests", 4).to_string(),
+        action: Action::Edit,
+        by: "ada".into(),
+        reason: Some("unit".into()),
+        answer: Some(json!({ "dose": 5 })),
+        nonce: "n1".into(),
+        at: Timestamp(1_700_000_000_000),
+    }
+}
+
+fn least_decision() -> Decision {
+    Decision { action: Action::Approve, reason: None, answer: None, ..decision() }
+}
+
+fn review_outcome() -> ReviewOutcome {
+    ReviewOutcome {
+        v: VERSION,
+        item: item_id(&token()),
+        nonce: "n1".into(),
+        verdict: Ruling::Superseded,
+        decided_by: Some("ada".into()),
+        decided_at: Some("review.decisions/0/3".into()),
+        action: Some(Action::Approve),
+        detail: "ada approved it".into(),
+        at: Timestamp(1_700_000_000_000),
+    }
+}
+
+fn least_review_outcome() -> ReviewOutcome {
+    ReviewOutcome {
+        decided_by: None,
+        decided_at: None,
+        action: None,
+        detail: String::new(),
+        ..review_outcome()
+    }
+}
+
+/// Of every published record one with everything, and one with what is always there.
+pub(crate) fn examples() -> Vec<(&'static str, Value)> {
+    vec![
+        ("result", value(&envelope())),
+        ("result", value(&least_envelope())),
+        ("review-item", value(&item())),
+        ("review-item", value(&least_item())),
+        ("review-decision", value(&decision())),
+        ("review-decision", value(&least_decision())),
+        ("review-outcome", value(&review_outcome())),
+        ("review-outcome", value(&least_review_outcome())),
+        ("dead-letter", letter_headers(&burial())),
+        ("dead-letter", letter_headers(&least_burial())),
+        ("task-event", json!({ "idempotency-key": "k", "ce_id": "7", "x-own": "kept" })),
+        ("task-event", json!({})),
+    ]
 }
 
 fn record() -> Record {

@@ -10,17 +10,19 @@ const STAGES: [&str; 6] = ["consume", "dedupe", "infer", "validate", "weigh", "w
 const SEAMS: [(&str, &str, &str); 0] = [];
 
 /// A technology's crate, and the only places that may import it.
-const EDGES: [(&str, &[&str]); 20] = [
+const EDGES: [(&str, &[&str]); 22] = [
+    ("apache_avro", &["src/avro/"]),
+    ("num_bigint", &["src/avro/"]),
     ("cel", &["src/cel.rs", "src/cel/"]),
     ("jsonschema", &["src/validate/"]),
     ("redb", &["src/engine/embedded/"]),
     ("redis", &["src/engine/distributed/redis/"]),
     ("rdkafka", &["src/engine/distributed/kafka/"]),
-    ("base64", &["src/engine/distributed/metadata.rs"]),
+    ("base64", &["src/avro/", "src/engine/distributed/metadata.rs", "src/serve/records.rs"]),
     ("crc32c", &["src/engine/"]),
     ("rustix", &["src/engine/embedded/", "src/cli/parent.rs"]),
     ("minijinja", &["src/infer/"]),
-    ("reqwest", &["src/infer/", "src/cli/"]),
+    ("reqwest", &["src/avro/", "src/infer/", "src/cli/"]),
     ("axum", &["src/serve/", "src/simulate/"]),
     ("hyper", &["src/serve/"]),
     ("hyper_util", &["src/serve/"]),

@@ -15,6 +15,7 @@ mod kill;
 mod mistakes;
 mod promised;
 mod promised_checked;
+mod registry;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;

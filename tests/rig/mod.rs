@@ -11,6 +11,7 @@ pub(crate) mod process;
 #[cfg(feature = "kafka")]
 pub(crate) mod redis_server;
 pub(crate) mod relay;
+pub(crate) mod registry;
 pub(crate) mod schemas;
 pub(crate) mod script;
 

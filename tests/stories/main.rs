@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod asking;
+mod avro;
 mod bounds;
 mod by_hand;
 mod commands;

@@ -4,7 +4,7 @@
 //! be, by the rules of today; decides nothing about tasks. What neither tells is not guessed: a letter whose
 //! key is not known, or whose key's window is over, has no mark, and while the ledger is away none has.
 
-use crate::consume::Kinds;
+use crate::consume::{Kinds, Undecoded};
 use crate::dedupe::ClaimView;
 use crate::engine::{Ledger, Output, Unavailable};
 use crate::outcome::Reason;
@@ -81,7 +81,9 @@ fn today(kinds: &Kinds, names: &TopicNames, letter: &DeadLetter) -> Result<Optio
     }
     match kinds.decode(&Arc::new(record(output))) {
         Ok(task) => Ok(Some(task.token)),
-        Err(poison) => Err(poison.detail.chars().take(DETAIL).collect()),
+        Err(Undecoded::Poison(poison)) => Err(poison.detail.chars().take(DETAIL).collect()),
+        // It cannot be told before the record is read.
+        Err(Undecoded::Wants(_)) => Ok(None),
     }
 }
 
