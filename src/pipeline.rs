@@ -11,6 +11,7 @@ pub use ending::{Done, Ended};
 
 use crate::consume::{Kinds, Poison, Task, Undecoded};
 use crate::dedupe::{Admission, Claim, Fence, Silence, Slots};
+use crate::engine::crash::crash_point;
 use crate::engine::{Delivery, Engine, Unavailable};
 use crate::infer::Models;
 use crate::outcome::Reason;
@@ -200,10 +201,14 @@ impl Pipeline {
 
     /// Asks until the ledger answers: intake fails closed.
     async fn admit(&self, delivery: &Delivery, token: &Token, void: &CancellationToken) -> Option<Admission> {
+        crash_point("task.delivered");
         let mut wait = AWAY_MS.0;
         while !void.is_cancelled() {
             match self.engine.ledger.admit(delivery, token, None).await {
-                Ok(admission) => return Some(admission),
+                Ok(admission) => {
+                    crash_point("task.admitted");
+                    return Some(admission);
+                }
                 Err(Unavailable(_)) => wait = pause(wait, void).await,
             }
         }

@@ -210,6 +210,12 @@ impl Queue {
         open.insert(id, Arc::new(Brief::of(&record, value)));
     }
 
+    /// Decided through this process: gone from the list before its record says so, so that nobody is shown
+    /// what they have just decided.
+    pub fn decided(&self, id: &str) {
+        self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
+    }
+
     /// Oldest first.
     pub fn list(&self) -> Vec<Arc<Brief>> {
         let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -341,6 +347,17 @@ mod tests {
             headers,
             not_before: None,
         }
+    }
+
+    #[test]
+    fn an_item_that_was_decided_here_is_gone_before_its_record_says_so() {
+        let queue = Queue::default();
+        queue.take(record(0, Some("{}")));
+        let id = queue.list()[0].id.clone();
+        queue.decided(&id);
+        assert_eq!((queue.len(), queue.get(&id).is_some()), (0, false));
+        queue.take(record(1, None));
+        assert!(queue.is_empty());
     }
 
     #[test]

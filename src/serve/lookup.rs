@@ -21,10 +21,15 @@ use crate::write::{self, DeadLetter};
 use bytes::Bytes;
 pub(super) use scan::Scan;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many `moved` marks in a row may have been lost before a task that waits for a person is looked
 /// for in the log instead of the queue.
 const LOST_MARKS: u32 = 3;
+
+/// A commit is answered, and its mark sent, before all readers see what it has made visible: they wait for
+/// its own end, and for whatever transaction lies below it. After this nothing of the kind is left.
+const SHOWN: Duration = Duration::from_secs(60);
 
 /// What a look-up reads.
 #[derive(Clone)]
@@ -86,7 +91,14 @@ impl Lookup {
 
     async fn claimed(&self, key: &ScopedKey, claim: ClaimView) -> Result<Stands, Unavailable> {
         if let Phase::Closed { outcome, at } = &claim.phase {
-            let record = self.record(at).await?;
+            let mut record = self.record(at).await?;
+            if record.is_none() && claim.changed.plus(SHOWN) > Timestamp::now() {
+                if self.is_ahead(at).await? {
+                    return Ok(stands(key, &claim, Place::Running, Trail::default()));
+                }
+                // It came between the two questions.
+                record = self.record(at).await?;
+            }
             let found = record.and_then(|r| self.outcome(r, *outcome));
             let (place, trail) = found.unwrap_or_else(|| {
                 (Place::Forgotten { outcome: *outcome, at: at.clone() }, Trail::default())
@@ -210,6 +222,12 @@ impl Lookup {
             OutcomeKind::DeadLetter => Place::DeadLetter(Box::new(DeadLetter::read(record))),
         };
         Some((place, trail))
+    }
+
+    /// Whether readers of committed records have not come as far yet.
+    async fn is_ahead(&self, at: &Position) -> Result<bool, Unavailable> {
+        let ends = self.engine.log.ends(&at.at.topic).await?;
+        Ok(ends.iter().any(|end| end.at == at.at && end.next <= at.offset))
     }
 
     async fn record(&self, at: &Position) -> Result<Option<Record>, Unavailable> {

@@ -210,6 +210,9 @@ pub(super) async fn decide(
     };
     metrics::counter!("tidegate_reviews_decided_total", "action" => action.as_str(), "ruling" => ruling)
         .increment(1);
+    if outcome.verdict != Ruling::Invalid {
+        app.queue.decided(&decision.item);
+    }
     match outcome.verdict {
         Ruling::Counts => Ok(axum::Json(json!({
             "item": decision.item,

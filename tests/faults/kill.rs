@@ -7,12 +7,14 @@ use crate::rig::number;
 use std::collections::BTreeMap;
 
 /// Every named crash point, each between two durable steps. Retention has nothing to give back while
-/// the outcomes are young: its points are the engine's own tests'. Only a weak ledger's marks are apart
-/// from their commit.
+/// the outcomes are young: its points are the engine's own tests'. Transactions are Kafka's. Only a weak
+/// ledger's marks are apart from their commit.
 fn points(mode: Mode) -> Vec<String> {
     let all = tidegate::engine::crash::POINTS.iter();
-    let mine =
-        |p: &&&str| !p.starts_with("retention.") && (mode != Mode::Normal || !p.starts_with("commit."));
+    let mine = |p: &&&str| {
+        let elsewhere = ["retention.", "transaction."].iter().any(|begin| p.starts_with(begin));
+        !elsewhere && (mode != Mode::Normal || !p.starts_with("commit."))
+    };
     all.filter(mine).map(|p| (*p).to_owned()).collect()
 }
 

@@ -70,7 +70,7 @@ impl Api {
     /// Waits until the task is in `state`: `queued`, `running`, `waiting-until`, `waiting-review`, `done`.
     pub(crate) async fn until(&self, kind: &str, key: &str, state: &str) -> Value {
         let mut seen = Value::Null;
-        for _ in 0..1500 {
+        for _ in 0..3000 {
             if let Some(task) = self.task(kind, key).await {
                 if task["state"] == state {
                     return task;
@@ -79,7 +79,7 @@ impl Api {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{kind}/{key} is not `{state}` after 30 s; it is {seen}");
+        panic!("{kind}/{key} is not `{state}` after 60 s; it is {seen}");
     }
 
     /// The one open review item of a task.

@@ -1,11 +1,12 @@
 //! A Kafka broker of its own for each test: started, killed, started again on its data, ended.
 
 use super::kafka_proxy::Proxy;
+use super::process::afterwards;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
@@ -15,11 +16,22 @@ static ALONE: Mutex<()> = Mutex::new(());
 pub(crate) struct Broker {
     dir: TempDir,
     pub(crate) address: String,
+    /// Ends it also where this process is killed.
+    _held: ChildStdin,
     _alone: MutexGuard<'static, ()>,
 }
 
+fn held(dir: &Path) -> ChildStdin {
+    afterwards("$1 $2; rm -rf $2", &[path("kafka-down").as_ref(), dir.as_ref()])
+}
+
+/// Where a script of this folder lies.
+pub(crate) fn path(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig").join(script)
+}
+
 fn script(name: &str, dir: &Path) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig").join(name));
+    let mut command = Command::new(path(name));
     command.arg(dir).stdin(Stdio::null());
     command
 }
@@ -28,17 +40,18 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
+        let held = held(dir.path());
         let address = up(dir.path(), None);
-        Broker { dir, address, _alone: alone }
+        Broker { dir, address, _held: held, _alone: alone }
     }
 
     /// All of its clients go through the proxy.
     pub(crate) fn behind(proxy: &Proxy) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
-        let address = format!("127.0.0.1:{}", proxy.port);
+        let (held, address) = (held(dir.path()), format!("127.0.0.1:{}", proxy.port));
         proxy.lead_to(&up(dir.path(), Some(&address)));
-        Broker { dir, address, _alone: alone }
+        Broker { dir, address, _held: held, _alone: alone }
     }
 
     /// Clients are told to go to this address, behind which there is somebody who leads to `own_address`.
@@ -88,7 +101,8 @@ impl Broker {
     }
 }
 
-fn up(dir: &Path, advertised: Option<&str>) -> String {
+/// Starts the broker of this folder, or starts it again. Its address.
+pub(crate) fn up(dir: &Path, advertised: Option<&str>) -> String {
     let mut command = script("kafka-up", dir);
     if let Some(address) = advertised {
         command.env("KAFKA_ADVERTISED", address);

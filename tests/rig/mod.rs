@@ -3,6 +3,8 @@
 
 pub(crate) mod api;
 #[cfg(feature = "kafka")]
+pub(crate) mod cluster;
+#[cfg(feature = "kafka")]
 pub(crate) mod kafka_broker;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka_proxy;
@@ -10,8 +12,8 @@ pub(crate) mod place;
 pub(crate) mod process;
 #[cfg(feature = "kafka")]
 pub(crate) mod redis_server;
-pub(crate) mod relay;
 pub(crate) mod registry;
+pub(crate) mod relay;
 pub(crate) mod schemas;
 pub(crate) mod script;
 
@@ -47,6 +49,17 @@ pub(crate) fn left_out(what: &str, why: &str) {
     let Ok(path) = std::env::var("TIDEGATE_TEST_NOTES") else { return };
     let mut notes = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     writeln!(notes, "{line}").unwrap();
+}
+
+/// Whether the embedded engine is what this test is about, and it runs on another one: it is left out then,
+/// and says so.
+pub(crate) fn is_for_embedded_only(why: &str) -> bool {
+    let elsewhere = std::env::var("TIDEGATE_STORIES").is_ok_and(|engine| engine == "kafka");
+    if elsewhere {
+        let thread = std::thread::current();
+        left_out(&format!("{} on Kafka", thread.name().unwrap_or("a story")), why);
+    }
+    elsewhere
 }
 
 /// Repeatable random numbers; `pick(n)` is below `n`.

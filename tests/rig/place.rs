@@ -1,10 +1,13 @@
 //! A scratch place for one test: a directory, a configuration, and the log read while nobody runs.
+//!
+//! On the embedded engine; or on Kafka and Redis, where `[engine]` says so and nothing else differs.
 
 use super::process::{Process, free_port, listening, tidegate};
 use super::{api::Api, eventually};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate::engine::{Engine, embedded};
 use tidegate::settings::{self, Settings};
@@ -17,20 +20,42 @@ pub(crate) struct Place {
     /// Removed with everything in it when dropped.
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
+    /// The lines of `[engine]` that say which one it is; none for the embedded engine.
+    engine: String,
+    /// Before the name of every topic that Tidegate makes.
+    prefix: String,
+    /// The configuration whose topics there are.
+    applied: Mutex<String>,
 }
 
 impl Place {
     /// With `kinds` and whatever else as configuration; data directory and port are its own.
     pub(crate) fn new(configuration: &str) -> Self {
-        let place = Place { dir: scratch(), port: free_port() };
+        let (prefix, engine) = engine();
+        Place::on(prefix, engine, configuration)
+    }
+
+    /// With the lines of `[engine]` and the prefix that is among them.
+    pub(crate) fn on(prefix: String, engine: String, configuration: &str) -> Self {
+        let place = Place { dir: scratch(), port: free_port(), engine, prefix, applied: Mutex::default() };
         place.configure(configuration);
         place
     }
 
+    /// What is there has an `[engine]` from now on, also where it was not given one.
     pub(crate) fn configure(&self, configuration: &str) {
-        let port = self.port;
+        let (port, engine) = (self.port, format!("[engine]\n{}", self.engine));
+        let configuration = match configuration.contains("[engine]\n") {
+            true => configuration.replacen("[engine]\n", &engine, 1),
+            false => format!("{configuration}\n{engine}"),
+        };
         let whole = format!("{configuration}\n[http]\nlisten = \"127.0.0.1:{port}\"\n");
         std::fs::write(self.config(), whole).unwrap();
+    }
+
+    /// What a topic that Tidegate makes is called here.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -63,6 +88,7 @@ impl Place {
 
     /// Started and ready.
     pub(crate) async fn run_as(&self, command: Command) -> Process {
+        self.apply(&command);
         let mut process = Process::start(command, &self.log());
         listening(&mut process, self.port, UP).await;
         let api = self.api();
@@ -72,20 +98,59 @@ impl Place {
 
     /// A command-line tool of this place, run to its end: status and what it printed.
     pub(crate) fn tool(&self, args: &[&str]) -> (i32, String, String) {
+        self.tool_with([], args)
+    }
+
+    fn tool_with<'a>(
+        &self,
+        told: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
+        args: &[&str],
+    ) -> (i32, String, String) {
         let mut command = tidegate();
+        command.envs(told);
         command.current_dir(self.dir.path()).arg("--config").arg(self.config()).args(args);
         let out = command.stdin(std::process::Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
     }
 
-    /// Opens the directory while no process runs on it.
+    /// Makes the topics of the configuration as it is now, with what `command` is told by its environment.
+    /// The embedded engine makes its own.
+    pub(crate) fn apply(&self, command: &Command) {
+        let configuration = std::fs::read_to_string(self.config()).unwrap();
+        let mut applied = self.applied.lock().unwrap();
+        if self.engine.is_empty() || *applied == configuration {
+            return;
+        }
+        let told = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let (code, said, problem) = self.tool_with(told, &["topics", "apply"]);
+        assert_eq!(code, 0, "{said}{problem}");
+        *applied = configuration;
+    }
+
+    /// Opens what a process has left, while none runs.
     pub(crate) fn open(&self) -> Rest {
+        self.apply(&self.command());
         let settings = Settings::load(&self.config()).unwrap_or_else(|e| panic!("{e}"));
         let topics = settings::topics(&settings);
         let engine = opened(&settings);
-        Rest { engine, topics: topics.into_iter().map(|t| t.topic).collect() }
+        let topics = topics.into_iter().map(|t| t.topic).collect();
+        Rest { engine, topics, prefix: self.prefix.clone() }
     }
+}
+
+/// The prefix of a new place and the lines that its `[engine]` begins with.
+#[cfg(feature = "kafka")]
+fn engine() -> (String, String) {
+    let Some(shared) = super::cluster::shared() else { return Default::default() };
+    let prefix = super::cluster::prefix();
+    let engine = super::cluster::engine(&shared.kafka, &shared.redis, &prefix, 2);
+    (prefix, engine)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn engine() -> (String, String) {
+    Default::default()
 }
 
 /// An empty directory, removed with everything in it when dropped.
@@ -98,6 +163,24 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 
 /// The engine as `run` opens it.
 pub(crate) fn opened(settings: &Settings) -> Engine {
+    #[cfg(feature = "kafka")]
+    if let Some(cluster) = &settings.engine.cluster {
+        let cluster = tidegate::engine::distributed::Cluster {
+            properties: cluster.client_properties(),
+            redis: cluster.redis.0.clone(),
+            prefix: cluster.ledger.clone(),
+            group: cluster.group.clone(),
+            window: settings.engine.dedupe_window,
+            start_anyway: cluster.start_anyway,
+            topics: settings::topics(settings),
+        };
+        // Stories open what is there in the middle of a sentence, as they do with a directory.
+        let connecting = || {
+            let connect = tidegate::engine::distributed::connect(cluster);
+            tokio::runtime::Handle::current().block_on(connect)
+        };
+        return tokio::task::block_in_place(connecting).unwrap_or_else(|e| panic!("{e}"));
+    }
     let how = settings.engine.embedded();
     embedded::open(how, settings::topics(settings), Arc::new(embedded::Disk))
         .unwrap_or_else(|e| panic!("{e}"))
@@ -107,16 +190,20 @@ pub(crate) fn opened(settings: &Settings) -> Engine {
 pub(crate) struct Rest {
     pub(crate) engine: Engine,
     pub(crate) topics: Vec<Topic>,
+    prefix: String,
 }
 
 impl Rest {
+    /// What a topic is called here: Tidegate's own has the prefix, one that exists has not.
+    pub(crate) fn topic(&self, name: &str) -> Option<Topic> {
+        let names = [Topic::new(format!("{}{name}", self.prefix)), Topic::new(name)];
+        names.into_iter().find(|topic| self.topics.contains(topic))
+    }
+
     /// Every record of a topic, partition by partition. Empty where there is no such topic.
     pub(crate) async fn all(&self, topic: &str) -> Vec<Record> {
-        let topic = Topic::new(topic);
         let mut found = Vec::new();
-        if !self.topics.contains(&topic) {
-            return found;
-        }
+        let Some(topic) = self.topic(topic) else { return found };
         for ends in self.engine.log.ends(&topic).await.unwrap() {
             let mut offset = ends.first;
             while offset < ends.next {

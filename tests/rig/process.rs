@@ -1,10 +1,12 @@
 //! Processes that a test starts and ends, by their own id and no other.
 
 use super::eventually;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running binary. Killed when dropped, so that a failed test leaves nothing behind.
@@ -84,6 +86,16 @@ impl Drop for Process {
             self.kill();
         }
     }
+}
+
+/// Runs a shell's `script` with these arguments once what is returned is dropped, or this process has ended,
+/// however it does.
+pub(crate) fn afterwards(script: &str, args: &[&OsStr]) -> ChildStdin {
+    let mut watcher = Command::new("sh");
+    watcher.args(["-c", &format!("trap '' INT TERM HUP; cat >/dev/null; {script}"), "watcher"]).args(args);
+    // A signal to the tests' own group is not for it.
+    watcher.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    watcher.spawn().unwrap().stdin.take().unwrap()
 }
 
 /// A loopback port that nobody uses now.

@@ -58,7 +58,8 @@ impl Server {
         Some(Server::start_own(settings))
     }
 
-    fn start_own(settings: &[&str]) -> Self {
+    /// One of our own, or none at all.
+    pub(crate) fn start_own(settings: &[&str]) -> Self {
         let mut server = Server {
             process: None,
             place: tempfile::tempdir().unwrap(),
@@ -97,6 +98,15 @@ impl Server {
 
     pub(crate) fn signal(&self, name: &str) {
         self.process.as_ref().expect("our own server").signal(name);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.as_ref().expect("our own server").id()
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn place(&self) -> &Path {
+        self.place.path()
     }
 
     pub(crate) fn url(&self) -> String {

@@ -240,5 +240,6 @@ fn usage() -> Value {
     json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 })
 }
 
-/// Short waits of stories, in one place.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// Short waits of stories, in one place. A group of Kafka's needs a session and perhaps a transaction's time
+/// until it has given up a process that was killed.
+pub(crate) const SOON: Duration = Duration::from_secs(40);

@@ -87,7 +87,7 @@ async fn no_log_line_holds_a_payload_an_answer_or_a_key_to_a_model_at_any_level(
         { "key": "p", "value": "{\"text\": [\"axolotl\"]}", "headers": { "idempotency-key": "p2" } },
         { "key": "p", "value": "{\"text\": \"numbat\"}", "headers": { "idempotency-key": "t1" } },
     ] });
-    let (status, told) = stage.api.post("/v1/records/tasks.ticket", &poison).await.unwrap();
+    let (status, told) = stage.append("tasks.ticket", &poison).await.unwrap();
     assert_eq!(status, 202, "{told}");
     let item = stage.api.item("ticket", "t1").await;
     let decision =

@@ -110,7 +110,7 @@ async fn dead_letters_are_listed_shown_and_sent_again_one_by_one_by_key_by_reaso
     let broken = "{\"text\": \u{1b}[31m";
     let record =
         json!({ "records": [{ "key": "k", "value": broken, "headers": { "idempotency-key": "m1" } }] });
-    let (status, told) = stage.api.post("/v1/records/tasks.copy", &record).await.unwrap();
+    let (status, told) = stage.append("tasks.copy", &record).await.unwrap();
     assert_eq!(status, 202, "{told}");
     let malformed = eventually("the malformed record is a dead letter", SOON, || async {
         let listed = done(&stage, &["dead-letters", "ls", "--reason", "malformed"]);

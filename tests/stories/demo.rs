@@ -1,6 +1,7 @@
 //! `tidegate demo --once`: what it shows adds up, by its own figures and by its own events.
 
 use crate::demo_ends::{demo, nothing_is_left};
+use crate::rig::is_for_embedded_only;
 use crate::rig::place::scratch;
 use crate::rig::process::{Process, tidegate};
 use regex::Regex;
@@ -52,6 +53,9 @@ fn figures<const N: usize>(said: &str, form: &str) -> [u64; N] {
 
 #[test]
 fn p1_p2_the_demo_ends_in_time_and_every_record_has_one_place() {
+    if is_for_embedded_only("the demo needs no server") {
+        return;
+    }
     let (temporary, beside) = (scratch(), scratch());
     let mut process = Process::start(demo(temporary.path()), &beside.path().join("said"));
     let status = process.wait(LIMIT).unwrap_or_else(|| panic!("runs longer than {LIMIT:?}"));

@@ -1,5 +1,6 @@
 //! However `tidegate demo` ends, its worker ends too, and its directory goes.
 
+use crate::rig::is_for_embedded_only;
 use crate::rig::place::{Place, scratch};
 use crate::rig::process::{Process, tidegate};
 use std::io::{BufRead as _, BufReader};
@@ -63,6 +64,9 @@ fn started(temporary: &Path, said: &Path, set_up: bool) -> Process {
 
 #[test]
 fn a_demo_that_is_told_to_end_leaves_nothing_and_says_which_signal_it_was() {
+    if is_for_embedded_only("the demo needs no server") {
+        return;
+    }
     for (signal, code, set_up) in
         [("INT", 130, true), ("TERM", 143, true), ("HUP", 129, true), ("TERM", 143, false)]
     {
@@ -78,6 +82,9 @@ fn a_demo_that_is_told_to_end_leaves_nothing_and_says_which_signal_it_was() {
 
 #[test]
 fn a_demo_whose_output_is_closed_ends_well_and_leaves_nothing() {
+    if is_for_embedded_only("the demo needs no server") {
+        return;
+    }
     let temporary = scratch();
     let mut demo = demo(temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
@@ -102,6 +109,9 @@ fn a_demo_whose_output_is_closed_ends_well_and_leaves_nothing() {
 
 #[test]
 fn a_demo_that_is_killed_takes_its_worker_with_it() {
+    if is_for_embedded_only("the demo needs no server") {
+        return;
+    }
     let (temporary, beside) = (scratch(), scratch());
     let mut demo = started(temporary.path(), &beside.path().join("said"), true);
     demo.kill();
@@ -110,6 +120,9 @@ fn a_demo_that_is_killed_takes_its_worker_with_it() {
 
 #[test]
 fn a_worker_whose_parent_has_gone_before_it_began_does_not_begin() {
+    if is_for_embedded_only("the demo needs no server") {
+        return;
+    }
     let place = Place::new("[tasks.copy]\ninput = { text = \"string\" }\n");
     let mut command = place.command();
     // Some other process than the one that starts it: its own parent, as it were, is this test.

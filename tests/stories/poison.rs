@@ -25,7 +25,8 @@ async fn p2_every_kind_of_poison_is_a_dead_letter_with_its_bytes_and_nothing_is_
     ];
     // Written while larger records were allowed.
     let config = std::fs::read_to_string(stage.place.config()).unwrap();
-    std::fs::write(stage.place.config(), format!("{config}\n[engine]\nrecord_max = \"2MiB\"\n")).unwrap();
+    std::fs::write(stage.place.config(), config.replace("[engine]", "[engine]\nrecord_max = \"2MiB\""))
+        .unwrap();
     let rest = stage.place.open();
     std::fs::write(stage.place.config(), config).unwrap();
     let records: Vec<_> = poison.iter().map(|(value, headers, _)| (*value, *headers)).collect();

@@ -170,7 +170,7 @@ async fn a_redriven_record_that_never_owned_its_key_is_the_task_once_it_is_good(
 async fn p1_a_record_without_a_key_is_left_until_its_kind_finds_one_and_is_then_sent_once() {
     let mut stage = Stage::open(|_| Reply::json(good())).await;
     let record = json!({ "records": [{ "key": "m", "value": "{\"text\":\"x1\"}" }] });
-    let (status, told) = stage.api.post("/v1/records/tasks.copy", &record).await.unwrap();
+    let (status, told) = stage.append("tasks.copy", &record).await.unwrap();
     assert_eq!(status, 202, "{told}");
     let api = stage.api.clone();
     eventually("it is buried", SOON, || async {
@@ -259,7 +259,7 @@ async fn a_letter_that_would_conflict_again_is_left_and_says_what_to_do_instead(
     stage.api.until("ticket", "t1", "done").await;
     let record =
         json!({ "records": [{ "value": "{\"text\":\"another\"}", "headers": { "idempotency-key": "t1" } }] });
-    let (status, told) = stage.api.post("/v1/records/tasks.ticket", &record).await.unwrap();
+    let (status, told) = stage.append("tasks.ticket", &record).await.unwrap();
     assert_eq!(status, 202, "{told}");
     let api = stage.api.clone();
     let id = eventually("it is buried", SOON, || async {

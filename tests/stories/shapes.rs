@@ -22,7 +22,7 @@ async fn produce(stage: &Stage, topic: &str, records: &[(&str, Value, Value)]) {
         .map(|(key, value, headers)| json!({ "key": key, "value": value.to_string(), "headers": headers }))
         .collect();
     let body = json!({ "records": records });
-    let (status, told) = stage.api.post(&format!("/v1/records/{topic}"), &body).await.unwrap();
+    let (status, told) = stage.append(topic, &body).await.unwrap();
     assert_eq!(status, 202, "{told}");
 }
 

@@ -1,6 +1,6 @@
 //! A running processor with two kinds: `ticket` asks models, `copy` has no steps.
 
-use crate::rig::api::Api;
+use crate::rig::api::{Answer, Api};
 use crate::rig::place::{Place, Rest};
 use crate::rig::process::Process;
 use crate::rig::schemas::refuses;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 use tidegate::engine::Output;
-use tidegate::task::{Headers, Record, Topic};
+use tidegate::task::{Headers, Record};
 
 pub(crate) struct Stage {
     pub(crate) place: Place,
@@ -79,6 +79,15 @@ impl Stage {
         self.process.take().unwrap().kill();
     }
 
+    /// Appends records over HTTP, to a kind's own topic by its plain name or to one that exists.
+    pub(crate) async fn append(&self, topic: &str, records: &Value) -> Result<Answer, reqwest::Error> {
+        let topic = match topic.starts_with("tasks.") {
+            true => self.place.topic(topic),
+            false => topic.to_owned(),
+        };
+        self.api.post(&format!("/v1/records/{topic}"), records).await
+    }
+
     /// Ends in order, and opens what is left behind.
     pub(crate) fn rest(&mut self) -> Rest {
         let status = self.process.take().unwrap().stop(Duration::from_secs(20));
@@ -95,7 +104,7 @@ pub(crate) async fn append(rest: &Rest, topic: &str, records: &[(&[u8], Named<'_
     let batch = records
         .iter()
         .map(|(value, headers)| Output {
-            topic: Topic::new(topic),
+            topic: rest.topic(topic).unwrap(),
             key: Some("one partition".into()),
             value: Some(value.to_vec().into()),
             headers: Headers(

@@ -31,7 +31,7 @@ async fn a_stopping_process_says_so_answers_takes_nothing_new_and_ends_what_runs
     let (status, told) = stage.api.offer("ticket", "t2", ticket(), json!({})).await;
     assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
     let record = json!({ "records": [{ "key": "a", "value": "{}" }] });
-    let (status, told) = stage.api.post("/v1/records/tasks.ticket", &record).await.unwrap();
+    let (status, told) = stage.append("tasks.ticket", &record).await.unwrap();
     assert_eq!((status, &told["error"]["code"]), (503, &json!("stopping")), "{told}");
     assert_eq!(stage.api.task("ticket", "t1").await.unwrap()["state"], "running");
     let (_, status) = stage.api.get("/v1/status").await.unwrap();

@@ -11,6 +11,7 @@ use super::lanes::{Flow, Lanes};
 use super::ledger::Contact;
 use super::lock;
 use crate::dedupe::{Instance, Nonce};
+use crate::engine::crash::crash_point;
 use crate::engine::{Commit, Commits, Completion, Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Position, Timestamp, Topic};
 use futures::future::BoxFuture;
@@ -274,6 +275,9 @@ async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>
             (std::mem::take(&mut core.orders), std::mem::take(&mut core.marks), replies, until)
         };
         orders.into_iter().for_each(|order| member.order(order));
+        if !marks.is_empty() {
+            crash_point("commit.unmarked");
+        }
         contact.owe(marks);
         for (reply, commit) in replies {
             // Whoever asked may have gone; what was committed stays so.

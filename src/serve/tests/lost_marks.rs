@@ -1,6 +1,7 @@
-//! Outcomes that the ledger never heard of.
+//! Outcomes that the ledger never heard of, and one of which it hears before the log shows it.
 
 use super::*;
+use crate::serve::lookup::Place;
 
 #[tokio::test]
 async fn p1_the_slow_pass_finds_every_outcome_whose_mark_was_lost_and_no_other() {
@@ -42,5 +43,26 @@ async fn p1_the_slow_pass_finds_every_outcome_whose_mark_was_lost_and_no_other()
         ("dead".to_owned(), OutcomeKind::DeadLetter, letter),
     ];
     assert_eq!(told, expected);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_the_log_does_not_show_yet_is_still_being_done_and_is_then_told_whole() {
+    let server = Server::start().await;
+    let origin = position("tasks.copy/0/1");
+    let token = token("copy", "k", &origin, "{}");
+    let probe = server.publish(&token, json!("before"));
+    let at = Position { offset: probe.offset + 1, ..probe };
+    let closed = Phase::Closed { outcome: OutcomeKind::Result, at };
+    server.memory.claim(ClaimView { changed: Timestamp::now(), ..claim(&token, 0, closed.clone()) });
+    let find = async || server.lookup.find(&token.key).await.unwrap().unwrap().place;
+    assert!(matches!(find().await, Place::Running), "{:?}", find().await);
+    server.publish(&token, json!("this"));
+    assert!(matches!(find().await, Place::Result { .. }), "{:?}", find().await);
+    // What has been missing for so long is not on its way.
+    let far = Position { offset: 1_000, ..position("results/0/0") };
+    let closed = Phase::Closed { outcome: OutcomeKind::Result, at: far };
+    server.memory.claim(ClaimView { changed: Timestamp(1), ..claim(&token, 0, closed) });
+    assert!(matches!(find().await, Place::Forgotten { .. }), "{:?}", find().await);
     server.end().await;
 }

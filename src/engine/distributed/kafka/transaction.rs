@@ -22,6 +22,7 @@ use super::line::Watch;
 use super::properties::{Properties, TRANSACTION};
 use super::record;
 use crate::engine::Output;
+use crate::engine::crash::{crash_point, is_wanted};
 use crate::task::Position;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -173,19 +174,29 @@ impl Making<'_> {
             return Err(Fault::Broken(format!("no transaction can be begun: {error}")));
         }
         lock(&self.producer.context().0).clear();
+        let completes = offsets.is_some();
         match self.fill(outputs, offsets) {
-            Ok(positions) => Ok(self.commit(positions)),
+            Ok(positions) => Ok(self.commit(positions, completes)),
             Err(fault) => Err(self.judge(fault)),
         }
     }
 
     fn fill(&mut self, outputs: &[Output], offsets: Option<Offsets<'_>>) -> Result<Vec<Position>, Fault> {
+        // What only appends is no task's: nobody dies of it.
+        let completes = offsets.is_some();
+        if completes {
+            crash_point("transaction.begun");
+        }
         for (index, output) in outputs.iter().enumerate() {
             self.send(index, output)?;
             self.sent = index + 1;
             if self.careful {
                 self.delivered()?;
             }
+        }
+        if completes && is_wanted("transaction.produced") {
+            self.delivered()?;
+            crash_point("transaction.produced");
         }
         if let Some((offsets, by)) = offsets {
             loop {
@@ -274,9 +285,17 @@ impl Making<'_> {
     }
 
     /// From here on only a clear answer counts.
-    fn commit(&self, positions: Vec<Position>) -> Ended {
+    fn commit(&self, positions: Vec<Position>, completes: bool) -> Ended {
+        if completes {
+            crash_point("transaction.offsets");
+        }
         match self.producer.commit_transaction(self.left().max(COMMIT_LEAST)) {
-            Ok(()) => Ended::Visible(positions),
+            Ok(()) => {
+                if completes {
+                    crash_point("transaction.committed");
+                }
+                Ended::Visible(positions)
+            }
             Err(error) => Ended::Unknown { positions, why: format!("no clear answer to a commit: {error}") },
         }
     }

@@ -1,0 +1,106 @@
+//! The broker is away, and Redis is away, each under load: nothing is lost or buried, no call is bought
+//! twice, and work goes on soon after the first answer.
+//!
+//! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease.
+
+use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys, peak_mib};
+use crate::rig::kafka_broker::Broker;
+use crate::rig::number;
+use crate::rig::redis_server::{ALWAYS, Server};
+use crate::rig::script::{Reply, SOON};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Work goes on within this, from the first answer of what was away.
+const SOON_AFTER: Duration = Duration::from_secs(5);
+/// The client's own default. Who has not heard of its broker for so long gives up its place in the group,
+/// and the broker keeps that place for as long again: nobody reads meanwhile.
+const SESSION: Duration = Duration::from_secs(45);
+
+fn away() -> Duration {
+    Duration::from_secs(number("TIDEGATE_AWAY_S", 14))
+}
+
+/// Two processes at work on as many keys as they have not got done when the outage begins.
+async fn at_work(fleet: &mut Fleet) -> (Vec<Member>, BTreeSet<String>) {
+    let config = std::fs::read_to_string(fleet.place.config()).unwrap();
+    let session = format!("\"session.timeout.ms\" = {}", SESSION.as_millis());
+    let config = config.replace("\"session.timeout.ms\" = 6000", &session);
+    assert!(config.contains(&session), "{config}");
+    std::fs::write(fleet.place.config(), config).unwrap();
+    let members = vec![fleet.start().await, fleet.start().await];
+    let sent: Vec<String> = (0..300).map(|n| format!("k{n}")).collect();
+    fleet.send(&sent.iter().map(String::as_str).collect::<Vec<_>>());
+    let began = Instant::now();
+    while fleet.provider.asked().len() < 40 {
+        assert!(began.elapsed() < SOON, "they do not work");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (members, keys(sent))
+}
+
+/// From `began` until a model is asked for something new, or an outcome comes.
+async fn goes_on(fleet: &Fleet, before: usize, began: Instant) -> Duration {
+    let before = (before, fleet.records("results").len());
+    while fleet.provider.asked().len() == before.0 && fleet.records("results").len() == before.1 {
+        assert!(began.elapsed() < TAKEN_OVER, "work does not go on: {}", fleet.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+async fn nothing_was_lost(fleet: &Fleet, members: Vec<Member>, sent: &BTreeSet<String>, what: &str) {
+    fleet.one_result_each(sent, TAKEN_OVER).await;
+    let calls = fleet.calls();
+    let twice: Vec<_> = calls.iter().filter(|(_, n)| **n != 1).collect();
+    assert_eq!(twice, [], "no call is bought twice");
+    assert_eq!(keys(calls.into_keys()), *sent);
+    let peaks: Vec<u64> = members.iter().map(|m| peak_mib(&m.process)).collect();
+    println!("{what} away for {:?}: peaks of memory {peaks:?} MiB", away());
+    for mut member in members {
+        assert!(member.process.ended().is_none(), "it lived through it: {}", member.process.words());
+        assert!(member.process.stop(SOON).success(), "{}", member.process.words());
+    }
+}
+
+fn slowly() -> Reply {
+    Reply::After(Duration::from_millis(600), Box::new(good()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_p3_p7_a_broker_that_is_away_under_load_loses_nothing_and_repeats_no_call() {
+    let (broker, redis) = (Broker::start(), Server::start_own(&ALWAYS));
+    let mut fleet =
+        Fleet::on(&broker.address, &redis.url(), "[worker]\nin_flight = 30\n", |_| slowly()).await;
+    let (members, sent) = at_work(&mut fleet).await;
+    broker.kill();
+    tokio::time::sleep(away()).await;
+    let asked = fleet.provider.asked().len();
+    assert!(asked < sent.len(), "it was in the middle: {asked}");
+    for member in &members {
+        assert!(!member.api.is_ready().await, "it says that it cannot take what is sent");
+    }
+    broker.restart();
+    let took = goes_on(&fleet, asked, Instant::now()).await;
+    println!("work went on {took:?} after the broker's first answer");
+    let most = SOON_AFTER + if away() < SESSION { Duration::ZERO } else { SESSION };
+    assert!(took < most, "{took:?}");
+    nothing_was_lost(&fleet, members, &sent, "the broker").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_p3_p7_a_redis_that_is_away_under_load_loses_nothing_and_repeats_no_call() {
+    let (broker, mut redis) = (Broker::start(), Server::start_own(&ALWAYS));
+    let mut fleet =
+        Fleet::on(&broker.address, &redis.url(), "[worker]\nin_flight = 30\n", |_| slowly()).await;
+    let (members, sent) = at_work(&mut fleet).await;
+    redis.kill();
+    tokio::time::sleep(away()).await;
+    let asked = fleet.provider.asked().len();
+    assert!(asked < sent.len(), "it was in the middle: {asked}");
+    redis.start();
+    let took = goes_on(&fleet, asked, Instant::now()).await;
+    println!("work went on {took:?} after Redis's first answer");
+    assert!(took < SOON_AFTER, "{took:?}");
+    nothing_was_lost(&fleet, members, &sent, "Redis").await;
+}
