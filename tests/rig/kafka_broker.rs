@@ -58,8 +58,9 @@ impl Broker {
     pub(crate) fn behind_address(address: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
+        let held = held(dir.path());
         up(dir.path(), Some(address));
-        Broker { dir, address: address.to_owned(), _alone: alone }
+        Broker { dir, address: address.to_owned(), _held: held, _alone: alone }
     }
 
     /// Where it listens itself.

@@ -3,7 +3,7 @@
 //! What a server refuses, or does not answer at the start, is told at once and opens nothing; what happens
 //! later is lived through. It decides nothing about tasks.
 
-use super::kafka::{Kafka, KafkaLog, Properties, Refused};
+use super::kafka::{Kafka, KafkaLog, Properties, Refused, TopicAdmin};
 use super::redis::{BadAddress, Bound, RedisStore};
 use super::topology::{Change, Difference, differences};
 use super::{Parts, Start, open};
@@ -86,6 +86,8 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     let mut tasks = JoinSet::new();
     let looking: Arc<KafkaLog> = log.clone();
     tasks.spawn(looking.look());
+    let kept = cluster.topics.iter().filter(|spec| spec.internal).map(|spec| spec.topic.clone()).collect();
+    tasks.spawn(trim(kafka.topics().map_err(broken)?, log.clone(), kept));
     Ok(Engine {
         groups: parts.groups.clone(),
         commits: parts.commits.clone(),
@@ -94,6 +96,29 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         journal: parts.journal.clone(),
         operation: Arc::new(Running { parts, kafka, tasks: Mutex::new(tasks) }),
     })
+}
+
+/// How often what is done is deleted from the topics that keep everything, and how many records must have
+/// gathered in a partition: often enough that the disk does not notice, seldom enough that nobody does.
+const TRIM_EVERY: Duration = Duration::from_secs(600);
+const TRIM_MORE_THAN: u64 = 1_000;
+
+/// Deletes tokens and decisions below the first one that is open. Whoever is first does it, and twice is as good
+/// as once: what a group has committed stays committed.
+async fn trim(admin: TopicAdmin, log: Arc<KafkaLog>, topics: Vec<Topic>) {
+    loop {
+        tokio::time::sleep(TRIM_EVERY).await;
+        for topic in &topics {
+            let trimmed = match log.done(topic, TRIM_MORE_THAN).await {
+                Ok(done) if done.is_empty() => Ok(()),
+                Ok(done) => admin.delete_before(&done).await,
+                Err(away) => Err(away.0),
+            };
+            if let Err(why) = trimmed {
+                tracing::warn!(%topic, %why, "what is done stays in the topic until the next try");
+            }
+        }
+    }
 }
 
 /// Topics that would break a promise, or why they are not known.

@@ -66,14 +66,6 @@ kafka = "broker"
 dir = "data"
 "##,
         r##"
-error: `engine.dir` is for the embedded engine
- --> tidegate.toml:4:7
-  |
-4 | dir = "data"
-  |       ^^^^^^
-  = help: leave it out; with `kafka`, records lie on the brokers and claims in
-          Redis
-
 error: `engine.kafka` needs `engine.redis` beside it
  --> tidegate.toml:3:9
   |
@@ -88,6 +80,14 @@ error: `engine.kafka` has `broker`, which is no host and port
 3 | kafka = "broker"
   |         ^^^^^^^^
   = help: write "host:9092", several with commas: "a:9092,b:9092"
+
+error: `engine.dir` is for the embedded engine
+ --> tidegate.toml:4:7
+  |
+4 | dir = "data"
+  |       ^^^^^^
+  = help: leave it out; with `kafka`, records lie on the brokers and claims in
+          Redis
 "##,
     );
     says(

@@ -72,6 +72,16 @@ impl KafkaLog {
         }
     }
 
+    /// Where each partition's first open record lies, if more than `more_than` records lie before it.
+    pub fn done(
+        &self,
+        topic: &Topic,
+        more_than: u64,
+    ) -> BoxFuture<'static, Result<Vec<Position>, Unavailable>> {
+        let topic = topic.clone();
+        self.ask(|reply| Question::Done(topic, more_than, reply))
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(Answer<T>) -> Question,

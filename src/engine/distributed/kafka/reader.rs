@@ -37,6 +37,9 @@ pub(super) enum Question {
     Read(Position, usize, Answer<Vec<Record>>),
     Ends(Topic, Answer<Vec<Ends>>),
     Since(Partition, Timestamp, Answer<u64>),
+    /// What the topic's group has done: partitions with more than so many records before the first that is open,
+    /// and where that one lies.
+    Done(Topic, u64, Answer<Vec<Position>>),
 }
 
 pub(super) struct ReaderThread {
@@ -73,6 +76,9 @@ impl ReaderThread {
                 }
                 Question::Ends(topic, reply) => {
                     let _ = reply.send(told(self.ends(&topic)));
+                }
+                Question::Done(topic, more_than, reply) => {
+                    let _ = reply.send(told(self.done(&topic, more_than)));
                 }
                 Question::Since(at, since, reply) => {
                     let _ = reply.send(told(self.since(&at, since)));
@@ -126,9 +132,7 @@ impl ReaderThread {
     }
 
     fn ends(&mut self, topic: &Topic) -> KafkaResult<Vec<Ends>> {
-        let parts: Vec<Partition> = (0..self.count(topic)?)
-            .map(|index| Partition { topic: topic.clone(), index: u32::try_from(index).unwrap_or(u32::MAX) })
-            .collect();
+        let parts = self.parts(topic)?;
         if parts.is_empty() {
             return Ok(Vec::new());
         }
@@ -149,6 +153,31 @@ impl ReaderThread {
             all.push(Ends { at, first, next, open });
         }
         Ok(all)
+    }
+
+    fn done(&mut self, topic: &Topic, more_than: u64) -> KafkaResult<Vec<Position>> {
+        let Some(group) = lock(&self.readers).get(topic).cloned() else { return Ok(Vec::new()) };
+        let parts = self.parts(topic)?;
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = self.client.offsets_for_times(list(&parts, Some(Offset::Beginning)), ANSWER)?;
+        let mut committed = committed(self.group(&group)?, &parts)?;
+        let mut done = Vec::new();
+        for at in parts {
+            let first = offset_of(&first, &at)?;
+            if let Some((base, _)) = committed.remove(&at).flatten()
+                && base > first.saturating_add(more_than)
+            {
+                done.push(Position { at, offset: base });
+            }
+        }
+        Ok(done)
+    }
+
+    fn parts(&mut self, topic: &Topic) -> KafkaResult<Vec<Partition>> {
+        let of = |index| Partition { topic: topic.clone(), index: u32::try_from(index).unwrap_or(u32::MAX) };
+        Ok((0..self.count(topic)?).map(of).collect())
     }
 
     /// Partitions of the topic.

@@ -5,13 +5,14 @@
 use super::super::topology::{Change, Found};
 use super::context::Quiet;
 use super::properties::Properties;
-use crate::task::Topic;
+use crate::task::{Position, Topic};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier,
     TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -96,6 +97,19 @@ impl TopicAdmin {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) | None => Ok(()),
             Some(Err((_, code))) => Err(KafkaError::AdminOp(code).to_string()),
         }
+    }
+
+    /// Deletes what lies before each of these records, for good.
+    pub async fn delete_before(&self, records: &[Position]) -> Result<(), String> {
+        let mut list = TopicPartitionList::with_capacity(records.len());
+        for Position { at, offset } in records {
+            let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+            let offset = Offset::Offset(i64::try_from(*offset).map_err(|error| error.to_string())?);
+            list.add_partition_offset(at.topic.as_str(), index, offset).map_err(|error| error.to_string())?;
+        }
+        let done = self.admin.delete_records(&list, &options()).await.map_err(|error| error.to_string())?;
+        let failed = done.elements().iter().find_map(|part| part.error().err());
+        failed.map_or(Ok(()), |error| Err(error.to_string()))
     }
 
     /// The request replaces all settings of the topic's own, so those that it has go with it.
