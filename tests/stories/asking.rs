@@ -234,7 +234,8 @@ async fn killed_once_stored(stage: &mut Stage, headers: serde_json::Value) {
     let (status, told) = stage.api.offer("ticket", "t1", ticket(), headers).await;
     assert_eq!(status, 202, "{told}");
     let process = stage.process.as_mut().unwrap();
-    assert!(process.wait(Duration::from_secs(20)).is_some_and(|s| !s.success()));
+    let ended = process.wait(SOON);
+    assert!(ended.is_some_and(|s| !s.success()), "{ended:?}: {}", process.words());
     assert!(process.words().contains("crash point infer.stored"), "{}", process.words());
 }
 
