@@ -4,6 +4,7 @@
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease.
 
 use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys, peak_mib};
+use crate::rig::cluster;
 use crate::rig::kafka_broker::Broker;
 use crate::rig::number;
 use crate::rig::redis_server::{ALWAYS, Server};
@@ -90,9 +91,8 @@ async fn p2_p3_p7_a_broker_that_is_away_under_load_loses_nothing_and_repeats_no_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_p3_p7_a_redis_that_is_away_under_load_loses_nothing_and_repeats_no_call() {
-    let (broker, mut redis) = (Broker::start(), Server::start_own(&ALWAYS));
-    let mut fleet =
-        Fleet::on(&broker.address, &redis.url(), "[worker]\nin_flight = 30\n", |_| slowly()).await;
+    let (kafka, mut redis) = (&cluster::servers().kafka, Server::start_own(&ALWAYS));
+    let mut fleet = Fleet::on(kafka, &redis.url(), "[worker]\nin_flight = 30\n", |_| slowly()).await;
     let (members, sent) = at_work(&mut fleet).await;
     redis.kill();
     tokio::time::sleep(away()).await;

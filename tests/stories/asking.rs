@@ -234,14 +234,16 @@ async fn killed_once_stored(stage: &mut Stage, headers: serde_json::Value) {
     let (status, told) = stage.api.offer("ticket", "t1", ticket(), headers).await;
     assert_eq!(status, 202, "{told}");
     let process = stage.process.as_mut().unwrap();
-    assert!(process.wait(Duration::from_secs(20)).is_some_and(|s| !s.success()));
+    let ended = process.wait(SOON);
+    assert!(ended.is_some_and(|s| !s.success()), "{ended:?}: {}", process.words());
     assert!(process.words().contains("crash point infer.stored"), "{}", process.words());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_that_was_bought_before_the_deadline_is_published_late_and_not_buried() {
     let mut stage = Stage::set(|_| Reply::json(good())).await;
-    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(6));
+    // The process has yet to start, and its topics may have to be made: it must be asked before this.
+    let deadline = tidegate::task::Timestamp::now().plus(Duration::from_secs(20));
     killed_once_stored(&mut stage, json!({ "deadline": deadline.0.to_string() })).await;
     tokio::time::sleep(tidegate::task::Timestamp::now().until(deadline) + Duration::from_millis(50)).await;
     stage.start().await;
