@@ -280,6 +280,14 @@ pub trait Journal: Send + Sync {
     ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>>;
     /// On every orderly exit: frees what this nonce started and did not send.
     fn release(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>>;
+    /// The same by who never uses the nonce again, and does not wait: told once the ledger is reached.
+    fn leave(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, ()> {
+        let released = self.release(nonce, key);
+        Box::pin(async move {
+            // What stays started is asked for again, and counted.
+            let _ = released.await;
+        })
+    }
 }
 
 /// What a topic is; the files in `topics/` say it for each.

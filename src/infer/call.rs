@@ -331,15 +331,15 @@ fn nobody_serves(call: &Call<'_>, at: &mut Progress, left: Duration, soonest: Op
 
 /// Nothing is under way any more: what was started is free for whoever comes next.
 async fn give_back(call: &Call<'_>) {
-    let release = || call.journal.release(call.claim.nonce, &call.claim.token.key);
+    let (nonce, key) = (call.claim.nonce, &call.claim.token.key);
     while !call.cancel.is_cancelled() {
-        if release().await.is_ok() {
+        if call.journal.release(nonce, key).await.is_ok() {
             return;
         }
         pause(AWAY, call.cancel).await;
     }
     // The process may be on its way out. What stays started is asked for again, and counted.
-    let _ = tokio::time::timeout(LEAVING, release()).await;
+    let _ = tokio::time::timeout(LEAVING, call.journal.leave(nonce, key)).await;
 }
 
 /// Reads what the slot holds.

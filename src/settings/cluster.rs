@@ -197,8 +197,7 @@ mod built {
         };
         if let Err(refused) = Properties::new(settings.client_properties()) {
             for refused in refused {
-                let help = "leave it out; `https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md` \
-                            lists what there is";
+                let help = "leave it out, or mend it; librdkafka's CONFIGURATION.md lists what there is";
                 cx.report.add(of(&refused.name), refused.to_string(), help);
             }
         }

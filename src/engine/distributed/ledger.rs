@@ -54,7 +54,7 @@ struct Inner {
     /// Answers whose storing was not acknowledged: each from before it is first sent, so that whoever
     /// breaks off in between loses nothing. One for each slot; as many as there are calls in flight.
     held: BTreeMap<HeldKey, Held>,
-    /// Marks that were not acknowledged, each with the time when its commit was seen.
+    /// Marks that were not acknowledged, each with the time when its commit was seen; and what is given back.
     owed: VecDeque<(Instant, LedgerCall)>,
 }
 
@@ -102,13 +102,21 @@ impl Contact {
     }
 
     pub(super) fn owe(&self, marks: Vec<Owed>) {
-        if marks.is_empty() {
-            return;
-        }
+        self.owe_calls(marks.into_iter().map(|m| LedgerCall::Mark { mark: m.mark, at: m.at }));
+    }
+
+    /// To be told as soon as the ledger is reached, behind every answer that is held.
+    fn owe_calls(&self, calls: impl IntoIterator<Item = LedgerCall>) {
         let seen = now();
-        let calls = marks.into_iter().map(|m| (seen, LedgerCall::Mark { mark: m.mark, at: m.at }));
-        lock(&self.inner).owed.extend(calls);
-        self.work.notify_one();
+        let more = {
+            let mut inner = lock(&self.inner);
+            let before = inner.owed.len();
+            inner.owed.extend(calls.into_iter().map(|call| (seen, call)));
+            inner.owed.len() > before
+        };
+        if more {
+            self.work.notify_one();
+        }
     }
 
     /// Waits until the ledger has acknowledged everything that it was owed.
@@ -428,6 +436,12 @@ impl Journal for DistributedLedger {
                 _ => Err(unreadable()),
             }
         })
+    }
+
+    fn leave(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, ()> {
+        // A process that lives and does not tell would make others wait for the end of the call's time.
+        self.0.contact.owe_calls([LedgerCall::Release { nonce, key: key.clone() }]);
+        Box::pin(async {})
     }
 
     fn release(&self, nonce: Nonce, key: &ScopedKey) -> Answer<()> {

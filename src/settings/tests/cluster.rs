@@ -115,7 +115,10 @@ fn p1_p2_a_property_that_would_break_a_promise_or_is_unknown_is_told_at_its_plac
         "{ENGINE}[engine.properties]\n\"isolation.level\" = \"read_uncommitted\"\n\"sesion.timeout.ms\" = 5\n\
          \"queued.min.messages\" = \"many\"\nsecurity.protocol = \"ssl\"\n"
     );
-    let said = refused(&text).to_string().replace("\n          ", " ");
+    let said = refused(&text).to_string();
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "wider than 80 columns:\n{said}");
+    // Lines are broken between any two words.
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
         "`isolation.level` cannot be set: records of transactions that were aborted would be read",
         "tidegate.toml:6:1",

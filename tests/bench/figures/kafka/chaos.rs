@@ -96,6 +96,8 @@ async fn break_things(
     let mut done = BTreeMap::new();
     let pause = |dice: &mut Dice, from: u64, to: u64| Duration::from_millis(from + dice.pick(to - from));
     while began.elapsed() < lasts {
+        let counts: Vec<String> = done.iter().map(|(what, n)| format!("{what} {n}")).collect();
+        eprintln!("{:>4} s {}", began.elapsed().as_secs(), counts.join(", "));
         tokio::time::sleep(pause(&mut dice, 3_000, 9_000)).await;
         let n = usize::try_from(dice.pick(PROCESSES as u64)).unwrap();
         let what = match dice.pick(100) {
@@ -141,20 +143,19 @@ async fn break_things(
                 fleet.start_again(n);
             }
         }
-        eprintln!("{:>4} s {what}", began.elapsed().as_secs());
         *done.entry(what).or_insert(0) += 1;
     }
     done
 }
 
-/// Until each key has an outcome, or nothing has come for a minute.
+/// Until each key has an outcome, or nothing has come for so long: a call's time, a lease, and some more.
 async fn drain(servers: &str, tasks: usize) -> Reckoning {
     let (mut last, mut since) = (0, Instant::now());
     loop {
         let servers = servers.to_owned();
         let found = tokio::task::spawn_blocking(move || Reckoning::of(&servers)).await.unwrap();
         let n = found.outcomes.len();
-        if found.lost().is_empty() || since.elapsed() > Duration::from_secs(60) {
+        if found.lost().is_empty() || since.elapsed() > Duration::from_secs(150) {
             return found;
         }
         eprintln!("draining: {n} of {} keys ({tasks} records) have their outcome", found.sent.len());

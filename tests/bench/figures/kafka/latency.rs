@@ -24,10 +24,11 @@ pub(crate) async fn measure() {
     let asked: Times = Arc::default();
     let noting = asked.clone();
     let provider = Provider::start(move |request| {
-        // `tenant/kind/key/…`
-        let key =
-            request.slot.split('/').find(|part| part.starts_with('k') && part[1..].parse::<u64>().is_ok());
-        noting.lock().unwrap().entry(key.unwrap_or_default().to_owned()).or_insert_with(Instant::now);
+        // The payload stands in a prompt, which is JSON: its quotes are escaped.
+        let words = request.words();
+        let behind = words.rsplit("n\\\":").next().unwrap_or("").trim_start();
+        let number: String = behind.chars().take_while(char::is_ascii_digit).collect();
+        noting.lock().unwrap().entry(format!("k{number}")).or_insert_with(Instant::now);
         Reply::json(json!({ "category": "bug", "confidence": 0.97 }))
     })
     .await;

@@ -87,9 +87,13 @@ impl Reckoning {
                 *whole.entry(line["slot"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
             }
         }
+        // Providers are told a hash of the task, its generation and the slot.
+        let keys: BTreeMap<String, &String> = self.sent.keys().map(|key| (scope_of(key), key)).collect();
         let mut again: BTreeMap<String, u64> = BTreeMap::new();
         for (slot, count) in whole {
-            *again.entry(key_of(&slot)).or_default() += count - 1;
+            let key = slot.split_once(".g").and_then(|(scope, _)| keys.get(scope));
+            let key = key.unwrap_or_else(|| panic!("the provider was asked for nobody's slot {slot}"));
+            *again.entry((*key).clone()).or_default() += count - 1;
         }
         let all = again.values().sum();
         let untold = again.into_iter().filter(|(key, n)| *n > self.noted.get(key).copied().unwrap_or(0));
@@ -97,10 +101,7 @@ impl Reckoning {
     }
 }
 
-/// `x-tidegate-slot` is `tenant/kind/key/generation/slot`.
-fn key_of(slot: &str) -> String {
-    slot.split('/')
-        .find(|part| part.starts_with('k') && part[1..].parse::<u64>().is_ok())
-        .unwrap_or(slot)
-        .to_owned()
+fn scope_of(key: &str) -> String {
+    let scope = tidegate::task::ScopedKey::new("", "ticket", key);
+    blake3::hash(&scope.to_bytes()).to_hex()[..16].to_owned()
 }
