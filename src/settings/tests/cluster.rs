@@ -130,6 +130,7 @@ fn p1_p2_a_property_that_would_break_a_promise_or_is_unknown_is_told_at_its_plac
         assert!(said.contains(part), "`{part}` is missing in:\n{said}");
     }
     let said = refused(&ENGINE.replace("redis://", "http://")).to_string();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("`engine.redis`: the ledger's address must be redis://"), "{said}");
 }
 
