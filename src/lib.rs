@@ -34,7 +34,7 @@
 //! buried under their own coordinates and are no outcomes. A ledger that forgets what it
 //! acknowledged can let a copy through again: the embedded one is durable before it answers, Redis only
 //! with `appendfsync always` and without a failover. On Kafka, offsets that are reset between a commit and
-//! its mark in the ledger can, too.
+//! its mark in the ledger can, too. A kind with `dedupe = false` publishes every copy.
 //!
 //! **P2: nothing is lost.** Every record that is read ends as a result, a review item or a dead letter,
 //! completes as a counted duplicate of one, or is read again. *Limits:* as durable as the log below:

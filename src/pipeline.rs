@@ -78,6 +78,9 @@ impl Pipeline {
         let ending = self.follow(&task, &unclaimed, &Slots::new(), void).await;
         let mut done = self.complete(delivery, task, &unclaimed, ending);
         done.completion.mark = None;
+        if let Some(instead) = &mut done.instead {
+            instead.outcome = false;
+        }
         Some(done)
     }
 

@@ -7,7 +7,7 @@ use crate::consume::Kinds;
 #[cfg(feature = "kafka")]
 use crate::engine::distributed;
 use crate::engine::embedded::{self, Disk, EmbeddedSettings, Weak};
-use crate::engine::{Engine, TopicSpec};
+use crate::engine::{Engine, Health, TopicSpec};
 use crate::infer::Models;
 use crate::review::{Arbiter, Queue};
 use crate::serve::{self, App};
@@ -101,6 +101,10 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
         None => settings.engine.dir.display().to_string(),
     };
     tracing::info!(%listen, kinds = settings.kinds.len(), %place, "tidegate runs");
+    if settings.engine.cluster.is_some() {
+        let health = engine.operation.health();
+        background.spawn(part("the engine", gone(health, after.clone())));
+    }
     let lost = until_one_ends(worker.run(stop.clone()), &mut background, &stop).await;
     after.cancel();
     let all = async { while background.join_next().await.is_some() {} };
@@ -112,6 +116,14 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     match lost {
         Some(lost) => anyhow::bail!("{lost}; start the process again, nothing is lost"),
         None => Ok(()),
+    }
+}
+
+/// Until the clients of Kafka have failed for good: a new process may do better. Or until this one ends.
+async fn gone(mut health: tokio::sync::watch::Receiver<Health>, ends: CancellationToken) {
+    tokio::select! {
+        _ = health.wait_for(|health| matches!(health, Health::Gone { .. })) => {}
+        () = ends.cancelled() => {}
     }
 }
 

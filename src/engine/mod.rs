@@ -89,6 +89,10 @@ impl Gone {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Health {
     Well,
+    /// Work goes on, but not on all of the log.
+    Partly {
+        why: String,
+    },
     /// Intake has stopped (disk full, ledger or broker away); it goes on by itself.
     Paused {
         why: String,

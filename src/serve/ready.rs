@@ -36,7 +36,7 @@ pub(super) async fn full(State(app): State<App>) -> Response {
 
 /// Whether it could accept and serve, if it had a place for who asks.
 fn itself(now: &Now) -> bool {
-    now.health == Health::Well && !now.stopping && now.unread.is_none()
+    matches!(now.health, Health::Well | Health::Partly { .. }) && !now.stopping && now.unread.is_none()
 }
 
 fn answer(now: &Now, ready: bool, why: String) -> Response {

@@ -82,7 +82,7 @@ pub(super) fn accepting(app: &App) -> Result<(), ApiError> {
         ));
     }
     match &*app.engine.operation.health().borrow() {
-        Health::Well => Ok(()),
+        Health::Well | Health::Partly { .. } => Ok(()),
         Health::Paused { why } | Health::Gone { why } => {
             let help = "nothing was accepted; send the same request again once it is well";
             Err(ApiError::new(

@@ -148,13 +148,17 @@ fn group(raw: &RawEngine, prefix: &str, cx: &Context<'_>) -> String {
 }
 
 /// Words in the names of properties whose values are secrets.
-const SECRET: [&str; 4] = ["password", "secret", "key.pem", "oauthbearer.config"];
+const SECRET: [&str; 5] = ["password", "passphrase", "secret", "key.pem", "oauthbearer.config"];
 
 fn properties(raw: &RawEngine, cx: &Context<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for (name, value) in raw.properties.given().iter().flat_map(|p| &p.get_ref().0) {
         let (name, span) = (name.get_ref().clone(), name.span());
         let RawProperty(text) = value;
+        if matches!(name.as_str(), "bootstrap.servers" | "metadata.broker.list") {
+            let help = "leave it out: `engine.kafka` names the brokers";
+            cx.report.add(span.clone(), format!("the property `{name}` stands beside `engine.kafka`"), help);
+        }
         let value = match SecretRef::parse(text) {
             Some(named) => resolved(&named, &format!("engine.properties.{name:?}"), span, cx),
             None if SECRET.iter().any(|word| name.contains(word)) => {

@@ -257,7 +257,8 @@ written! {
         /// database. With a password: `env:NAME` or `file:PATH` of the whole URL.
         redis: String,
         /// Begins the names of the consumer groups, behind `prefix`. Default `tidegate`. Another name begins
-        /// every topic anew; what is done already stays done, for the ledger knows it.
+        /// every topic anew, once all processes of the one before have ended; what is done already stays done,
+        /// for the ledger knows it.
         group: String,
         /// For a partition with no committed offset: `"committed"` (default) reads it from its beginning unless
         /// its oldest record is older than `dedupe_window`, and says so; `"earliest"` reads it in any case.

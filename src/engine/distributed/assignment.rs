@@ -523,8 +523,8 @@ fn serve(lease: &Lease, part: &mut Part, todo: &mut Vec<Do>) {
 
 fn too_old() -> String {
     "no offset is committed for it, or one beyond its end, and its oldest record is older than the dedupe window: what was done \
-     long ago would be done again. Commit an offset with your Kafka tools, or set `start = \"earliest\"` \
-     under [engine] to have all of it read"
+     long ago would be done again. Stop all processes of the group and commit an offset with your Kafka tools, or set \
+     `start = \"earliest\"` under [engine] to have all of it read"
         .to_owned()
 }
 

@@ -119,6 +119,10 @@ impl Core {
     fn told(&mut self, part: Part, how: Result<(), String>) {
         let (health, why) = match how {
             Ok(()) => (Health::Well, None),
+            Err(why) if matches!(part, Part::Partition(_)) => {
+                tracing::error!(%why, "a partition stays unread");
+                (Health::Partly { why: why.clone() }, Some(why))
+            }
             Err(why) => (Health::Paused { why: why.clone() }, Some(why)),
         };
         self.condition.is(part, why);

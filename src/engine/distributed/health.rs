@@ -45,8 +45,10 @@ impl Condition {
             Some(why) => troubles.insert(part, why.clone()).is_none_or(|before| before != why),
             None => troubles.remove(&part).is_some(),
         };
-        let now = match troubles.values().next() {
-            Some(why) => Health::Paused { why: why.clone() },
+        let now = match troubles.iter().next() {
+            // The others are read, and whoever asks is served.
+            Some((Part::Partition(_), why)) => Health::Partly { why: why.clone() },
+            Some((_, why)) => Health::Paused { why: why.clone() },
             None => Health::Well,
         };
         self.told.send_if_modified(|told| {
@@ -75,7 +77,7 @@ mod tests {
         let condition = Condition::default();
         let told = condition.told();
         let why = |health: &Health| match health {
-            Health::Paused { why } => why.clone(),
+            Health::Paused { why } | Health::Partly { why } => why.clone(),
             other => panic!("{other:?}"),
         };
         assert!(why(&told.borrow()).contains("not been reached yet"));
@@ -88,7 +90,7 @@ mod tests {
         assert!(condition.is(Part::Broker(1), None));
         assert_eq!(why(&told.borrow()), "no Redis");
         assert!(condition.is(Part::Ledger, None));
-        assert_eq!(why(&told.borrow()), "not read");
+        assert_eq!(*told.borrow(), Health::Partly { why: "not read".into() }, "the others are served");
         assert!(condition.is(partition, None));
         assert_eq!(*told.borrow(), Health::Well);
     }

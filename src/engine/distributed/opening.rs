@@ -4,16 +4,17 @@
 //! later is lived through. It decides nothing about tasks.
 
 use super::kafka::{Kafka, KafkaLog, Properties, Refused, TopicAdmin};
+use super::link::LEASE;
 use super::redis::{BadAddress, Bound, RedisStore};
 use super::topology::{Change, Difference, differences};
 use super::{Parts, Start, open};
 use crate::dedupe::Instance;
-use crate::engine::{Engine, Health, Operation, StorageReport, TopicSpec, lock};
-use crate::task::Topic;
+use crate::engine::{Engine, Health, Log as _, Operation, StorageReport, TopicSpec, Unavailable, lock};
+use crate::task::{Position, Timestamp, Topic};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -51,6 +52,11 @@ pub enum OpenError {
          for copies of the other's; give this one a Redis or a database of its own (redis://host:6379/1), or a `prefix`"
     )]
     OtherCluster { bound: String, asked: String },
+    #[error(
+        "processes of the group `{0}` work on this Redis, and two groups would each publish what the other publishes: \
+         stop them first, or give this installation a `prefix`"
+    )]
+    OtherGroup(String),
 }
 
 /// How long members of groups get to leave at an orderly end.
@@ -72,14 +78,12 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     } else {
         tracing::warn!("{}", durability.says());
     }
-    match store.bind(&id).await.map_err(|broken| OpenError::Redis(broken.0))? {
-        Bound::Here => {}
-        Bound::Elsewhere(bound) => return Err(OpenError::OtherCluster { bound, asked: id }),
-    }
     sound(&kafka, &cluster.topics, cluster.window).await.map_err(|why| match why {
         Ok(topics) => OpenError::Topics(topics),
         Err(why) => broken(why),
     })?;
+    // Last of all: a start that fails binds nothing.
+    bind(&store, &id, &cluster.group).await?;
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
     let start = Start { instance, window: cluster.window, start_anyway: cluster.start_anyway };
     let parts = Arc::new(open(&start, kafka.clone(), Arc::new(store)));
@@ -87,7 +91,7 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     let looking: Arc<KafkaLog> = log.clone();
     tasks.spawn(looking.look());
     let kept = cluster.topics.iter().filter(|spec| spec.internal).map(|spec| spec.topic.clone()).collect();
-    tasks.spawn(trim(kafka.topics().map_err(broken)?, log.clone(), kept));
+    tasks.spawn(trim(kafka.topics().map_err(broken)?, log.clone(), kept, cluster.window));
     Ok(Engine {
         groups: parts.groups.clone(),
         commits: parts.commits.clone(),
@@ -103,15 +107,16 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
 const TRIM_EVERY: Duration = Duration::from_secs(600);
 const TRIM_MORE_THAN: u64 = 1_000;
 
-/// Deletes tokens and decisions below the first one that is open. Whoever is first does it, and twice is as good
-/// as once: what a group has committed stays committed.
-async fn trim(admin: TopicAdmin, log: Arc<KafkaLog>, topics: Vec<Topic>) {
+/// Deletes tokens and decisions below the first one that is open, once the dedupe window has passed over them: a
+/// dead letter may point at one until then. Whoever is first does it, and twice is as good as once: what a group
+/// has committed stays committed.
+async fn trim(admin: TopicAdmin, log: Arc<KafkaLog>, topics: Vec<Topic>, window: Duration) {
     loop {
         tokio::time::sleep(TRIM_EVERY).await;
         for topic in &topics {
-            let trimmed = match log.done(topic, TRIM_MORE_THAN).await {
-                Ok(done) if done.is_empty() => Ok(()),
-                Ok(done) => admin.delete_before(&done).await,
+            let trimmed = match old(&log, topic, window).await {
+                Ok(old) if old.is_empty() => Ok(()),
+                Ok(old) => admin.delete_before(&old).await,
                 Err(away) => Err(away.0),
             };
             if let Err(why) = trimmed {
@@ -119,6 +124,16 @@ async fn trim(admin: TopicAdmin, log: Arc<KafkaLog>, topics: Vec<Topic>) {
             }
         }
     }
+}
+
+async fn old(log: &KafkaLog, topic: &Topic, window: Duration) -> Result<Vec<Position>, Unavailable> {
+    let since = Timestamp::now().0.saturating_sub(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
+    let mut old = Vec::new();
+    for done in log.done(topic, TRIM_MORE_THAN).await? {
+        let young = log.since(&done.at, Timestamp(since)).await?;
+        old.push(Position { offset: done.offset.min(young), ..done });
+    }
+    Ok(old)
 }
 
 /// Topics that would break a promise, or why they are not known.
@@ -143,6 +158,19 @@ async fn sound(
         breaking.insert(0, format!("there is no {}", missing.join(", ")));
     }
     if breaking.is_empty() { Ok(()) } else { Err(Ok(breaking)) }
+}
+
+/// A group that was renamed may follow once the last heartbeat of the one before has run out.
+async fn bind(store: &RedisStore, id: &str, group: &str) -> Result<(), OpenError> {
+    let until = Instant::now() + LEASE + Duration::from_secs(2);
+    loop {
+        match store.bind(id, group).await.map_err(|broken| OpenError::Redis(broken.0))? {
+            Bound::Here => return Ok(()),
+            Bound::Elsewhere(bound) => return Err(OpenError::OtherCluster { bound, asked: id.to_owned() }),
+            Bound::OtherGroup(other) if Instant::now() >= until => return Err(OpenError::OtherGroup(other)),
+            Bound::OtherGroup(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
 }
 
 struct Running {

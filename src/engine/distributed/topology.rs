@@ -130,8 +130,8 @@ pub fn differences(specs: &[TopicSpec], found: &BTreeMap<Topic, Found>, window: 
             };
             add(Change::Set { name, from: is.to_owned(), to: to.clone() }, breaks, needs);
         }
-        // A key's tombstone must go where its record lies.
-        if spec.own && !spec.compacted && there.partitions < spec.partitions {
+        // A key's tombstone must go where its record lies, and all decisions on one item into one partition.
+        if spec.own && !spec.compacted && !spec.internal && there.partitions < spec.partitions {
             add(Change::Grow { from: there.partitions, to: spec.partitions }, None, None);
         }
     }
@@ -276,5 +276,7 @@ mod tests {
         assert_eq!(of(9), []);
         let compacted = TopicSpec { compacted: true, ..spec.clone() };
         assert_eq!(told(&compacted, &Found { partitions: 1, ..sound(&compacted) }), []);
+        let internal = TopicSpec { internal: true, ..spec };
+        assert_eq!(told(&internal, &Found { partitions: 1, ..sound(&internal) }), []);
     }
 }

@@ -150,7 +150,9 @@ impl Shared {
         if changed {
             match &*self.health.borrow() {
                 Health::Well => tracing::info!("the embedded engine is well again"),
-                Health::Paused { why } => tracing::warn!(why, "the embedded engine has paused"),
+                Health::Partly { why } | Health::Paused { why } => {
+                    tracing::warn!(why, "the embedded engine has paused");
+                }
                 // It only goes when it is told to.
                 Health::Gone { why } => tracing::info!(why, "the embedded engine has ended"),
             }

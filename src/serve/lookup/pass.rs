@@ -41,7 +41,7 @@ impl Lookup {
             // A ledger that is not reached yet answers nothing, and an hour is long.
             tokio::select! {
                 // An engine that is gone changes no more, and is asked in vain.
-                _ = health.wait_for(|health| *health == Health::Well) => {}
+                _ = health.wait_for(|health| matches!(health, Health::Well | Health::Partly { .. })) => {}
                 () = stop.cancelled() => return,
             }
             let still = Timestamp::now().0 - i64::try_from(STILL.as_millis()).unwrap_or(i64::MAX);

@@ -106,7 +106,8 @@ impl AskingThread {
     fn load(&self, at: &Partition) -> KafkaResult<Loaded> {
         let committed = committed(&self.client, std::slice::from_ref(at))?.remove(at).flatten();
         let (first, end) = ends(&self.client, at)?;
-        let oldest = if committed.is_none() && first < end { self.oldest(at, first)? } else { None };
+        let from_the_beginning = committed.as_ref().is_none_or(|(offset, _)| *offset > end);
+        let oldest = if from_the_beginning && first < end { self.oldest(at, first)? } else { None };
         Ok(Loaded { committed, first, end, oldest })
     }
 

@@ -20,7 +20,7 @@ const MESSAGE_MAX: usize = 64 << 20;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// What cannot be given: name, and why.
-const OURS: [(&str, &str); 9] = [
+const OURS: [(&str, &str); 11] = [
     ("isolation.level", "records of transactions that were aborted would be read as if they were there"),
     ("enable.auto.commit", "an offset would be committed before its record is done"),
     ("enable.auto.offset.store", "an offset would be committed before its record is done"),
@@ -30,6 +30,8 @@ const OURS: [(&str, &str); 9] = [
     ("enable.partition.eof", "readers rely on it, consumers must not see it"),
     ("transaction.timeout.ms", "the watchdog counts on 10 seconds"),
     ("message.timeout.ms", "it must lie below the transaction's timeout"),
+    ("delivery.timeout.ms", "it must lie below the transaction's timeout"),
+    ("partitioner", "a key's tombstone would lie in another partition than its record"),
 ];
 
 /// What may be given with one value only: name, the values that change nothing, and why.

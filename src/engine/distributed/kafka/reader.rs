@@ -69,8 +69,12 @@ impl ReaderThread {
     /// Until nobody can ask any more.
     pub(super) fn run(mut self, questions: &Receiver<Question>) {
         while let Ok(question) = questions.recv() {
-            // Whoever asked may have gone.
+            // Whoever asked may have gone, and others wait behind.
             match question {
+                Question::Read(_, _, reply) if reply.is_closed() => {}
+                Question::Ends(_, reply) if reply.is_closed() => {}
+                Question::Done(_, _, reply) if reply.is_closed() => {}
+                Question::Since(_, _, reply) if reply.is_closed() => {}
                 Question::Read(from, max, reply) => {
                     let _ = reply.send(told(self.read(&from, max)));
                 }

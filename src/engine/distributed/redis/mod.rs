@@ -5,7 +5,7 @@
 //!  <prefix>:refused:<scope>/<origin>  when that origin was refused; expires with the dedupe window
 //!  <prefix>:open                      the scopes of open claims, in order, for `list`
 //!  <prefix>:beat:<instance>           expires one lease after the last heartbeat
-//!  <prefix>:log                       the id of the Kafka cluster that the claims belong to
+//!  <prefix>:log                       the Kafka cluster and the group that the claims belong to
 //! ```
 //!
 //! Every call of the ledger is one script, which the server runs whole and alone, by its own clock. The rules
@@ -113,17 +113,32 @@ pub enum Bound {
     /// Those of the log that asked; from now on, if it kept none before.
     Here,
     Elsewhere(String),
+    /// Processes of this group are alive, or were a moment ago.
+    OtherGroup(String),
 }
 
 impl RedisStore {
-    /// Ties the keys under this prefix to one log, for good: those of two would be taken for copies.
-    pub async fn bind(&self, log: &str) -> Result<Bound, Broken> {
+    /// Ties the keys under this prefix to one log and to one group of readers: records of another log would be
+    /// taken for copies, and two groups would each publish what the other publishes. The log stays for good;
+    /// another group may follow once no process of the one before is alive.
+    pub async fn bind(&self, log: &str, group: &str) -> Result<Bound, Broken> {
         within(async {
             let connection = self.0.dial().await?;
-            let key = self.0.keys.bound();
-            connection.ask(redis::cmd("SET").arg(&key).arg(log).arg("NX")).await?;
+            let (key, wanted) = (self.0.keys.bound(), format!("{log} {group}"));
+            connection.ask(redis::cmd("SET").arg(&key).arg(&wanted).arg("NX")).await?;
             let bound = text_of(connection.ask(redis::cmd("GET").arg(&key)).await?);
-            Ok(if bound == log { Bound::Here } else { Bound::Elsewhere(bound) })
+            if bound == wanted {
+                return Ok(Bound::Here);
+            }
+            let (other, readers) = bound.split_once(' ').unwrap_or((&bound, ""));
+            if other != log {
+                return Ok(Bound::Elsewhere(other.to_owned()));
+            }
+            if self.0.is_somebody_alive(&connection).await? {
+                return Ok(Bound::OtherGroup(readers.to_owned()));
+            }
+            connection.ask(redis::cmd("SET").arg(&key).arg(&wanted)).await?;
+            Ok(Bound::Here)
         })
         .await
     }
@@ -135,6 +150,26 @@ async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, 
 }
 
 impl Inner {
+    /// Whether any heartbeat has not run out. Reads the names of all keys: for a start that finds another group.
+    async fn is_somebody_alive(&self, connection: &RedisConnection) -> Result<bool, Broken> {
+        let pattern = format!("{}*", self.keys.beats());
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1_000);
+            let answer = connection.ask(&scan).await?;
+            let (next, found): (String, Vec<String>) =
+                redis::from_redis_value(answer).map_err(|e| Broken(e.to_string()))?;
+            if !found.is_empty() {
+                return Ok(true);
+            }
+            if next == "0" {
+                return Ok(false);
+            }
+            cursor = next;
+        }
+    }
+
     async fn dial(&self) -> Result<RedisConnection, Broken> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)

@@ -1,13 +1,15 @@
 //! The yardstick: consume, produce, commit with librdkafka and nothing in between, with the same settings and
 //! the same way of waiting for deliveries as the engine. And what fills and reads topics for the others.
 
+use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers as _, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// As the engine commits: at least this far apart, and at most so many bytes.
@@ -63,7 +65,23 @@ fn delivered(producer: &BaseProducer) {
     }
 }
 
-/// Appends as any producer would, outside of transactions.
+/// What the broker has said of each record.
+#[derive(Default)]
+struct Told(Mutex<Vec<KafkaError>>);
+
+impl ClientContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap().push(error.clone());
+        }
+    }
+}
+
+/// Appends as any producer would, outside of transactions, and insists that the broker has each.
 pub(crate) fn fill(servers: &str, topic: &str, records: impl Iterator<Item = (String, String)>) {
     send(servers, topic, "5", records);
 }
@@ -75,8 +93,11 @@ pub(crate) fn trickle(servers: &str, topic: &str, records: impl Iterator<Item = 
 
 fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item = (String, String)>) {
     use rdkafka::message::{Header, OwnedHeaders};
-    let producer: BaseProducer =
-        config(servers).set("linger.ms", linger_ms).set("enable.idempotence", "true").create().unwrap();
+    let producer: BaseProducer<Told> = config(servers)
+        .set("linger.ms", linger_ms)
+        .set("enable.idempotence", "true")
+        .create_with_context(Told::default())
+        .unwrap();
     for (at, (key, value)) in records.enumerate() {
         let header = Header { key: "idempotency-key", value: Some(key.as_bytes()) };
         let headers = OwnedHeaders::new().insert(header);
@@ -94,6 +115,8 @@ fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item
         producer.poll(Duration::ZERO);
     }
     producer.flush(Duration::from_secs(300)).unwrap();
+    let lost = producer.context().0.lock().unwrap();
+    assert!(lost.is_empty(), "{} records were not taken: {:?}", lost.len(), lost.first());
 }
 
 /// Copies all that lies on `from`, `records` of them, to `to`: seconds from the first record to the last commit.
@@ -124,8 +147,10 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
             next.insert(message.partition(), message.offset() + 1);
         }
         if open && (copied == records || bytes >= BYTES || last.elapsed() >= APART) {
+            // The next begins so long after this one began, or once this one has ended.
+            last = Instant::now();
             commit(&producer, &consumer, from, &next);
-            (open, bytes, last) = (false, 0, Instant::now());
+            (open, bytes) = (false, 0);
         }
     }
     begun.unwrap_or_else(Instant::now).elapsed().as_secs_f64()
@@ -171,8 +196,9 @@ pub(crate) fn pass_on(
             next.insert(message.partition(), message.offset() + 1);
         }
         if open && last.elapsed() >= APART {
+            last = Instant::now();
             commit(&producer, &consumer, from, &next);
-            (open, last) = (false, Instant::now());
+            open = false;
         }
     }
 }

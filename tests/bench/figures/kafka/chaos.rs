@@ -1,5 +1,5 @@
 //! Four processes, a provider, and for minutes everything that breaks: then every key must have exactly one
-//! outcome, and every call that was bought twice must be told of.
+//! outcome, and every call that was bought twice must be told of. Times are those at which the broker appended.
 
 use super::Cluster;
 use super::fleet::{Fleet, PARTITIONS, feed};
@@ -53,6 +53,8 @@ async fn one(sync: &[&str], name: &str) {
     drop(found);
     let (places, log) = fleet.close();
     let found = Reckoning::of(&servers);
+    let fed = super::fleet::keys(tasks).map(|(key, _)| key).collect::<std::collections::BTreeSet<_>>().len();
+    assert_eq!(found.sent.len(), fed, "every key that was fed lies on the topic");
     let (repeated, untold) = found.repeated(&log);
     let waits = found.waits();
     print(

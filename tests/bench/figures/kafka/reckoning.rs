@@ -8,7 +8,7 @@ use std::path::Path;
 
 #[derive(Default)]
 pub(crate) struct Reckoning {
-    /// By key, how many outcomes, and when the broker had the first one (ms).
+    /// By key, how many outcomes, and when the broker appended the first one (ms).
     pub(crate) outcomes: BTreeMap<String, (usize, i64)>,
     /// By key, when the broker had its first record (ms).
     pub(crate) sent: BTreeMap<String, i64>,
@@ -54,7 +54,7 @@ impl Reckoning {
         let at = message.timestamp().to_millis().unwrap_or(0);
         self.times.push(at);
         let known = self.outcomes.entry(key.to_owned()).or_insert((0, at));
-        known.0 += 1;
+        *known = (known.0 + 1, known.1.min(at));
     }
 
     pub(crate) fn lost(&self) -> Vec<&String> {
