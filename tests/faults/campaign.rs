@@ -137,8 +137,8 @@ impl Campaign {
     pub(crate) async fn run(&mut self, sizes: &Sizes, points: &[String]) -> Rest {
         let chunk = usize::try_from(sizes.records / (sizes.kills + points.len() as u64)).unwrap();
         let mut left = usize::try_from(sizes.records).unwrap();
-        let mut points: VecDeque<(&String, u64)> =
-            points.iter().map(|point| (point, self.pass_of(point))).collect();
+        let mut points: VecDeque<(&String, u64, u32)> =
+            points.iter().map(|point| (point, self.pass_of(point), 0)).collect();
         let mut kills = sizes.kills;
         while kills > 0 || !points.is_empty() {
             let records = chunk.min(left);
@@ -147,10 +147,11 @@ impl Campaign {
             // One outage in three lives: long enough to park, over before the end.
             self.frail_is_down.store(self.life % 3 == 1, Ordering::SeqCst);
             match points.pop_front_if(|_| kills == 0 || self.life.is_multiple_of(2)) {
-                Some((point, nth)) => {
-                    // So late a pass may not come in time; then an early one will.
-                    if !self.live_until(point, nth).await && nth > 1 {
-                        points.push_back((point, 1));
+                Some((point, nth, tries)) => {
+                    // So late a pass may not come in time, and a life may have no decision for the arbiter; then
+                    // another one will.
+                    if !self.live_until(point, nth).await && tries < 3 {
+                        points.push_back((point, 1, tries + 1));
                     }
                 }
                 None => {
