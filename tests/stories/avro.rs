@@ -1,8 +1,8 @@
 //! Records in the wire format of a schema registry: read, answered, published and buried.
 
-use crate::rig::eventually;
 use crate::rig::registry::{Mood, Registry};
 use crate::rig::script::{Asked, Reply, SOON};
+use crate::rig::{eventually, is_for_embedded_only};
 use crate::stage::{KINDS, Stage, added, append, good, value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,6 +88,9 @@ async fn dead_letters(stage: &Stage, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn avro_goes_in_and_comes_out_and_everybody_here_still_reads_json() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let registry = Registry::start().await;
     registry.has(7, "orders.created-value", &order_schema());
     let mut stage = set(&registry, |_| Reply::json(good())).await;
@@ -118,6 +121,9 @@ async fn avro_goes_in_and_comes_out_and_everybody_here_still_reads_json() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p7_while_the_registry_is_away_its_kinds_wait_and_the_others_go_on() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let registry = Registry::start().await;
     registry.has(7, "orders.created-value", &order_schema());
     registry.is(Mood::Down);
@@ -160,6 +166,9 @@ async fn p7_while_the_registry_is_away_its_kinds_wait_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_task_once_it_can_be() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let registry = Registry::start().await;
     registry.has(7, "orders.created-value", &order_schema());
     let mut stage = set(&registry, |_| Reply::json(good())).await;
@@ -212,6 +221,9 @@ async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_ta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p3_a_ticket_in_avro_waits_out_an_outage_and_a_kill_and_a_person_and_its_result_is_avro() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let registry = Registry::start().await;
     let ticket_schema =
         json!({ "type": "record", "name": "Ticket", "fields": [{ "name": "text", "type": "string" }] });
@@ -256,6 +268,9 @@ async fn p3_a_ticket_in_avro_waits_out_an_outage_and_a_kill_and_a_person_and_its
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_the_door() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let registry = Registry::start().await;
     let mut stage = set(&registry, |_| Reply::json(good())).await;
     stage.start().await;
@@ -301,6 +316,9 @@ async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_th
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn without_a_registry_schemas_are_files_and_json_beside_them_stays_json() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
     let files = "[registry]\nschemas = { 7 = \"order.avsc\", 12 = \"tidegate:result:1\" }\n";
     let kinds = format!("{KINDS}{AVRO}{files}");
     let mut stage = Stage::set_with(&kinds, |_| Reply::json(good())).await;
