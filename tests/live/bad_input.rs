@@ -326,11 +326,12 @@ async fn p1_a_redis_that_drops_keys_or_keeps_another_clusters_claims_is_refused_
     let member = fleet.start().await;
     stop(member).await;
 
-    // Whose claims these are stands under one key, which holds the cluster's id.
+    // Whose claims these are stands under one key, which holds the cluster's id and the group.
     let all: Vec<String> = plain.keys(format!("{}*", fleet.prefix)).await.unwrap();
     let bound = all.iter().find(|key| key.ends_with(":log")).unwrap_or_else(|| panic!("{all:?}"));
     let own: String = plain.get(bound).await.unwrap();
-    let () = plain.set(bound, "another").await.unwrap();
+    let (own, group) = own.split_once(' ').unwrap();
+    let () = plain.set(bound, format!("another {group}")).await.unwrap();
     let (code, said) = fleet.refused(&[]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains(&format!("claims of another Kafka cluster (another; yours is {own})")), "{said}");

@@ -78,6 +78,10 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     } else {
         tracing::warn!("{}", durability.says());
     }
+    // Before anybody is told to create topics there.
+    if let Some(bound) = store.is_of_another(&id).await.map_err(|broken| OpenError::Redis(broken.0))? {
+        return Err(OpenError::OtherCluster { bound, asked: id });
+    }
     sound(&kafka, &cluster.topics, cluster.window).await.map_err(|why| match why {
         Ok(topics) => OpenError::Topics(topics),
         Err(why) => broken(why),

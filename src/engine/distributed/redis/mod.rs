@@ -118,6 +118,18 @@ pub enum Bound {
 }
 
 impl RedisStore {
+    /// The other log that the keys under this prefix are tied to, if they are.
+    pub async fn is_of_another(&self, log: &str) -> Result<Option<String>, Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            let bound = connection.ask(redis::cmd("GET").arg(self.0.keys.bound())).await?;
+            let bound: Option<String> = redis::from_redis_value(bound).map_err(|e| Broken(e.to_string()))?;
+            let other = bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned()));
+            Ok(other.filter(|other| other != log))
+        })
+        .await
+    }
+
     /// Ties the keys under this prefix to one log and to one group of readers: records of another log would be
     /// taken for copies, and two groups would each publish what the other publishes. The log stays for good;
     /// another group may follow once no process of the one before is alive.
