@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
             plan(&found, global.json);
             Ok(ExitCode::SUCCESS)
         }
-        Action::Apply { allow } => apply(&found, &allow, &admin, cluster, global.json).await,
+        Action::Apply { allow } => apply(&found, &allow, &admin, &settings, cluster, global.json).await,
     }
 }
 
@@ -115,10 +115,11 @@ async fn apply(
     found: &[Difference],
     allow: &[Allowed],
     admin: &TopicAdmin,
+    settings: &Settings,
     cluster: &ClusterSettings,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let (mut done, mut failed, mut left) = (0u64, 0u64, Vec::new());
+    let (mut made, mut failed, mut left) = (Vec::new(), 0u64, Vec::new());
     for difference in found {
         if difference.needs.is_some_and(|needed| !allow.iter().any(|a| a.is(needed))) {
             left.push(difference.clone());
@@ -126,7 +127,7 @@ async fn apply(
         }
         let outcome = admin.carry_out(&difference.topic, &difference.change, cluster.replication).await;
         match &outcome {
-            Ok(()) => done += 1,
+            Ok(()) => made.push(difference.clone()),
             Err(_) => failed += 1,
         }
         if json {
@@ -146,29 +147,26 @@ async fn apply(
             say("all topics are as they should be");
         }
         left.iter().for_each(|difference| say(format!("left: {}", line(difference))));
-        if done + failed > 0 {
-            say(format!("\n{} made, {failed} failed, {} left", many(done, "change"), left.len()));
+        if failed > 0 || !made.is_empty() {
+            let made = many(made.len() as u64, "change");
+            say(format!("\n{made} made, {failed} failed, {} left", left.len()));
         }
         if !left.is_empty() {
             say(format!("to make what is left: tidegate topics apply --allow {}", needed(&left).join(",")));
         }
     }
-    settled(&created(found, &left), admin).await;
+    settled(&made, settings, admin).await;
     let refused = failed > 0 || left.iter().any(|d| d.breaks.is_some());
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The topics that were created.
-fn created(found: &[Difference], left: &[Difference]) -> Vec<Topic> {
-    let made = found.iter().filter(|d| !left.contains(d) && matches!(d.change, Change::Create { .. }));
-    made.map(|d| d.topic.clone()).collect()
-}
-
-/// A broker answers before all of them know of a new topic; who starts Tidegate next should find it.
-async fn settled(made: &[Topic], admin: &TopicAdmin) {
+/// A broker answers before all of them know of a change; who starts Tidegate next should find it. 5 s at most.
+async fn settled(made: &[Difference], settings: &Settings, admin: &TopicAdmin) {
     for _ in 0..50 {
-        match admin.describe(made).await {
-            Ok(found) if found.len() < made.len() => tokio::time::sleep(Duration::from_millis(100)).await,
+        match planned(settings, admin).await {
+            Ok(now) if now.iter().any(|left| made.contains(left)) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             _ => return,
         }
     }
