@@ -4,14 +4,12 @@
 
 use super::Global;
 use crate::consume::Kinds;
-#[cfg(feature = "kafka")]
-use crate::engine::distributed;
 use crate::engine::embedded::{self, Disk, EmbeddedSettings, Weak};
-use crate::engine::{Engine, Health, TopicSpec};
+use crate::engine::{Engine, Health};
 use crate::infer::Models;
 use crate::review::{Arbiter, Queue};
 use crate::serve::{self, App};
-use crate::settings::{self, ClusterSettings, Problems, Settings};
+use crate::settings::{self, Problems, Settings};
 use crate::worker::Worker;
 use anyhow::Context as _;
 use futures::FutureExt as _;
@@ -158,40 +156,17 @@ async fn until_one_ends(
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Engine> {
-    let topics = settings::topics(settings);
-    if let Some(cluster) = &settings.engine.cluster {
-        return connect(settings, cluster, topics).await;
+    #[cfg(feature = "kafka")]
+    if let Some(cluster) = settings.cluster() {
+        return Ok(crate::engine::distributed::connect(cluster).await?);
     }
+    let topics = settings::topics(settings);
     let how = settings.engine.embedded();
     let segment_bytes = segment_bytes()?.unwrap_or(how.segment_bytes);
     let how = EmbeddedSettings { weak: weak_ledger()?, segment_bytes, ..how };
     // Opening replays the log's tail: disk work, not for the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || embedded::open(how, topics, Arc::new(Disk))).await?;
     opened.map_err(anyhow::Error::from)
-}
-
-#[cfg(feature = "kafka")]
-async fn connect(
-    settings: &Settings,
-    cluster: &ClusterSettings,
-    topics: Vec<TopicSpec>,
-) -> anyhow::Result<Engine> {
-    let cluster = distributed::Cluster {
-        properties: cluster.client_properties(),
-        redis: cluster.redis.0.clone(),
-        prefix: cluster.ledger.clone(),
-        group: cluster.group.clone(),
-        window: settings.engine.dedupe_window,
-        start_anyway: cluster.start_anyway,
-        topics,
-    };
-    distributed::connect(cluster).await.map_err(anyhow::Error::from)
-}
-
-/// Settings that ask for it are refused before.
-#[cfg(not(feature = "kafka"))]
-async fn connect(_: &Settings, _: &ClusterSettings, _: Vec<TopicSpec>) -> anyhow::Result<Engine> {
-    anyhow::bail!("this program was built without Kafka and Redis")
 }
 
 /// For tests: `TIDEGATE_SEGMENT_BYTES=N` seals segments, and folds the state away, that much more often.

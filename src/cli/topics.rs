@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
             plan(&found, global.json);
             Ok(ExitCode::SUCCESS)
         }
-        Action::Apply { allow } => apply(&found, &allow, &admin, &settings, cluster, global.json).await,
+        Action::Apply { allow } => apply(&found, &allow, &admin, &settings, global.json).await,
     }
 }
 
@@ -116,16 +116,16 @@ async fn apply(
     allow: &[Allowed],
     admin: &TopicAdmin,
     settings: &Settings,
-    cluster: &ClusterSettings,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
+    let replication = settings.engine.cluster.as_ref().and_then(|cluster| cluster.replication);
     let (mut made, mut failed, mut left) = (Vec::new(), 0u64, Vec::new());
     for difference in found {
         if difference.needs.is_some_and(|needed| !allow.iter().any(|a| a.is(needed))) {
             left.push(difference.clone());
             continue;
         }
-        let outcome = admin.carry_out(&difference.topic, &difference.change, cluster.replication).await;
+        let outcome = admin.carry_out(&difference.topic, &difference.change, replication).await;
         match &outcome {
             Ok(()) => made.push(difference.clone()),
             Err(_) => failed += 1,

@@ -8,6 +8,10 @@ use super::context::Context;
 use super::raw::{RawEngine, RawProperty};
 use super::secret::{self, SecretRef};
 use super::written::Field;
+#[cfg(feature = "kafka")]
+use super::{Settings, topics};
+#[cfg(feature = "kafka")]
+use crate::engine::distributed::Cluster;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -103,6 +107,23 @@ impl ClusterSettings {
         let mut all = self.properties.0.clone();
         all.insert("bootstrap.servers".to_owned(), self.kafka.clone());
         all
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl Settings {
+    /// What the engine on Kafka and Redis is opened with; `None`: the embedded engine.
+    pub fn cluster(&self) -> Option<Cluster> {
+        let cluster = self.engine.cluster.as_ref()?;
+        Some(Cluster {
+            properties: cluster.client_properties(),
+            redis: cluster.redis.0.clone(),
+            prefix: cluster.ledger.clone(),
+            group: cluster.group.clone(),
+            window: self.engine.dedupe_window,
+            start_anyway: cluster.start_anyway,
+            topics: topics(self),
+        })
     }
 }
 

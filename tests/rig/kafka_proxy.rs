@@ -1,8 +1,9 @@
 //! Stands between the clients and the broker, and loses the ends of transactions: the request, so that
 //! it never happens, or the answer, so that it has happened and nobody knows.
 
+use super::relay::listen;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -34,16 +35,8 @@ struct Shared {
 
 impl Proxy {
     pub(crate) fn new() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
-        let own = shared.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = own.clone();
-                std::thread::spawn(move || carry(client, &shared));
-            }
-        });
+        let port = listen(shared.clone(), carry);
         Proxy { port, shared }
     }
 

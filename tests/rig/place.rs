@@ -164,16 +164,7 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 /// The engine as `run` opens it.
 pub(crate) fn opened(settings: &Settings) -> Engine {
     #[cfg(feature = "kafka")]
-    if let Some(cluster) = &settings.engine.cluster {
-        let cluster = tidegate::engine::distributed::Cluster {
-            properties: cluster.client_properties(),
-            redis: cluster.redis.0.clone(),
-            prefix: cluster.ledger.clone(),
-            group: cluster.group.clone(),
-            window: settings.engine.dedupe_window,
-            start_anyway: cluster.start_anyway,
-            topics: settings::topics(settings),
-        };
+    if let Some(cluster) = settings.cluster() {
         // Stories open what is there in the middle of a sentence, as they do with a directory.
         let connecting = || {
             let connect = tidegate::engine::distributed::connect(cluster);

@@ -22,16 +22,8 @@ struct Shared {
 
 impl Relay {
     pub(crate) fn new() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
-        let own = shared.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = own.clone();
-                std::thread::spawn(move || carry(client, &shared));
-            }
-        });
+        let port = listen(shared.clone(), carry);
         Relay { port, shared }
     }
 
@@ -52,6 +44,19 @@ impl Relay {
         std::thread::sleep(lasts);
         self.shared.cut.store(false, Ordering::SeqCst);
     }
+}
+
+/// Carries each connection to a free port on a thread of its own, until the process ends. The port.
+pub(super) fn listen<T: Send + Sync + 'static>(shared: Arc<T>, carry: fn(TcpStream, &T)) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let shared = shared.clone();
+            std::thread::spawn(move || carry(client, &shared));
+        }
+    });
+    port
 }
 
 fn carry(client: TcpStream, shared: &Shared) {

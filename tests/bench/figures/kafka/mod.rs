@@ -15,8 +15,8 @@ use crate::rig::place::Place;
 use crate::rig::redis_server::Server;
 use std::sync::Arc;
 use tidegate::engine::Engine;
-use tidegate::engine::distributed::{self, Cluster as Address};
-use tidegate::settings::{self, Settings};
+use tidegate::engine::distributed;
+use tidegate::settings::Settings;
 
 /// A broker and a Redis, empty at the start.
 pub(crate) struct Cluster {
@@ -51,17 +51,8 @@ impl Cluster {
 
 /// The engine of a place, in this very process.
 pub(crate) async fn opened(settings: &Settings) -> Engine {
-    let cluster = settings.engine.cluster.as_ref().expect("a place on Kafka");
-    let address = Address {
-        properties: cluster.client_properties(),
-        redis: cluster.redis.0.clone(),
-        prefix: cluster.ledger.clone(),
-        group: cluster.group.clone(),
-        window: settings.engine.dedupe_window,
-        start_anyway: cluster.start_anyway,
-        topics: settings::topics(settings),
-    };
-    distributed::connect(address).await.unwrap_or_else(|e| panic!("{e}"))
+    let cluster = settings.cluster().expect("a place on Kafka");
+    distributed::connect(cluster).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 pub(crate) fn load(place: &Place) -> Arc<Settings> {
