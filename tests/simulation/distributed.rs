@@ -8,6 +8,7 @@ mod caller;
 mod chains;
 mod cluster;
 mod load;
+mod owed;
 mod table;
 mod vanished;
 

@@ -163,8 +163,7 @@ impl Caller {
                 if !void.is_cancelled() {
                     continue;
                 }
-                // Refused only while the ledger is away; then its own rules free the slot.
-                let _ = self.engine.journal.release(claim.nonce, &claim.token.key).await;
+                self.engine.journal.leave(claim.nonce, &claim.token.key).await;
                 return;
             };
             return self.complete(delivery, Some(output), Some(mark)).await;
