@@ -150,7 +150,7 @@ fn judge(spec: &TopicSpec, name: &str, is: &str, to: &str) -> Verdict {
     }
     match name {
         CLEANUP if spec.compacted => differs(Some(UNCOMPACTED)),
-        CLEANUP => Verdict::Differs { breaks: Some(COMPACTED), shrinks: is.is_empty() },
+        CLEANUP => differs(Some(COMPACTED)),
         // Compaction alone decides there.
         RETENTION | RETENTION_BYTES if spec.compacted => Verdict::Fits,
         RETENTION | RETENTION_BYTES if spec.internal => differs(Some(LOST)),
