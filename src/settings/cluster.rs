@@ -196,8 +196,8 @@ fn properties(raw: &RawEngine, cx: &Context<'_>) -> BTreeMap<String, String> {
 }
 
 fn resolved(named: &SecretRef, what: &str, span: std::ops::Range<usize>, cx: &Context<'_>) -> Option<String> {
-    match secret::read(named, cx.base, cx.env) {
-        Ok(found) => Some(secrecy::ExposeSecret::expose_secret(&found).to_owned()),
+    match secret::read_text(named, cx.base, cx.env) {
+        Ok(found) => Some(found),
         Err(why) => {
             cx.report.add(span, format!("`{what}`: {why}"), named.remedy());
             None

@@ -115,12 +115,35 @@ fn hide(value: &Node<'_>, found: &mut Vec<Range<usize>>) {
 /// A secret file holds a key or a token; more than this is a mistake in the path.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// Reads the secret; what is wrong with it otherwise, without its value.
+/// Reads a secret that a header carries; what is wrong with it otherwise, without its value.
 pub(super) fn read(
     secret: &SecretRef,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<SecretString, String> {
+    let value = found(secret, base, env)?;
+    if !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        return Ok(SecretString::from(value));
+    }
+    Err(match secret {
+        SecretRef::Env(name) => {
+            format!("the environment variable {name} is empty, or no header could carry it")
+        }
+        SecretRef::File(path) => format!("{path} is empty, or no header could carry it"),
+    })
+}
+
+/// Reads a secret of any text, a private key of many lines too.
+pub(super) fn read_text(
+    secret: &SecretRef,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, String> {
+    let value = found(secret, base, env)?;
+    if value.is_empty() { Err(format!("{secret} is empty")) } else { Ok(value) }
+}
+
+fn found(secret: &SecretRef, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let value = match secret {
         SecretRef::Env(name) => {
             env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?
@@ -137,15 +160,7 @@ pub(super) fn read(
             }
         }
     };
-    let value = value.trim();
-    let fits = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic() || c == ' ');
-    match (fits, secret) {
-        (true, _) => Ok(SecretString::from(value.to_owned())),
-        (false, SecretRef::Env(name)) => {
-            Err(format!("the environment variable {name} is empty, or no header could carry it"))
-        }
-        (false, SecretRef::File(path)) => Err(format!("{path} is empty, or no header could carry it")),
-    }
+    Ok(value.trim().to_owned())
 }
 
 /// The same for a text that is not valid TOML: what follows `key =` or a telling word, line by

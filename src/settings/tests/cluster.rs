@@ -26,9 +26,14 @@ fn every_setting_of_the_cluster_is_taken_as_it_is_written() {
     let text = format!(
         "{ENGINE}prefix = \"eu.\"\ngroup = \"labels\"\nstart = \"earliest\"\nreplication = 3\n[engine.properties]\n\
          \"security.protocol\" = \"sasl_ssl\"\n\"session.timeout.ms\" = 10_000\n\"socket.keepalive.enable\" = true\n\
-         \"sasl.password\" = \"env:KAFKA_PASSWORD\"\n"
+         \"sasl.password\" = \"env:KAFKA_PASSWORD\"\n\"ssl.key.pem\" = \"env:KAFKA_KEY\"\n"
     );
-    let env = |name: &str| (name == "KAFKA_PASSWORD").then(|| "secret-of-kafka".to_owned());
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0LW9mLWthZmth\n-----END PRIVATE KEY-----";
+    let env = |name: &str| match name {
+        "KAFKA_PASSWORD" => Some("secret-of-kafka".to_owned()),
+        "KAFKA_KEY" => Some(format!("{KEY}\n")),
+        _ => None,
+    };
     let settings = Settings::parse(Path::new("tidegate.toml"), &text, &env).unwrap_or_else(|e| panic!("{e}"));
     let cluster = settings.engine.cluster.clone().unwrap();
     assert_eq!((cluster.group.as_str(), cluster.ledger.as_str()), ("eu.labels", "eu.tidegate"));
@@ -37,9 +42,11 @@ fn every_setting_of_the_cluster_is_taken_as_it_is_written() {
     let of = |name: &str| all.get(name).map(String::as_str);
     assert_eq!(of("security.protocol"), Some("sasl_ssl"));
     assert_eq!((of("session.timeout.ms"), of("socket.keepalive.enable")), (Some("10000"), Some("true")));
-    assert_eq!(of("sasl.password"), Some("secret-of-kafka"));
+    assert_eq!((of("sasl.password"), of("ssl.key.pem")), (Some("secret-of-kafka"), Some(KEY)));
     for shown in [format!("{settings:?}"), settings.resolved_text(), format!("{cluster:?}")] {
-        assert!(!shown.contains("secret-of-kafka") && !shown.contains("redis://"), "{shown}");
+        for hidden in ["secret-of-kafka", "c2VjcmV0", "redis://"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
         assert!(shown.contains("eu.labels"), "{shown}");
     }
 }
