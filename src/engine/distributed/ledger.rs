@@ -29,7 +29,7 @@ const TRY_EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Calls on their way at once, of what is held or owed: a fraction of a second's worth, so that the
 /// heartbeat is never late for them.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 512;
 
 /// Which slot an answer is for.
 type HeldKey = (ScopedKey, u32, Origin, SlotName);

@@ -1,9 +1,10 @@
 //! One connection to the store, from the first question to its end.
 //!
-//! Calls share it: each is written as soon as it is first polled, in that order, and many are under way at
-//! once, so they share round trips. It never connects again: after an error, or an answer that takes too
+//! Calls share it: each is in line as soon as it is first polled, in that order, and many are under way at
+//! once (see `batches`). It never connects again: after an error, or an answer that takes too
 //! long, it is broken for good, and whoever still waits or asks is told so.
 
+use super::batches::Batches;
 use super::calls::{self, BadReply, Heard, Run, Setting};
 use super::scripts::{self, Script};
 use super::written::{self, Keys};
@@ -34,8 +35,8 @@ pub(super) const CALLS: usize = 16_384;
 pub struct RedisConnection(Arc<Line>);
 
 struct Line {
-    /// Gone once it is broken: with its last user the socket closes.
-    line: Mutex<Option<MultiplexedConnection>>,
+    /// Gone once it is broken: with it the socket closes.
+    batches: Mutex<Option<Batches>>,
     why: OnceLock<String>,
     broken: CancellationToken,
     room: Semaphore,
@@ -48,7 +49,7 @@ struct Line {
 impl RedisConnection {
     pub(super) fn new(line: MultiplexedConnection, keys: Keys, window: Duration) -> Self {
         RedisConnection(Arc::new(Line {
-            line: Mutex::new(Some(line)),
+            batches: Mutex::new(Some(Batches::of(line))),
             why: OnceLock::new(),
             broken: CancellationToken::new(),
             room: Semaphore::new(CALLS),
@@ -62,7 +63,7 @@ impl RedisConnection {
     pub(super) async fn load(self) -> Result<Self, Broken> {
         let mut names = Vec::new();
         for text in scripts::TEXTS {
-            names.push(text_of(self.0.ask(redis::cmd("SCRIPT").arg("LOAD").arg(text)).await?));
+            names.push(text_of(self.ask(redis::cmd("SCRIPT").arg("LOAD").arg(text)).await?));
         }
         let mut line =
             Arc::into_inner(self.0).ok_or_else(|| Broken("the connection is in use".to_owned()))?;
@@ -71,12 +72,12 @@ impl RedisConnection {
     }
 
     pub(super) async fn ask(&self, command: &redis::Cmd) -> Result<Value, Broken> {
-        self.0.ask(command).await
+        self.0.ask(command.clone()).await
     }
 
     /// Nothing where the server answers with an error.
     pub(super) async fn try_ask(&self, command: &redis::Cmd) -> Result<Option<Value>, Broken> {
-        let answer = self.0.hear(command).await?;
+        let answer = self.0.hear(command.clone()).await?;
         Ok(if matches!(answer, Value::ServerError(_)) { None } else { Some(answer) })
     }
 
@@ -95,29 +96,26 @@ impl RedisConnection {
 
 impl Line {
     /// Breaks on any error.
-    async fn ask(&self, command: &redis::Cmd) -> Result<Value, Broken> {
+    async fn ask(&self, command: redis::Cmd) -> Result<Value, Broken> {
         self.hear(command).await?.extract_error().map_err(|e| self.end(e.to_string()))
     }
 
     /// The answer, which may be an error of the server's. Breaks on any other.
-    async fn hear(&self, command: &redis::Cmd) -> Result<Value, Broken> {
-        let mut line = lock(&self.line).clone().ok_or_else(|| self.told())?;
+    async fn hear(&self, command: redis::Cmd) -> Result<Value, Broken> {
         let Ok(_under_way) = self.room.try_acquire() else {
             return Err(Broken(format!("more than {CALLS} calls to the ledger are under way")));
         };
-        // Unconstrained: a task whose budget is used up would put off writing, and the next call, of another
-        // task, would overtake this one.
-        let answer = tokio::task::unconstrained(async {
-            tokio::select! {
-                biased;
-                () = self.broken.cancelled() => None,
-                answer = tokio::time::timeout(LIMIT, line.send_packed_command(command)) => Some(answer),
-            }
-        });
-        let Some(answer) = answer.await else { return Err(self.told()) };
+        let asked = lock(&self.batches).as_ref().map(|batches| batches.ask(command));
+        let Some(answer) = asked else { return Err(self.told()) };
+        let answer = tokio::select! {
+            biased;
+            () = self.broken.cancelled() => return Err(self.told()),
+            answer = tokio::time::timeout(LIMIT, answer) => answer,
+        };
         let why = match answer {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(e)) => e.to_string(),
+            Ok(Ok(Ok(value))) => return Ok(value),
+            Ok(Ok(Err(e))) => e.to_string(),
+            Ok(Err(_)) => "no answer came".to_owned(),
             Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
         };
         Err(self.end(why))
@@ -125,7 +123,7 @@ impl Line {
 
     fn end(&self, why: String) -> Broken {
         let _ = self.why.set(why);
-        lock(&self.line).take();
+        lock(&self.batches).take();
         self.broken.cancel();
         self.told()
     }
@@ -142,7 +140,7 @@ impl Line {
         for arg in &run.args {
             command.arg(&arg[..]);
         }
-        self.ask(&command).await
+        self.ask(command).await
     }
 
     async fn call(
@@ -249,7 +247,7 @@ impl Connection for RedisConnection {
             let lease = calls::millis(link::LEASE);
             let mut command = redis::cmd("SET");
             command.arg(line.keys.beat(instance)).arg(1).arg("PX").arg(lease);
-            line.ask(&command).await.map(|_| ())
+            line.ask(command).await.map(|_| ())
         })
     }
 

@@ -19,6 +19,7 @@
 //!
 //! What is stored outlives a crash of the server only as its settings say: `checks` tells.
 
+mod batches;
 mod calls;
 pub mod checks;
 mod connection;
@@ -43,8 +44,7 @@ use written::{BadPrefix, Keys};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Requests that wait to be written: room for every call, and for those that were given up meanwhile.
 const QUEUE: usize = 2 * connection::CALLS;
-/// Written at once where that many bytes wait: about a hundred calls, and so one sync of the server for more of
-/// them.
+/// Written at once where that many bytes wait: about a batch.
 const WRITE: usize = 64 * 1_024;
 
 /// Where the ledger lies, or what in that is wrong.

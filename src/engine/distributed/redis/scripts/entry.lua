@@ -29,10 +29,14 @@ local function run(body)
   error(answer)
 end
 
+-- Whether there is an entry: known once it was read, and every script reads before it writes.
+local there = false
+
 -- The head, or nil where there is none or its window is over.
 local function read()
   local f = redis.call('HMGET', claim, 'v', 'g', 'o', 'h', 'r', 'd', 'f', 'by', 'p', 'k', 'at', 's', 'c')
   if not f[1] then return nil end
+  there = true
   if f[1] ~= VERSION then unreadable('claim', f[1]) end
   local e = {
     generation = tonumber(f[2]), origin = f[3], hop = tonumber(f[4]), rule = f[5], digest = f[6],
@@ -51,21 +55,27 @@ end
 
 -- Writes the head. What is closed expires by itself and is not in the index.
 local function put(e)
-  redis.call('HSET', claim, 'v', VERSION, 'g', e.generation, 'o', e.origin, 'h', e.hop, 'r', e.rule,
-    'd', e.digest, 'f', e.fence, 'p', e.phase, 's', e.since, 'c', e.changed)
-  if e.decider then redis.call('HSET', claim, 'by', e.decider) else redis.call('HDEL', claim, 'by') end
   if e.phase == 'closed' then
-    redis.call('HSET', claim, 'k', e.outcome, 'at', e.at)
+    redis.call('HSET', claim, 'v', VERSION, 'g', e.generation, 'o', e.origin, 'h', e.hop, 'r', e.rule,
+      'd', e.digest, 'f', e.fence, 'p', e.phase, 's', e.since, 'c', e.changed, 'k', e.outcome, 'at', e.at)
     redis.call('PEXPIRE', claim, ms(window))
     redis.call('ZREM', open, scope)
   else
+    redis.call('HSET', claim, 'v', VERSION, 'g', e.generation, 'o', e.origin, 'h', e.hop, 'r', e.rule,
+      'd', e.digest, 'f', e.fence, 'p', e.phase, 's', e.since, 'c', e.changed)
     redis.call('ZADD', open, 0, scope)
+  end
+  if e.decider then
+    redis.call('HSET', claim, 'by', e.decider)
+  elseif there then
+    redis.call('HDEL', claim, 'by')
   end
 end
 
 -- In place of whatever is there, its slots too.
 local function replace(e)
-  redis.call('DEL', claim)
+  if there then redis.call('DEL', claim) end
+  there = false
   put(e)
 end
 
