@@ -474,9 +474,10 @@ impl Assignment {
         self.part(lease).is_some_and(|p| p.phase == Phase::Serving)
     }
 
-    /// This record may be handed out: it makes no hole that could not be written down.
-    pub fn has_room(&self, lease: &Lease, offset: u64) -> bool {
-        self.is_open(lease) && self.part(lease).is_some_and(|p| p.crowded.is_none_or(|end| offset < end))
+    /// Records below this may be handed out: they make no hole that could not be written down.
+    pub fn room(&self, lease: &Lease) -> u64 {
+        let open = self.part(lease).filter(|p| p.phase == Phase::Serving);
+        open.map_or(0, |p| p.crowded.unwrap_or(u64::MAX))
     }
 
     /// `None`: the partition is not ours to say.

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// Commits follow each other at this distance at least: back to back each costs the broker some 7 ms
 /// of markers, and batches form in between.
 pub const APART: Duration = Duration::from_millis(10);
+/// As long as the last commit took nothing is committed after it, and at most this long: a broker that takes
+/// longer has much to do, and larger batches ask less of it.
+pub const BREATH: Duration = Duration::from_millis(50);
 /// Outputs of one transaction, bytes: what a reader must wait for, and an abort throws away.
 pub const BATCH_BYTES: usize = 4 << 20;
 /// After an abort: the group or the broker needs a moment, and a tight loop would take it away. Nothing is
@@ -135,6 +138,8 @@ pub struct Committer {
     sequence: u64,
     waiting: VecDeque<HandedIn>,
     state: State,
+    /// When the last transaction was begun.
+    began: Option<Instant>,
     /// No transaction before this, unless something is urgent.
     not_before: Option<Instant>,
     /// No transaction before this.
@@ -155,6 +160,7 @@ impl Committer {
             sequence,
             waiting: VecDeque::new(),
             state: State::Idle,
+            began: None,
             not_before: None,
             rest: None,
             flush: false,
@@ -213,7 +219,7 @@ impl Committer {
         self.sequence += 1;
         let author = Author { instance: self.instance, sequence: self.sequence };
         let (batch, offsets) = self.write_down(taken, author, held);
-        self.not_before = Some(now + APART);
+        (self.began, self.not_before) = (Some(now), Some(now + APART));
         if batch.handed_in.is_empty() {
             // All of it waits for what lies below.
             return (None, settled);
@@ -303,7 +309,11 @@ impl Committer {
             return (None, Settled::default());
         };
         match ended {
-            Ended::Visible(positions) => (None, self.visible(batch, &positions, held)),
+            Ended::Visible(positions) => {
+                let took = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                self.not_before = self.not_before.max(Some(now + took.min(BREATH)));
+                (None, self.visible(batch, &positions, held))
+            }
             Ended::Aborted { why } => {
                 tracing::debug!(%why, "a transaction was aborted; it is made again");
                 self.aborts += 1;

@@ -14,6 +14,7 @@ use crate::dedupe::{Instance, Nonce};
 use crate::engine::crash::crash_point;
 use crate::engine::{Commit, Commits, Completion, Delivery, Event, Gone, Group, Groups, Health, Lease};
 use crate::task::{Partition, Position, Timestamp, Topic};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
@@ -29,6 +30,8 @@ const CONFIRM_LATE: Duration = Duration::from_secs(5);
 /// Epochs and sequences of one group, far more than a process lives to use up: each group of a process
 /// has its own, so that none is ever used twice.
 const OF_ONE_GROUP: u64 = 1 << 48;
+/// Records taken in at once: well below a millisecond's work, for which callers wait.
+const TOGETHER: usize = 64;
 /// A member with nothing to do looks again after this long, whatever it was told.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -266,6 +269,27 @@ impl Groups for DistributedGroups {
     }
 }
 
+impl Seat {
+    /// Takes in what was heard, and the records that have come with it: looking around after each of them would
+    /// cost more than the record.
+    fn heard(&self, first: Heard, member: &mut dyn Member) {
+        let mut core = lock(&self.core);
+        let mut next = Some(first);
+        for _ in 0..TOGETHER {
+            let Some(heard) = next.take() else { return };
+            let is_record = matches!(heard, Heard::Fetched(..));
+            core.heard(heard, now());
+            if !is_record {
+                return;
+            }
+            next = member.heard().now_or_never();
+        }
+        if let Some(last) = next {
+            core.heard(last, now());
+        }
+    }
+}
+
 /// The group's task: until the engine ends it.
 async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>) {
     let up = contact.up();
@@ -290,7 +314,7 @@ async fn run(seat: Arc<Seat>, mut member: Box<dyn Member>, contact: Arc<Contact>
         seat.ready.notify_one();
         tokio::select! {
             biased;
-            heard = member.heard() => lock(&seat.core).heard(heard, now()),
+            heard = member.heard() => seat.heard(heard, &mut *member),
             () = seat.work.notified() => {}
             () = up.changed() => {}
             () = tokio::time::sleep_until(until.into()) => {}
@@ -435,7 +459,7 @@ impl DistributedGroup {
         }
         let held = &core.held;
         let now = Timestamp::now();
-        let Some((lease, record, flow)) = core.lanes.take(now, |lease, at| held.has_room(lease, at)) else {
+        let Some((lease, record, flow)) = core.lanes.take(now, |lease| held.room(lease)) else {
             let due = core.lanes.due(now, |lease| held.is_open(lease));
             let wait = due.map_or(PATIENCE, |due| now.until(due));
             return Err(wait.clamp(Duration::from_millis(1), PATIENCE));

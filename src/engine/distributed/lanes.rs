@@ -9,8 +9,10 @@ use crate::task::{Partition, Record, Timestamp, Topic};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Records of one lane at which the client is told to pause, and the bytes of them.
-const HIGH: usize = 256;
+/// Records of one lane at which the client is told to pause, and the bytes of them. A pause throws away what the
+/// client has fetched, and going on fetches it again: so a lane has room for two fetches of a client (1 MiB, a
+/// thousand records of 1 KiB), and goes on when one of them is handed out.
+const HIGH: usize = 2_048;
 const HIGH_BYTES: usize = 4 << 20;
 /// Records of one lane that wait for their time, at most: they stand in nobody's way up to here, and the
 /// lane waits for the first of them beyond it.
@@ -35,13 +37,13 @@ impl Lane {
             || self.later.len() > at_most(LATER - 1)
     }
 
-    /// Which record comes next at `now`, if it may.
-    fn next(&self, now: Timestamp, may: impl Fn(u64) -> bool) -> Option<Next> {
-        let due = self.later.first_key_value().filter(|((at, offset), _)| *at <= now && may(*offset));
+    /// Which record comes next at `now`, of those below an offset.
+    fn next(&self, now: Timestamp, below: u64) -> Option<Next> {
+        let due = self.later.first_key_value().filter(|((at, offset), _)| *at <= now && *offset < below);
         if let Some((key, _)) = due {
             return Some(Next::Later(*key));
         }
-        let index = self.ready.iter().position(|record| may(record.position.offset))?;
+        let index = self.ready.iter().position(|record| record.position.offset < below)?;
         Some(Next::Ready(index))
     }
 }
@@ -96,32 +98,30 @@ impl Lanes {
         (lane.is_full((1, 1)) && !std::mem::replace(&mut lane.paused, true)).then_some(Flow::Pause)
     }
 
-    /// The next record in turn that may be handed out at `now`. `Some(Resume)` when its lane has room again.
+    /// The next record in turn that may be handed out at `now`; `room` is below what offset. `Some(Resume)` when its lane has room again.
     pub(super) fn take(
         &mut self,
         now: Timestamp,
-        may: impl Fn(&Lease, u64) -> bool,
+        room: impl Fn(&Lease) -> u64,
     ) -> Option<(Lease, Arc<Record>, Option<Flow>)> {
         let behind =
             self.turn.as_ref().map(|turn| self.lanes.range((after(turn), std::ops::Bound::Unbounded)));
-        let order: Vec<Partition> =
-            behind.into_iter().flatten().chain(self.lanes.iter()).map(|(at, _)| at.clone()).collect();
-        for at in order {
-            let held = self.held.contains(&at.topic);
-            let Some(lane) = self.lanes.get_mut(&at).filter(|_| !held) else { continue };
-            let record = match lane.next(now, |offset| may(&lane.lease, offset)) {
-                Some(Next::Later(key)) => lane.later.remove(&key),
-                Some(Next::Ready(index)) => lane.ready.remove(index),
-                None => None,
-            };
-            let Some(record) = record else { continue };
-            lane.bytes -= weight(&record);
-            let resumes = lane.paused && !lane.is_full((4, 5));
-            lane.paused &= !resumes;
-            self.turn = Some(at);
-            return Some((lane.lease.clone(), record, resumes.then_some(Flow::Resume)));
-        }
-        None
+        let mut order = behind.into_iter().flatten().chain(self.lanes.iter());
+        let (at, next) = order.find_map(|(at, lane)| {
+            let open = !self.held.contains(&at.topic);
+            let next = open.then(|| lane.next(now, room(&lane.lease))).flatten()?;
+            Some((at.clone(), next))
+        })?;
+        let lane = self.lanes.get_mut(&at)?;
+        let record = match next {
+            Next::Later(key) => lane.later.remove(&key),
+            Next::Ready(index) => lane.ready.remove(index),
+        }?;
+        lane.bytes -= weight(&record);
+        let resumes = lane.paused && !lane.is_full((1, 2));
+        lane.paused &= !resumes;
+        self.turn = Some(at);
+        Some((lane.lease.clone(), record, resumes.then_some(Flow::Resume)))
     }
 
     /// When the next record is due that waits for its time.
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn taken(lanes: &mut Lanes, now: i64) -> Vec<(u32, u64)> {
-        let take = |lanes: &mut Lanes| lanes.take(Timestamp(now), |_, _| true);
+        let take = |lanes: &mut Lanes| lanes.take(Timestamp(now), |_| u64::MAX);
         std::iter::from_fn(|| take(lanes)).map(|(_, r, _)| (r.position.at.index, r.position.offset)).collect()
     }
 
@@ -195,15 +195,16 @@ mod tests {
 
     #[test]
     fn a_full_lane_pauses_once_and_goes_on_with_room() {
+        const ALL: u64 = HIGH as u64 + 50;
         let mut lanes = Lanes::default();
         lanes.open(lease(0));
         let flows: Vec<Option<Flow>> =
-            (0..300).map(|o| lanes.put(&lease(0), record(0, o, None), NOW)).collect();
+            (0..ALL).map(|o| lanes.put(&lease(0), record(0, o, None), NOW)).collect();
         assert_eq!(flows.iter().position(Option::is_some), Some(HIGH - 1));
         assert_eq!(flows.iter().flatten().count(), 1);
         let flows: Vec<Option<Flow>> =
-            std::iter::from_fn(|| lanes.take(NOW, |_, _| true)).map(|(_, _, flow)| flow).collect();
-        assert_eq!(flows.len(), 300);
+            std::iter::from_fn(|| lanes.take(NOW, |_| u64::MAX)).map(|(_, _, flow)| flow).collect();
+        assert_eq!(flows.len() as u64, ALL);
         assert_eq!(flows.iter().flatten().collect::<Vec<_>>(), [&Flow::Resume]);
     }
 
@@ -214,8 +215,8 @@ mod tests {
         for offset in [7, 8, 3] {
             let _ = lanes.put(&lease(0), record(0, offset, None), NOW);
         }
-        let next = lanes.take(NOW, |_, offset| offset < 5).map(|(_, r, _)| r.position.offset);
+        let next = lanes.take(NOW, |_| 5).map(|(_, r, _)| r.position.offset);
         assert_eq!(next, Some(3));
-        assert!(lanes.take(NOW, |_, offset| offset < 5).is_none());
+        assert!(lanes.take(NOW, |_| 5).is_none());
     }
 }
