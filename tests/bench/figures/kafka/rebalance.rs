@@ -18,7 +18,7 @@ const LATE_MS: f64 = 2_000.0;
 
 pub(crate) async fn measure() {
     for (session, given) in
-        [(45, ""), (6, "properties = { \"session.timeout.ms\" = 6000, \"heartbeat.interval.ms\" = 1000 }")]
+        [(10, ""), (6, "properties = { \"session.timeout.ms\" = 6000, \"heartbeat.interval.ms\" = 1000 }")]
     {
         one(session, given).await;
     }
