@@ -68,10 +68,14 @@ impl Broker {
         format!("127.0.0.1:{}", std::fs::read_to_string(self.dir.path().join("port")).unwrap().trim())
     }
 
+    /// Of its process.
+    pub(crate) fn id(&self) -> u32 {
+        std::fs::read_to_string(self.dir.path().join("pid")).unwrap().trim().parse().unwrap()
+    }
+
     /// SIGKILL: nothing of it gets to run again.
     pub(crate) fn kill(&self) {
-        let pid = std::fs::read_to_string(self.dir.path().join("pid")).unwrap();
-        let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
+        let killed = Command::new("kill").args(["-9", &self.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 

@@ -11,10 +11,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH};
 
-/// As the engine commits: at least this far apart, and at most so many bytes.
-const APART: Duration = Duration::from_millis(10);
-const BYTES: usize = 4 << 20;
 const WAIT: Duration = Duration::from_secs(30);
 
 fn config(servers: &str) -> ClientConfig {
@@ -119,13 +117,36 @@ fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item
     assert!(lost.is_empty(), "{} records were not taken: {:?}", lost.len(), lost.first());
 }
 
+/// When the next commit is due, as with the engine: a while after the last began, and after it has ended as
+/// long as it took.
+struct Pace {
+    due: Instant,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Pace { due: Instant::now() }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.due
+    }
+
+    fn around(&mut self, commit: impl FnOnce()) {
+        let began = Instant::now();
+        commit();
+        let rest = began.elapsed().min(BREATH);
+        self.due = (began + APART).max(Instant::now() + rest);
+    }
+}
+
 /// Copies all that lies on `from`, `records` of them, to `to`: seconds from the first record to the last commit.
 pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
     let consumer = consumer(servers, &format!("bare-{to}"));
     consumer.subscribe(&[from]).unwrap();
     let producer = transactional(servers, &format!("bare-{to}"));
     let mut begun = None;
-    let (mut copied, mut bytes, mut last) = (0, 0, Instant::now());
+    let (mut copied, mut bytes, mut pace) = (0, 0, Pace::begin());
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let mut open = false;
     while copied < records {
@@ -146,10 +167,8 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
             copied += 1;
             next.insert(message.partition(), message.offset() + 1);
         }
-        if open && (copied == records || bytes >= BYTES || last.elapsed() >= APART) {
-            // The next begins so long after this one began, or once this one has ended.
-            last = Instant::now();
-            commit(&producer, &consumer, from, &next);
+        if open && (copied == records || bytes >= BATCH_BYTES || pace.is_due()) {
+            pace.around(|| commit(&producer, &consumer, from, &next));
             (open, bytes) = (false, 0);
         }
     }
@@ -178,7 +197,7 @@ pub(crate) fn pass_on(
     let consumer = consumer(servers, &format!("bare-{to}"));
     consumer.subscribe(&[from]).unwrap();
     let producer = transactional(servers, &format!("bare-{to}"));
-    let mut last = Instant::now();
+    let mut pace = Pace::begin();
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let mut open = false;
     while !until() {
@@ -195,9 +214,8 @@ pub(crate) fn pass_on(
             producer.send(record).map_err(|(error, _)| error).unwrap();
             next.insert(message.partition(), message.offset() + 1);
         }
-        if open && last.elapsed() >= APART {
-            last = Instant::now();
-            commit(&producer, &consumer, from, &next);
+        if open && pace.is_due() {
+            pace.around(|| commit(&producer, &consumer, from, &next));
             open = false;
         }
     }

@@ -41,18 +41,23 @@ pub(crate) async fn measure() {
     let mut bare_s = bare_copy(&at, "review.outcomes", records).await;
     let mut through_s = Vec::new();
     for (name, place) in &places {
-        through_s.push((*name, through(place, name).await));
+        let pids = [std::process::id(), cluster.broker.id(), cluster.redis.id()];
+        through_s.push((*name, through(place, name, pids).await));
     }
+    let before = cpu_seconds(cluster.broker.id());
     bare_s = bare_s.min(bare_copy(&at, "dead-letters", records).await);
+    let bare_broker_cpu = ((cpu_seconds(cluster.broker.id()) - before) * 10.0).round() / 10.0;
     let bare_rate = records as f64 / bare_s;
-    let mut figures = json!({ "engine": "kafka", "records": records, "bare_per_s": bare_rate.round() });
+    let mut figures = json!({ "engine": "kafka", "records": records, "bare_per_s": bare_rate.round(), "bare_broker_cpu_s": bare_broker_cpu });
     for (name, (seconds, cpu)) in through_s {
         let rate = records as f64 / seconds;
         let ratio = (rate / bare_rate * 1_000.0).round() / 1_000.0;
         let of = if name == "ledger" { "ledger" } else { "no_dedupe" };
         figures[format!("{of}_per_s")] = json!(rate.round());
         figures[format!("ratio_{of}")] = json!(ratio);
-        figures[format!("{of}_cpu_s")] = json!((cpu * 10.0).round() / 10.0);
+        for (what, cpu) in ["cpu", "broker_cpu", "redis_cpu"].into_iter().zip(cpu) {
+            figures[format!("{of}_{what}_s")] = json!((cpu * 10.0).round() / 10.0);
+        }
     }
     print("copy", figures);
 }
@@ -63,8 +68,8 @@ async fn bare_copy(servers: &str, to: &'static str, records: usize) -> f64 {
     tokio::task::spawn_blocking(move || bare::copy(&servers, "tasks.ledger", to, records)).await.unwrap()
 }
 
-/// Seconds from the start of the worker to the last completion, and what this process used.
-async fn through(place: &crate::rig::place::Place, kind: &str) -> (f64, f64) {
+/// Seconds from the start of the worker to the last completion, and what each process used.
+async fn through(place: &crate::rig::place::Place, kind: &str, pids: [u32; 3]) -> (f64, [f64; 3]) {
     let settings = load(place);
     let engine = opened(&settings).await;
     let mut health = engine.operation.health();
@@ -72,7 +77,7 @@ async fn through(place: &crate::rig::place::Place, kind: &str) -> (f64, f64) {
     let kinds = Arc::new(Kinds::new(&settings));
     let models = Arc::new(Models::new(&settings.models, 4 << 20).unwrap());
     let worker = Worker::new(engine.clone(), settings.clone(), kinds, models);
-    let (stop, cpu, began) = (CancellationToken::new(), cpu_seconds(std::process::id()), Instant::now());
+    let (stop, cpu, began) = (CancellationToken::new(), pids.map(cpu_seconds), Instant::now());
     let mut running = tokio::task::JoinSet::new();
     let until = stop.clone();
     running.spawn(async move { worker.run(until).await });
@@ -85,7 +90,7 @@ async fn through(place: &crate::rig::place::Place, kind: &str) -> (f64, f64) {
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    let cpu = cpu_seconds(std::process::id()) - cpu;
+    let cpu: [f64; 3] = std::array::from_fn(|i| cpu_seconds(pids[i]) - cpu[i]);
     stop.cancel();
     running.join_all().await;
     engine.operation.close().await;
