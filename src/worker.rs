@@ -7,7 +7,7 @@ mod holds;
 mod orphans;
 
 use crate::consume::Kinds;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Lease};
 use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
@@ -18,6 +18,7 @@ use futures::FutureExt as _;
 use holds::{Holds, Serving};
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use orphans::Searched;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -38,6 +39,8 @@ pub struct View {
     broken: Arc<RwLock<Vec<Position>>>,
     /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
     resumed: Arc<Mutex<HashSet<Topic>>>,
+    /// Why partitions wait that have lost records; one for each of them.
+    stuck: Arc<RwLock<HashMap<Lease, String>>>,
 }
 
 /// A topic that is not read now, or only one task at a time.
@@ -89,6 +92,20 @@ impl View {
 
     /// Sees to it that a panic is told, whoever else would have heard of it.
     async fn watch<T>(&self, at: Position, work: impl Future<Output = T>) -> Option<T> {
+    /// Why a partition waits, in one sentence, if one does.
+    pub fn waits(&self) -> Option<String> {
+        self.stuck.read().unwrap_or_else(PoisonError::into_inner).values().min().cloned()
+    }
+
+    /// `None`: it waits no more.
+    fn stuck(&self, lease: &Lease, why: Option<String>) {
+        let mut stuck = self.stuck.write().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(stuck.insert(lease.clone(), why)),
+            None => drop(stuck.remove(lease)),
+        }
+    }
+
         if let Ok(done) = AssertUnwindSafe(work).catch_unwind().await {
             return Some(done);
         }
@@ -132,7 +149,7 @@ impl Worker {
         let leave = CancellationToken::new();
         let mut running = JoinSet::new();
         // One for each partition that has lost records, twice at most: first it searches, then it buries.
-        let mut orphans: JoinSet<Option<orphans::Found>> = JoinSet::new();
+        let mut orphans: JoinSet<Option<Searched>> = JoinSet::new();
         let mut leases = Leases::default();
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -155,13 +172,19 @@ impl Worker {
                     continue;
                 }
                 Some(searched) = orphans.join_next(), if !orphans.is_empty() => {
-                    if let Ok(Some(found)) = searched {
-                        group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
-                        let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                        orphans.spawn(async move {
-                            orphans::bury(&engine, &pipeline, found).await;
-                            None
-                        });
+                    match searched {
+                        Ok(Some(Searched::Found(found))) => {
+                            group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
+                            let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                            let (void, view) = (leases.void(&found.lease, &leave), self.view());
+                            orphans.spawn(async move {
+                                orphans::bury(&engine, &pipeline, found, &void, view).await;
+                                None
+                            });
+                        }
+                        Ok(Some(Searched::NotGone(lease))) => group.not_gone(lease),
+                        // Its lease is void, or all is buried. A panic is told and tried again where it happens.
+                        Ok(None) | Err(_) => {}
                     }
                     continue;
                 }
@@ -204,7 +227,7 @@ impl Worker {
                 Event::Revoked { lease } => leases.revoke(&lease),
                 Event::Vanished { lease, gone } => {
                     let (engine, void) = (self.engine.clone(), leases.void(&lease, &leave));
-                    orphans.spawn(async move { orphans::search(&engine, lease, gone, &void).await });
+                    orphans.spawn(orphans::search(engine, lease, gone, void, self.view()));
                 }
                 Event::Assigned { .. } => {}
                 Event::Health(health) => tracing::info!(?health, "engine"),
@@ -335,15 +358,15 @@ async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: D
 /// One token per lease: cancelled when it is void, or when the process leaves.
 #[derive(Default)]
 struct Leases {
-    void: HashMap<crate::engine::Lease, CancellationToken>,
+    void: HashMap<Lease, CancellationToken>,
 }
 
 impl Leases {
-    fn void(&mut self, lease: &crate::engine::Lease, leave: &CancellationToken) -> CancellationToken {
+    fn void(&mut self, lease: &Lease, leave: &CancellationToken) -> CancellationToken {
         self.void.entry(lease.clone()).or_insert_with(|| leave.child_token()).clone()
     }
 
-    fn revoke(&mut self, lease: &crate::engine::Lease) {
+    fn revoke(&mut self, lease: &Lease) {
         if let Some(token) = self.void.remove(lease) {
             token.cancel();
         }
