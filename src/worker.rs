@@ -2,6 +2,7 @@
 //! shutdown. What happens to one task is `pipeline.rs`; tasks whose record has vanished are buried in
 //! `orphans.rs`.
 
+mod aside;
 mod flood;
 mod holds;
 mod orphans;
@@ -14,14 +15,15 @@ use crate::pipeline::{Done, Ended, Pipeline};
 use crate::settings::Settings;
 use crate::task::{Position, Topic};
 use crate::write::Counted;
+use aside::Aside;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
+use orphans::Searched;
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use orphans::Searched;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,10 +39,10 @@ const BROKEN_MAX: usize = 100;
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
     broken: Arc<RwLock<Vec<Position>>>,
-    /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
-    resumed: Arc<Mutex<HashSet<Topic>>>,
     /// Why partitions wait that have lost records; one for each of them.
     stuck: Arc<RwLock<HashMap<Lease, String>>>,
+    /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
+    resumed: Arc<Mutex<HashSet<Topic>>>,
 }
 
 /// A topic that is not read now, or only one task at a time.
@@ -90,8 +92,6 @@ impl View {
         self.broken.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sees to it that a panic is told, whoever else would have heard of it.
-    async fn watch<T>(&self, at: Position, work: impl Future<Output = T>) -> Option<T> {
     /// Why a partition waits, in one sentence, if one does.
     pub fn waits(&self) -> Option<String> {
         self.stuck.read().unwrap_or_else(PoisonError::into_inner).values().min().cloned()
@@ -106,6 +106,8 @@ impl View {
         }
     }
 
+    /// Sees to it that a panic is told, whoever else would have heard of it.
+    async fn watch<T>(&self, at: Position, work: impl Future<Output = T>) -> Option<T> {
         if let Ok(done) = AssertUnwindSafe(work).catch_unwind().await {
             return Some(done);
         }
@@ -146,6 +148,7 @@ impl Worker {
         let topics: Vec<Topic> = self.kinds.topics().chain(names.tokens()).cloned().collect();
         let mut group = self.engine.groups.join("worker", &topics);
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
+        let aside = Aside::default();
         let leave = CancellationToken::new();
         let mut running = JoinSet::new();
         // One for each partition that has lost records, twice at most: first it searches, then it buries.
@@ -206,20 +209,34 @@ impl Worker {
                     if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
                         group.hold(&topic, true);
                     }
-                    // One record waits for its schema, and not the whole backlog behind it.
-                    if let Some((kind, need)) = self.kinds.wants(&delivery.record) {
+                    // One record waits for its schema, and not the whole backlog behind it. A token waits
+                    // aside: behind it lie those of other kinds.
+                    let wants = self.kinds.wants(&delivery.record);
+                    let is_token = self.kinds.on(&topic).is_empty();
+                    let place = wants.as_ref().filter(|_| is_token).and_then(|_| aside.place(&delivery));
+                    if let Some((kind, need)) = wants.filter(|_| place.is_none()) {
                         tracing::info!(%topic, held = true, %kind, ?need, "intake");
                         holds.wants(delivery.record.position.clone(), kind, need);
                         group.hold(&topic, true);
                     }
                     let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                    let view = self.view.clone();
+                    let (view, permits) = (self.view.clone(), permits.clone());
                     running.spawn(async move {
                         let at = delivery.record.position.clone();
-                        let work = one(&engine, &pipeline, delivery, void);
+                        let work = async {
+                            let permit = match place {
+                                None => permit,
+                                Some(place) => {
+                                    drop(permit);
+                                    wait_aside(&pipeline, &delivery, &void, permits, place).await?
+                                }
+                            };
+                            let ended = one(&engine, &pipeline, delivery, void).await;
+                            drop(permit);
+                            ended
+                        };
                         let ended = view.watch(at.clone(), work).await.flatten();
-                        drop(permit);
                         Back { at, ended }
                     });
                 }
@@ -296,6 +313,25 @@ impl Worker {
 struct Back {
     at: Position,
     ended: Option<Ended>,
+}
+
+/// A token waits for its schema, and then to be among the tasks that run. `None`: its lease is void, or the
+/// process leaves.
+async fn wait_aside(
+    pipeline: &Pipeline,
+    delivery: &Delivery,
+    void: &CancellationToken,
+    permits: Arc<Semaphore>,
+    place: OwnedSemaphorePermit,
+) -> Option<OwnedSemaphorePermit> {
+    let known = pipeline.can_read(delivery, void).await;
+    let permit = tokio::select! {
+        biased;
+        () = void.cancelled() => None,
+        permit = permits.acquire_owned(), if known => permit.ok(),
+    };
+    drop(place);
+    permit
 }
 
 /// One record, from delivery to a visible commit; whose task it ended.
