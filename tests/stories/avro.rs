@@ -295,19 +295,25 @@ async fn p7_parked_tasks_that_wait_for_their_schema_keep_no_parked_task_of_anoth
     stage.start().await;
     let text = json!({ "text": "the export button does nothing" });
     let tickets = ["t1", "t2", "t3"];
-    let api = stage.api.clone();
     for ticket in tickets {
-        api.submit("ticket", ticket, text.clone()).await;
+        stage.api.submit("ticket", ticket, text.clone()).await;
     }
-    api.submit("memo", "m1", text).await;
-    for (kind, key) in tickets.map(|ticket| ("ticket", ticket)).into_iter().chain([("memo", "m1")]) {
-        api.until(kind, key, "waiting-until").await;
+    for ticket in tickets {
+        stage.api.until("ticket", ticket, "waiting-until").await;
     }
     stage.kill();
     registry.is(Mood::Down);
-    stage.provider.now(|_| Reply::json(good()));
+    let before = registry.asked().len();
     stage.start().await;
-    // More of the others than tasks at once, and before it in the topic.
+    // Their time has come, there are more of them than tasks at once, and nobody can read them.
+    eventually("the registry is asked", SOON, || async {
+        registry.asked()[before..].iter().any(|asked| asked == "GET /schemas/ids/5").then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.api.submit("memo", "m1", text).await;
+    stage.api.until("memo", "m1", "waiting-until").await;
+    stage.provider.now(|_| Reply::json(good()));
     let memo = stage.api.until("memo", "m1", "done").await;
     assert_eq!(memo["outcome"], "result", "{memo}");
     for ticket in tickets {
