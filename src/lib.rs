@@ -64,8 +64,9 @@
 //! registry that cannot explain a record: its topic is held until it can. *Limits:* a task
 //! still ends as a dead letter when its own deadline passes, and when its allowance is spent; a task that
 //! the provider refuses for what it contains is not in an outage. A line-up of one has no fallback. Tasks of
-//! all kinds that wait in the log lie in the same topics: after a restart one of Avro whose schema cannot be
-//! had holds those behind it, and a decision whose result would be Avro holds the next ones.
+//! all kinds that wait in the log lie in the same topics: after a restart those of Avro whose schema cannot be
+//! had wait aside, a thousand of them or 16 MiB; beyond that one holds those behind it. Likewise five hundred
+//! decisions whose results would be Avro, and beyond them no other is read.
 //!
 //! # What always holds
 //!

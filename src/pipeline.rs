@@ -104,6 +104,12 @@ impl Pipeline {
         None
     }
 
+    /// Waits until the record can be read: as a task, or as poison. `false`: the lease is void, or the process
+    /// is leaving.
+    pub async fn can_read(&self, delivery: &Delivery, void: &CancellationToken) -> bool {
+        self.decode(delivery, void).await.is_some()
+    }
+
     /// Follows the plan step by step; what finished before is read from the journal.
     /// Every answer is weighed before the next step, so before any step that writes.
     async fn follow(&self, task: &Task, claim: &Claim, slots: &Slots, void: &CancellationToken) -> Ending {

@@ -2,25 +2,28 @@
 //! shutdown. What happens to one task is `pipeline.rs`; tasks whose record has vanished are buried in
 //! `orphans.rs`.
 
+mod aside;
 mod flood;
 mod holds;
 mod orphans;
 
 use crate::consume::Kinds;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group};
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Lease};
 use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
 use crate::settings::Settings;
 use crate::task::{Position, Topic};
 use crate::write::Counted;
+use aside::Aside;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
+use orphans::Searched;
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +39,8 @@ const BROKEN_MAX: usize = 100;
 pub struct View {
     held: Arc<RwLock<Vec<Held>>>,
     broken: Arc<RwLock<Vec<Position>>>,
+    /// Why partitions wait that have lost records; one for each of them.
+    stuck: Arc<RwLock<HashMap<Lease, String>>>,
     /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
     resumed: Arc<Mutex<HashSet<Topic>>>,
 }
@@ -87,6 +92,20 @@ impl View {
         self.broken.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why a partition waits, in one sentence, if one does.
+    pub fn waits(&self) -> Option<String> {
+        self.stuck.read().unwrap_or_else(PoisonError::into_inner).values().min().cloned()
+    }
+
+    /// `None`: it waits no more.
+    fn stuck(&self, lease: &Lease, why: Option<String>) {
+        let mut stuck = self.stuck.write().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(stuck.insert(lease.clone(), why)),
+            None => drop(stuck.remove(lease)),
+        }
+    }
+
     /// Sees to it that a panic is told, whoever else would have heard of it.
     async fn watch<T>(&self, at: Position, work: impl Future<Output = T>) -> Option<T> {
         if let Ok(done) = AssertUnwindSafe(work).catch_unwind().await {
@@ -129,10 +148,11 @@ impl Worker {
         let topics: Vec<Topic> = self.kinds.topics().chain(names.tokens()).cloned().collect();
         let mut group = self.engine.groups.join("worker", &topics);
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
+        let aside = Aside::default();
         let leave = CancellationToken::new();
         let mut running = JoinSet::new();
         // One for each partition that has lost records, twice at most: first it searches, then it buries.
-        let mut orphans: JoinSet<Option<orphans::Found>> = JoinSet::new();
+        let mut orphans: JoinSet<Option<Searched>> = JoinSet::new();
         let mut leases = Leases::default();
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -155,13 +175,19 @@ impl Worker {
                     continue;
                 }
                 Some(searched) = orphans.join_next(), if !orphans.is_empty() => {
-                    if let Ok(Some(found)) = searched {
-                        group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
-                        let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                        orphans.spawn(async move {
-                            orphans::bury(&engine, &pipeline, found).await;
-                            None
-                        });
+                    match searched {
+                        Ok(Some(Searched::Found(found))) => {
+                            group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
+                            let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
+                            let (void, view) = (leases.void(&found.lease, &leave), self.view());
+                            orphans.spawn(async move {
+                                orphans::bury(&engine, &pipeline, found, &void, view).await;
+                                None
+                            });
+                        }
+                        Ok(Some(Searched::NotGone(lease))) => group.not_gone(lease),
+                        // Its lease is void, or all is buried. A panic is told and tried again where it happens.
+                        Ok(None) | Err(_) => {}
                     }
                     continue;
                 }
@@ -183,20 +209,34 @@ impl Worker {
                     if holds.handed_out(&topic, self.kinds.on(&topic), Instant::now()) {
                         group.hold(&topic, true);
                     }
-                    // One record waits for its schema, and not the whole backlog behind it.
-                    if let Some((kind, need)) = self.kinds.wants(&delivery.record) {
+                    // One record waits for its schema, and not the whole backlog behind it. A token waits
+                    // aside: behind it lie those of other kinds.
+                    let wants = self.kinds.wants(&delivery.record);
+                    let is_token = self.kinds.on(&topic).is_empty();
+                    let place = wants.as_ref().filter(|_| is_token).and_then(|_| aside.place(&delivery));
+                    if let Some((kind, need)) = wants.filter(|_| place.is_none()) {
                         tracing::info!(%topic, held = true, %kind, ?need, "intake");
                         holds.wants(delivery.record.position.clone(), kind, need);
                         group.hold(&topic, true);
                     }
                     let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                    let view = self.view.clone();
+                    let (view, permits) = (self.view.clone(), permits.clone());
                     running.spawn(async move {
                         let at = delivery.record.position.clone();
-                        let work = one(&engine, &pipeline, delivery, void);
+                        let work = async {
+                            let permit = match place {
+                                None => permit,
+                                Some(place) => {
+                                    drop(permit);
+                                    wait_aside(&pipeline, &delivery, &void, permits, place).await?
+                                }
+                            };
+                            let ended = one(&engine, &pipeline, delivery, void).await;
+                            drop(permit);
+                            ended
+                        };
                         let ended = view.watch(at.clone(), work).await.flatten();
-                        drop(permit);
                         Back { at, ended }
                     });
                 }
@@ -204,7 +244,7 @@ impl Worker {
                 Event::Revoked { lease } => leases.revoke(&lease),
                 Event::Vanished { lease, gone } => {
                     let (engine, void) = (self.engine.clone(), leases.void(&lease, &leave));
-                    orphans.spawn(async move { orphans::search(&engine, lease, gone, &void).await });
+                    orphans.spawn(orphans::search(engine, lease, gone, void, self.view()));
                 }
                 Event::Assigned { .. } => {}
                 Event::Health(health) => tracing::info!(?health, "engine"),
@@ -275,6 +315,25 @@ struct Back {
     ended: Option<Ended>,
 }
 
+/// A token waits for its schema, and then to be among the tasks that run. `None`: its lease is void, or the
+/// process leaves.
+async fn wait_aside(
+    pipeline: &Pipeline,
+    delivery: &Delivery,
+    void: &CancellationToken,
+    permits: Arc<Semaphore>,
+    place: OwnedSemaphorePermit,
+) -> Option<OwnedSemaphorePermit> {
+    let known = pipeline.can_read(delivery, void).await;
+    let permit = tokio::select! {
+        biased;
+        () = void.cancelled() => None,
+        permit = permits.acquire_owned(), if known => permit.ok(),
+    };
+    drop(place);
+    permit
+}
+
 /// One record, from delivery to a visible commit; whose task it ended.
 async fn one(
     engine: &Engine,
@@ -335,15 +394,15 @@ async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: D
 /// One token per lease: cancelled when it is void, or when the process leaves.
 #[derive(Default)]
 struct Leases {
-    void: HashMap<crate::engine::Lease, CancellationToken>,
+    void: HashMap<Lease, CancellationToken>,
 }
 
 impl Leases {
-    fn void(&mut self, lease: &crate::engine::Lease, leave: &CancellationToken) -> CancellationToken {
+    fn void(&mut self, lease: &Lease, leave: &CancellationToken) -> CancellationToken {
         self.void.entry(lease.clone()).or_insert_with(|| leave.child_token()).clone()
     }
 
-    fn revoke(&mut self, lease: &crate::engine::Lease) {
+    fn revoke(&mut self, lease: &Lease) {
         if let Some(token) = self.void.remove(lease) {
             token.cancel();
         }

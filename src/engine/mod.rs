@@ -57,7 +57,7 @@ pub enum Event {
         lease: Lease,
     },
     /// Records that were not complete are no longer in the log. Whoever hears it looks for the open claims
-    /// that they began, and answers with `Group::orphaned`; what was gone when the partition was assigned
+    /// that they began, and answers with `Group::orphaned` or `Group::not_gone`; what was gone when the partition was assigned
     /// keeps it from being delivered until then.
     Vanished {
         lease: Lease,
@@ -119,6 +119,9 @@ pub trait Group: Send {
     /// Of what `Vanished` told, these offsets began tasks that are still open: each may be handed in, as if
     /// it had been delivered. The rest is over.
     fn orphaned(&self, lease: Lease, gone: &Gone, offsets: &BTreeSet<u64>);
+    /// The other answer to `Vanished`: a record that it told of lies in the log. Nothing is concluded of any;
+    /// the engine looks again. One that never tells of any has nothing to do.
+    fn not_gone(&self, _: Lease) {}
 }
 
 pub trait Groups: Send + Sync {

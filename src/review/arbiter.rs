@@ -1,10 +1,14 @@
 //! Decides which decision decides an item, and publishes what follows from it.
 //!
 //! The first valid decision in log order that the ledger admits as decider wins. Validity is judged
-//! before the claim and never again; whether the item is still open, only the admission says.
+//! before the claim and never again; whether the item is still open, only the admission says. Decisions on
+//! different items have no order between them: one that waits for the schema of its kind's results lets
+//! those on other items by (`aside.rs`).
 
+use super::aside::Aside;
 use super::judge::judge;
 use super::queue::{Item, read_item};
+use crate::avro::Need;
 use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
 use crate::engine::crash::crash_point;
@@ -22,9 +26,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait before an absent ledger or log is asked again.
+/// How long to wait before an absent ledger, log or registry is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 
 pub struct Arbiter {
@@ -42,34 +47,70 @@ impl Arbiter {
     pub async fn run(&self, cancel: CancellationToken) {
         let mut group =
             self.engine.groups.join("arbiter", std::slice::from_ref(&self.settings.topics.review_decisions));
-        while let Some(event) = next(&mut *group, &cancel).await {
-            match event {
-                Event::Record(delivery) => self.take(&mut *group, &delivery, &cancel).await,
-                Event::Draining { lease, .. } => group.drained(lease),
-                Event::Vanished { lease, gone } => begins_no_task(&*group, lease, &gone),
-                Event::Assigned { .. } | Event::Revoked { .. } | Event::Health(_) => {}
+        let mut aside = Aside::default();
+        // One at a time, for all that is set aside.
+        let mut asking = JoinSet::new();
+        let mut full = false;
+        while !cancel.is_cancelled() {
+            let schemas = self.kinds.schemas();
+            if let Some(delivery) = aside.take(|need| schemas.settled(need)) {
+                self.take(&mut *group, delivery, &mut aside, &cancel).await;
+                continue;
+            }
+            let needs = aside.needs();
+            if !needs.is_empty() && asking.is_empty() {
+                asking.spawn(ask(self.kinds.clone(), needs));
+            }
+            let room = aside.has_room();
+            if !room && !full {
+                tracing::warn!("too many decisions wait for the schema of their results: no other is read");
+            }
+            full = !room;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                _ = asking.join_next(), if !asking.is_empty() => {}
+                event = group.next(room) => match event {
+                    Event::Record(delivery) => {
+                        let item = decision(&delivery).map(|decision| decision.item).unwrap_or_default();
+                        if let Some(delivery) = aside.queue(&item, delivery) {
+                            self.take(&mut *group, delivery, &mut aside, &cancel).await;
+                        }
+                    }
+                    other => heard(&*group, &mut aside, other),
+                },
             }
         }
     }
 
-    /// Until the decision is ruled on, its lease is void, or the process ends.
-    async fn take(&self, group: &mut dyn Group, delivery: &Delivery, cancel: &CancellationToken) {
+    /// Until the decision is ruled on or set aside, its lease is void, or the process ends.
+    async fn take(
+        &self,
+        group: &mut dyn Group,
+        delivery: Delivery,
+        aside: &mut Aside,
+        cancel: &CancellationToken,
+    ) {
         loop {
-            match self.rule(delivery).await {
+            match self.rule(&delivery).await {
                 Ok(ruled) => return self.commit(ruled).await,
-                Err(away) => {
+                Err(Unruled::Wants { item, need }) => {
+                    tracing::info!(at = %delivery.record.position, ?need, "a decision waits for a schema");
+                    return aside.put(item, need, delivery);
+                }
+                Err(Unruled::Away(away)) => {
                     tracing::debug!(%away, "the arbiter waits");
                     tokio::select! {
                         biased;
                         () = tokio::time::sleep(RETRY) => {}
                         () = cancel.cancelled() => return,
-                        event = group.next(false) => match event {
-                            Event::Revoked { lease } if lease == delivery.lease => return,
-                            // Nothing of it is finished.
-                            Event::Draining { lease, .. } => group.drained(lease),
-                            Event::Vanished { lease, gone } => begins_no_task(group, lease, &gone),
-                            _ => {}
-                        },
+                        event = group.next(false) => {
+                            let void = matches!(&event, Event::Revoked { lease } if *lease == delivery.lease);
+                            heard(group, aside, event);
+                            if void {
+                                return;
+                            }
+                        }
                     }
                 }
             }
@@ -103,10 +144,9 @@ impl Arbiter {
         }
     }
 
-    async fn rule(&self, delivery: &Delivery) -> Result<Ruled, Unavailable> {
+    async fn rule(&self, delivery: &Delivery) -> Result<Ruled, Unruled> {
         let record = &delivery.record;
-        let decision = record.value.as_ref().and_then(|v| serde_json::from_slice::<Decision>(v).ok());
-        let Some(decision) = decision else {
+        let Some(decision) = decision(delivery) else {
             return Ok(self.complete(delivery, vec![self.invalid(delivery, "not a decision")], None));
         };
         let item = match decision.item_at.parse::<Position>() {
@@ -124,7 +164,7 @@ impl Arbiter {
         };
         // Before the decision claims anything: its result must be written in the kind's format.
         if let Some(need) = self.kinds.named(&token.key.kind).and_then(|kind| self.kinds.result_wants(kind)) {
-            self.kinds.schemas().obtain(&need).await.map_err(|away| Unavailable(away.to_string()))?;
+            return Err(Unruled::Wants { item: decision.item, need });
         }
         // A decision that has claimed the item is never judged again.
         let claimed = self
@@ -139,7 +179,7 @@ impl Arbiter {
             return Ok(self.complete(delivery, vec![self.publish(&outcome)], None));
         }
         let admission = self.engine.ledger.admit(delivery, &token, Some(record.position.clone())).await?;
-        self.obey(delivery, &decision, &item, token, carry, admission).await
+        Ok(self.obey(delivery, &decision, &item, token, carry, admission).await?)
     }
 
     async fn obey(
@@ -294,6 +334,43 @@ impl Arbiter {
     }
 }
 
+/// Why a decision is not ruled on yet.
+enum Unruled {
+    /// The ledger or the log, for all of them.
+    Away(Unavailable),
+    /// It has claimed nothing.
+    Wants { item: String, need: Need },
+}
+
+impl From<Unavailable> for Unruled {
+    fn from(away: Unavailable) -> Self {
+        Unruled::Away(away)
+    }
+}
+
+/// Asks the registry once for each of these. One that is away, or slow, keeps nobody else waiting.
+async fn ask(kinds: Arc<Kinds>, needs: Vec<Need>) {
+    for need in needs {
+        // What is not known afterwards is asked for again.
+        let _ = kinds.schemas().obtain(&need).await;
+    }
+    tokio::time::sleep(RETRY).await;
+}
+
+fn decision(delivery: &Delivery) -> Option<Decision> {
+    serde_json::from_slice(delivery.record.value.as_ref()?).ok()
+}
+
+/// What the group says beside records. Nothing that waits is finished.
+fn heard(group: &dyn Group, aside: &mut Aside, event: Event) {
+    match event {
+        Event::Draining { lease, .. } => group.drained(lease),
+        Event::Revoked { lease } => aside.void(&lease),
+        Event::Vanished { lease, gone } => begins_no_task(group, lease, &gone),
+        Event::Record(_) | Event::Assigned { .. } | Event::Health(_) => {}
+    }
+}
+
 /// What a decision comes to, and what instead if its result does not fit.
 struct Ruled {
     completion: Completion,
@@ -312,14 +389,6 @@ fn origin_record(item: &Item, token: &Token) -> Record {
 /// A decision that has vanished leaves its item open, and whoever made it can decide again.
 fn begins_no_task(group: &dyn Group, lease: Lease, gone: &Gone) {
     group.orphaned(lease, gone, &BTreeSet::new());
-}
-
-async fn next(group: &mut dyn Group, cancel: &CancellationToken) -> Option<Event> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => None,
-        event = group.next(true) => Some(event),
-    }
 }
 
 fn outcome(decision: &Decision, verdict: Ruling, detail: &str) -> ReviewOutcome {

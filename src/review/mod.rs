@@ -4,6 +4,7 @@
 //! process rebuilds the open items from the log, and only the arbiter's commit closes one.
 
 mod arbiter;
+mod aside;
 mod judge;
 mod queue;
 mod submit;

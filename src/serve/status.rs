@@ -47,7 +47,10 @@ impl State {
                 }
             };
         State {
-            health: app.engine.operation.health().borrow().clone(),
+            health: match app.engine.operation.health().borrow().clone() {
+                Health::Well => app.worker.waits().map_or(Health::Well, |why| Health::Partly { why }),
+                worse => worse,
+            },
             stopping: app.stopping.is_cancelled(),
             unread: app.queue.unread(),
             held: app.worker.held(),

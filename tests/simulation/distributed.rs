@@ -10,6 +10,7 @@ mod cluster;
 mod load;
 mod owed;
 mod table;
+mod unlucky;
 mod vanished;
 
 use crate::two_processes::note;

@@ -266,6 +266,131 @@ async fn p3_a_ticket_in_avro_waits_out_an_outage_and_a_kill_and_a_person_and_its
     assert_eq!((&result["status"], &result["reviewed"]["action"]), (&json!("approved"), &json!("approve")));
 }
 
+/// `ticket` reads and writes Avro; `memo` asks the same models, and knows nothing of it.
+async fn two_kinds_that_ask(
+    registry: &Registry,
+    rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+) -> Stage {
+    let (ticket, _) = KINDS.split_once("[tasks.copy]").unwrap();
+    let memo = ticket.replace("[tasks.ticket]", "[tasks.memo]");
+    let ticket = ticket.replace(
+        "[tasks.ticket]",
+        "[tasks.ticket]\nto = \"labelled\"\nformat = \"avro\"\nresult_format = \"avro\"",
+    );
+    let rest =
+        format!("[worker]\nin_flight = 2\n[registry]\nurl = \"{}\"\ntimeout = \"1s\"\n", registry.url());
+    let schema =
+        json!({ "type": "record", "name": "Ticket", "fields": [{ "name": "text", "type": "string" }] });
+    registry.has(5, "tasks.ticket-value", &schema);
+    Stage::set_with(&format!("{ticket}{memo}{rest}"), rule).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p7_parked_tasks_that_wait_for_their_schema_keep_no_parked_task_of_another_kind_waiting() {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
+    let registry = Registry::start().await;
+    let mut stage = two_kinds_that_ask(&registry, |_| Reply::down()).await;
+    stage.start().await;
+    let text = json!({ "text": "the export button does nothing" });
+    let tickets = ["t1", "t2", "t3"];
+    for ticket in tickets {
+        stage.api.submit("ticket", ticket, text.clone()).await;
+    }
+    for ticket in tickets {
+        stage.api.until("ticket", ticket, "waiting-until").await;
+    }
+    stage.kill();
+    registry.is(Mood::Down);
+    let before = registry.asked().len();
+    stage.start().await;
+    // Their time has come, there are more of them than tasks at once, and nobody can read them.
+    eventually("the registry is asked", SOON, || async {
+        registry.asked()[before..].iter().any(|asked| asked == "GET /schemas/ids/5").then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.api.submit("memo", "m1", text).await;
+    stage.api.until("memo", "m1", "waiting-until").await;
+    stage.provider.now(|_| Reply::json(good()));
+    let memo = stage.api.until("memo", "m1", "done").await;
+    assert_eq!(memo["outcome"], "result", "{memo}");
+    for ticket in tickets {
+        assert_ne!(stage.api.task("ticket", ticket).await.unwrap()["state"], "done");
+    }
+    registry.is(Mood::Well);
+    for ticket in tickets {
+        let task = stage.api.until("ticket", ticket, "done").await;
+        assert_eq!(task["outcome"], "result", "{task}");
+    }
+    let rest = stage.rest();
+    assert_eq!((rest.all("labelled").await.len(), rest.all("results").await.len()), (3, 1));
+    assert_eq!(rest.open_records().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_a_decision_that_waits_for_its_schema_keeps_none_on_another_item_waiting_and_stays_the_first_on_its_own()
+ {
+    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
+        return;
+    }
+    let registry = Registry::start().await;
+    let unsure = json!({ "category": "bug", "order_id": null, "confidence": 0.2 });
+    let mut stage = two_kinds_that_ask(&registry, move |_| Reply::json(unsure.clone())).await;
+    stage.start().await;
+    let text = json!({ "text": "the export button does nothing" });
+    stage.api.submit("ticket", "t1", text.clone()).await;
+    stage.api.submit("memo", "m1", text).await;
+    let id = |item: Value| item["id"].as_str().unwrap().to_owned();
+    let (ticket, memo) = (id(stage.api.item("ticket", "t1").await), id(stage.api.item("memo", "m1").await));
+    stage.kill();
+    // What was known of schemas is forgotten.
+    registry.is(Mood::Slow(Duration::from_secs(5)));
+    stage.start().await;
+    let decide = |item: &str, action: &'static str, by: &str| {
+        let (api, item) = (stage.api.clone(), item.to_owned());
+        let body = json!({ "by": by, "reason": "as a test asks for" });
+        async move { api.decide(&item, action, body).await }
+    };
+    let pending = async |item: &str, action, by| {
+        let told = decide(item, action, by).await;
+        assert_eq!((told.0, &told.1["ruling"]), (202, &json!("pending")), "{}", told.1);
+    };
+    let at_once = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let began = std::time::Instant::now();
+        let told = decide(&memo, "approve", "ada").await;
+        assert_eq!((told.0, began.elapsed() < Duration::from_secs(5)), (200, true), "{}", told.1);
+    };
+    let second = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pending(&ticket, "reject", "ben").await;
+    };
+    tokio::join!(pending(&ticket, "approve", "ada"), second, at_once);
+    registry.is(Mood::Well);
+    let task = stage.api.until("ticket", "t1", "done").await;
+    assert_eq!(
+        (&task["result"]["status"], &task["result"]["reviewed"]["by"]),
+        (&json!("approved"), &json!("ada"))
+    );
+    let api = stage.api.clone();
+    eventually("both are ruled on", BACK, || async {
+        let (_, status) = api.get("/v1/status").await.ok()?;
+        let topics = status["topics"].as_array()?;
+        let decisions = topics.iter().find(|t| t["topic"] == "review.decisions")?;
+        (decisions["open"] == 0).then_some(())
+    })
+    .await;
+    let rest = stage.rest();
+    let ruled: Vec<Value> = rest.all("review.outcomes").await.iter().map(value).collect();
+    let mut verdicts: Vec<&str> = ruled.iter().map(|r| r["verdict"].as_str().unwrap()).collect();
+    verdicts.sort_unstable();
+    assert_eq!(verdicts, ["counts", "counts", "superseded"], "{ruled:?}");
+    assert_eq!((rest.all("labelled").await.len(), rest.all("results").await.len()), (1, 1));
+    assert_eq!(rest.open_records().await, []);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_the_door() {
     if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {

@@ -30,8 +30,21 @@
 //! between buries none twice and forgets none. Until it is known which they are nothing of the partition
 //! is read, and no commit passes over them.
 //!
+//! ## An end below the committed offset
+//!
+//! The topic was made anew, or the log was cut short because a replica that lagged behind came to lead it:
+//! what lies there was not complete under our offset, so either way it is read from its beginning, and what
+//! was not complete of the old log is looked for as vanished. Or nothing has happened to the log, and the
+//! answer came from a broker that does not know yet that another one leads: then the records are there, and
+//! an orphan that is buried would get a second outcome as soon as its record is delivered. So whoever
+//! searches reads the log at each claim's origin. If one record lies there with its own timestamp, nothing
+//! is concluded, about no claim: neither is one buried, nor does one count as complete, nor is the partition
+//! read from its beginning, which would run again what the ledger has not heard of. The partition is refused,
+//! and read in again later, when its true end is known; then the record is a hole like any other, and
+//! delivered.
+//!
 //! Not seen: records at or above `end` that vanish while the partition is served (they look like a gap
-//! that a transaction marker leaves), and a topic made anew that has grown past the old offset.
+//! that a transaction marker leaves), and a log cut short or made anew that has grown past the old offset.
 
 use super::metadata::{self, Author, Foreign, Progress};
 use super::planted::{self, Bug};
@@ -45,6 +58,10 @@ use std::time::{Duration, Instant};
 /// How long a partition is kept after it was revoked, for what is finished to be committed. The client
 /// pauses all partitions of the member meanwhile, so it is short.
 pub const DRAIN: Duration = Duration::from_millis(500);
+
+/// When a partition that was refused is read in again. What makes it right is a person's work of minutes, or
+/// a broker that learns that it does not lead any more, within its own session of some ten seconds.
+pub const REFUSED: Duration = Duration::from_secs(30);
 
 /// What the group coordinator calls this member.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -109,7 +126,7 @@ pub enum Do {
     Flush,
     Tell(Event),
     Unassign(Vec<Partition>),
-    /// The partition stays assigned and is not read, until a person has looked.
+    /// The partition stays assigned and is not read, until a person has looked and what is found is right.
     Refuse {
         at: Partition,
         why: String,
@@ -129,7 +146,7 @@ pub enum Notice {
     NothingCommitted,
     /// Records that were not complete are no longer in the log.
     Vanished(Gone),
-    /// The offset lies beyond the end of the log: the topic is another one of the same name.
+    /// The offset lies beyond the end of the log: the topic is another one of the same name, or was cut short.
     Recreated { committed: u64, end: u64 },
 }
 
@@ -162,6 +179,8 @@ struct Part {
     author: Option<Author>,
     /// What the group was asked before says nothing of this lease.
     begun: Instant,
+    /// When it was asked what is committed.
+    loading: Instant,
     /// The group has said so itself, asked at this moment.
     confirmed: Option<Instant>,
     /// Hardly any more holes can be written down beside the offset: what lies at or above this offset waits.
@@ -221,6 +240,7 @@ impl Assignment {
             tracker: Tracker::new(Progress::at(0)),
             author: None,
             begun: now,
+            loading: now,
             confirmed: None,
             crowded: None,
         };
@@ -325,6 +345,26 @@ impl Assignment {
         todo
     }
 
+    /// A record that was said to have vanished lies in the log. One that was missed among others stays as it
+    /// is: a hole, which the next owner is given.
+    pub fn not_gone(&mut self, lease: &Lease) -> Vec<Do> {
+        let Some(part) = self.part_mut(lease).filter(|p| matches!(p.phase, Phase::Searching { .. })) else {
+            return Vec::new();
+        };
+        part.phase = Phase::Refused;
+        vec![Do::Refuse { at: lease.at.clone(), why: not_gone() }]
+    }
+
+    /// What was refused is read in again; nothing was ever delivered under its lease.
+    fn load_refused(&mut self, now: Instant, todo: &mut Vec<Do>) {
+        for (at, part) in &mut self.parts {
+            if part.phase == Phase::Refused && now >= part.loading + REFUSED {
+                (part.phase, part.loading) = (Phase::Loading, now);
+                todo.push(Do::Load(Lease { at: at.clone(), epoch: part.epoch }));
+            }
+        }
+    }
+
     /// No orphan of the old topic is left: from now on offsets are those of the new one.
     fn begin_anew(&mut self, todo: &mut Vec<Do>) {
         for (at, part) in &mut self.parts {
@@ -338,9 +378,10 @@ impl Assignment {
     }
 
     /// Gives up what was revoked, all of it together, once `pending` says that nothing of it waits to be
-    /// committed, or when its time is up.
+    /// committed, or when its time is up. What was refused has its turn.
     pub fn tick(&mut self, now: Instant, pending: impl Fn(&Partition) -> bool) -> Vec<Do> {
         let mut todo = Vec::new();
+        self.load_refused(now, &mut todo);
         self.begin_anew(&mut todo);
         let mut leaving = Vec::new();
         for (at, part) in &self.parts {
@@ -524,8 +565,14 @@ fn serve(lease: &Lease, part: &mut Part, todo: &mut Vec<Do>) {
 
 fn too_old() -> String {
     "no offset is committed for it, or one beyond its end, and its oldest record is older than the dedupe window: what was done \
-     long ago would be done again. Stop all processes of the group and commit an offset with your Kafka tools, or set \
-     `start = \"earliest\"` under [engine] to have all of it read"
+     long ago would be done again. Delete what is old from it, which is noticed within half a minute; or stop all processes of \
+     the group and commit an offset with your Kafka tools, or set `start = \"earliest\"` under [engine] to have all of it read"
+        .to_owned()
+}
+
+fn not_gone() -> String {
+    "what a broker says of its beginning and end would mean that records of open tasks have vanished, and they are there: perhaps \
+     that broker does not lead it any more. It is asked again every half minute; if this does not end by itself, look at the brokers"
         .to_owned()
 }
 

@@ -89,7 +89,9 @@ impl Core {
                 Do::Load(lease) => self.orders.push_back(Order::Load(lease)),
                 Do::Serve { lease, from } => {
                     self.lanes.open(lease.clone());
-                    self.condition.is(Part::Partition(lease.at.clone()), None);
+                    if self.condition.is(Part::Partition(lease.at.clone()), None) {
+                        tracing::info!(topic = %lease.at.topic, partition = lease.at.index, "a partition that was refused is read");
+                    }
                     self.orders.push_back(Order::Serve { lease, from });
                 }
                 Do::Flush => self.committer.flush(),
@@ -120,16 +122,19 @@ impl Core {
     }
 
     fn told(&mut self, part: Part, how: Result<(), String>) {
+        let partly = matches!(part, Part::Partition(_));
         let (health, why) = match how {
             Ok(()) => (Health::Well, None),
-            Err(why) if matches!(part, Part::Partition(_)) => {
-                tracing::error!(%why, "a partition stays unread");
-                (Health::Partly { why: why.clone() }, Some(why))
-            }
+            Err(why) if partly => (Health::Partly { why: why.clone() }, Some(why)),
             Err(why) => (Health::Paused { why: why.clone() }, Some(why)),
         };
-        self.condition.is(part, why);
-        self.events.push_back(Event::Health(health));
+        // One that is refused again is no news.
+        if self.condition.is(part, why.clone()) || !partly {
+            if let Some(why) = why.filter(|_| partly) {
+                tracing::error!(%why, "a partition stays unread");
+            }
+            self.events.push_back(Event::Health(health));
+        }
     }
 
     /// Whoever waits for a commit hears that it is not ours to report any more.
@@ -230,7 +235,7 @@ fn note(at: &Partition, what: &Notice) {
             tracing::error!(%topic, partition, first, some, ?span, "records that were not done are no longer in the log; tasks that they began are buried as `TG-orphaned`");
         }
         Notice::Recreated { committed, end } => {
-            tracing::error!(%topic, partition, committed, end, "the offset lies beyond the end of the log: the topic was deleted and made anew; it is read from its beginning");
+            tracing::error!(%topic, partition, committed, end, "the offset lies beyond the end of the log: the topic was deleted and made anew, or its log was cut short; it is read from its beginning");
         }
     }
 }
@@ -438,15 +443,23 @@ impl Group for DistributedGroup {
     }
 
     fn orphaned(&self, lease: Lease, gone: &Gone, offsets: &BTreeSet<u64>) {
-        let mut core = lock(&self.seat.core);
-        let todo = core.held.orphaned(&lease, gone, offsets);
-        core.todo(todo);
-        drop(core);
-        self.seat.work.notify_one();
+        self.carry_out(|held| held.orphaned(&lease, gone, offsets));
+    }
+
+    fn not_gone(&self, lease: Lease) {
+        self.carry_out(|held| held.not_gone(&lease));
     }
 }
 
 impl DistributedGroup {
+    fn carry_out(&self, decide: impl FnOnce(&mut Assignment) -> Vec<Do>) {
+        let mut core = lock(&self.seat.core);
+        let todo = decide(&mut core.held);
+        core.todo(todo);
+        drop(core);
+        self.seat.work.notify_one();
+    }
+
     /// The next event, or when a record is due that waits for its time.
     fn look(&self, room: bool) -> Result<Event, Duration> {
         let mut core = lock(&self.seat.core);

@@ -12,12 +12,12 @@ use tidegate::engine::distributed::simulated::{
     Faults, Process, Reached, SimulatedBroker, SimulatedLog, SimulatedStore, World,
 };
 use tidegate::engine::distributed::{self, Parts, Start};
-use tidegate::engine::{Engine, Output};
+use tidegate::engine::{Engine, Health, Ledger, Output};
 use tidegate::infer::Models;
 use tidegate::review::Arbiter;
 use tidegate::settings::{self, Settings};
 use tidegate::task::{Headers, Record, Timestamp, Topic};
-use tidegate::worker::Worker;
+use tidegate::worker::{View, Worker};
 use tidegate::write::record::{Action, Decision, ReviewItem};
 use tidegate::write::{DeadLetter, Redrive, redrive};
 use tokio::task::JoinSet;
@@ -54,12 +54,16 @@ pub(super) struct Cluster {
     next: u32,
     /// Every process makes calls, which are written down here; else it copies.
     calls: Option<Book>,
+    /// What stands between a worker and its ledger.
+    pub(super) between: fn(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
     /// Broker and store.
     _nature: JoinSet<()>,
 }
 
 struct Running {
     parts: Parts,
+    /// Of the real worker.
+    view: Option<View>,
     stop: CancellationToken,
     work: JoinSet<()>,
 }
@@ -81,6 +85,7 @@ impl Cluster {
             killed: BTreeMap::new(),
             next: 0,
             calls,
+            between: |ledger| ledger,
             _nature: nature,
         }
     }
@@ -107,14 +112,14 @@ impl Cluster {
             groups: parts.groups.clone(),
             commits: parts.commits.clone(),
             log: log.clone(),
-            ledger: parts.ledger.clone(),
+            ledger: (self.between)(parts.ledger.clone()),
             journal: parts.journal.clone(),
             operation: log,
         };
         let kinds = Arc::new(Kinds::new(&self.settings));
         let stop = CancellationToken::new();
         let until = stop.clone();
-        let mut work = JoinSet::new();
+        let (mut work, mut view) = (JoinSet::new(), None);
         if let Some(book) = self.calls.clone() {
             let arbiter = Arbiter::new(engine.clone(), self.settings.clone(), kinds.clone());
             let (world, store, settings) = (self.world.clone(), self.store.clone(), self.settings.clone());
@@ -125,9 +130,10 @@ impl Cluster {
         } else {
             let models = Arc::new(Models::new(&self.settings.models, 4 << 20).unwrap());
             let worker = Worker::new(engine, self.settings.clone(), kinds, models);
+            view = Some(worker.view());
             work.spawn(async move { worker.run(until).await });
         }
-        self.running.insert(process, Running { parts, stop, work });
+        self.running.insert(process, Running { parts, view, stop, work });
         process
     }
 
@@ -139,6 +145,15 @@ impl Cluster {
 
     pub(super) fn processes(&self) -> Vec<Process> {
         self.running.keys().copied().collect()
+    }
+
+    pub(super) fn health(&self, process: Process) -> Health {
+        self.running[&process].parts.health().borrow().clone()
+    }
+
+    /// Why a partition of its worker waits that has lost records.
+    pub(super) fn waits(&self, process: Process) -> Option<String> {
+        self.running[&process].view.as_ref()?.waits()
     }
 
     /// Between two steps, whatever it is doing.

@@ -1,13 +1,14 @@
 //! Row 20 of the table of crashes: source records vanish under an open claim. The real worker finds the
 //! tasks that they began and buries each once, as `orphaned`; nothing is concluded from a complete origin.
 
-use super::cluster::{Cluster, virtual_clock};
+use super::cluster::{Cluster, jump, virtual_clock};
 use super::table::on_virtual_time;
+use super::unlucky::Unlucky;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate::dedupe::{Entry, Fence, Phase};
-use tidegate::engine::Output;
-use tidegate::engine::distributed::simulated::{Faults, Point};
+use tidegate::engine::distributed::simulated::{CutOff, Faults, Point};
+use tidegate::engine::{Health, Output};
 use tidegate::task::{
     Fingerprint, Headers, Origin, Partition, Position, PrintRule, ScopedKey, Timestamp, Topic,
 };
@@ -276,4 +277,137 @@ fn row_20_p2_thousands_of_orphans_among_tens_of_thousands_of_open_claims_are_fou
         assert_eq!(row.orphans(), expected);
         assert!(row.cluster.world.offset("worker", &at).is_some_and(|base| base >= last));
     });
+}
+
+#[test]
+fn row_20_p1_p2_a_broker_that_leads_no_more_says_an_end_too_low_and_nothing_is_buried_or_run_again() {
+    for seed in 1..9 {
+        on_virtual_time(async {
+            let mut row = Lossy::new(seed).await;
+            let sent = row.dies_with(Point::Produced, 12).await;
+            for process in row.cluster.processes() {
+                row.cluster.kill(process);
+            }
+            for at in row.sent.keys() {
+                let base = row.cluster.world.offset("worker", at).unwrap();
+                row.cluster.world.say_end(at, Some(base - 1));
+            }
+            row.pass(15).await;
+            let process = row.cluster.start();
+            row.pass(40).await;
+            assert_eq!(row.orphans(), BTreeMap::new(), "their records are there\n{}", row.trace());
+            let health = row.cluster.health(process);
+            assert!(matches!(&health, Health::Partly { why } if why.contains("asked again")), "{health:?}");
+            row.sent.keys().for_each(|at| row.cluster.world.say_end(at, None));
+            row.pass(40).await;
+            assert_eq!(row.cluster.health(process), Health::Well);
+            assert!(sent.keys().all(|key| row.results().contains(key)), "{}", row.trace());
+            row.ends(&sent, 0..=0).await;
+        });
+    }
+}
+
+#[test]
+fn row_20_p1_p2_a_log_that_was_cut_short_loses_what_was_cut_off_although_other_records_take_its_place() {
+    for seed in 1..9 {
+        on_virtual_time(async {
+            let mut row = Lossy::new(seed).await;
+            let mut sent = row.dies_with(Point::Produced, 12).await;
+            for process in row.cluster.processes() {
+                row.cluster.kill(process);
+            }
+            for at in row.sent.keys() {
+                let base = row.cluster.world.offset("worker", at).unwrap();
+                row.cluster.world.cut_short(at, base - 1);
+            }
+            row.pass(15).await;
+            // It hears where the log ends, and has to wait for the ledger to say which tasks were lost.
+            let process = row.cluster.start();
+            row.cluster.world.cut_off(process, CutOff::Ledger, Duration::from_secs(20));
+            row.pass(10).await;
+            let lost: BTreeSet<String> = sent.values().cloned().collect();
+            for n in 0..24 {
+                let key = format!("instead{n}");
+                sent.insert(key.clone(), row.send(&key).to_string());
+            }
+            let anew: BTreeSet<String> = (0..24).map(|n| sent[&format!("instead{n}")].clone()).collect();
+            assert!(anew.intersection(&lost).count() > 0, "none lies where another lay\n{}", row.trace());
+            row.pass(90).await;
+            let orphans = row.orphans();
+            assert!(!orphans.is_empty() && orphans.keys().all(|key| key.starts_with('k')), "{}", row.trace());
+            row.ends(&sent, 1..=12).await;
+        });
+    }
+}
+
+#[test]
+fn p1_p2_a_partition_that_was_refused_is_read_by_itself_once_it_is_right() {
+    on_virtual_time(async {
+        virtual_clock();
+        let mut row = Lossy { cluster: Cluster::new(1, CONFIGURATION, None), sent: BTreeMap::new() };
+        for n in 0..8 {
+            row.send(&format!("old{n}"));
+        }
+        jump(8 * 24 * 3_600_000);
+        let process = row.cluster.start();
+        row.pass(70).await;
+        let health = row.cluster.health(process);
+        assert!(matches!(&health, Health::Partly { why } if why.contains("older than")), "{health:?}");
+        assert_eq!(row.results(), BTreeSet::new());
+        // An operator deletes what is old.
+        row.trim();
+        let sent: BTreeMap<String, String> =
+            (0..8).map(|n| (format!("new{n}"), row.send(&format!("new{n}")).to_string())).collect();
+        row.pass(40).await;
+        assert_eq!(row.cluster.health(process), Health::Well);
+        assert_eq!(row.results(), sent.keys().cloned().collect());
+    });
+}
+
+#[test]
+fn row_20_p2_orphans_whose_dead_letters_are_too_large_wait_and_say_so_until_their_topic_takes_them() {
+    let letters = Topic::new("dead-letters");
+    for seed in 1..5 {
+        on_virtual_time(async {
+            let mut row = Lossy::new(seed).await;
+            let sent = row.dies_with(Point::Produced, 12).await;
+            for process in row.cluster.processes() {
+                row.cluster.kill(process);
+            }
+            row.cluster.world.set_limit(&letters, 64);
+            row.cluster.world.make_anew(&Topic::new("tasks.copy"));
+            let process = row.cluster.start();
+            row.pass(90).await;
+            let waits = row.cluster.waits(process).unwrap_or_default();
+            assert!(waits.contains("too large for their topic, raise its limit"), "{waits}\n{}", row.trace());
+            assert_eq!(row.orphans(), BTreeMap::new());
+            row.cluster.world.set_limit(&letters, 1 << 20);
+            row.pass(40).await;
+            assert_eq!(row.cluster.waits(process), None);
+            row.ends(&sent, 1..=12).await;
+        });
+    }
+}
+
+#[test]
+fn row_20_p2_a_search_that_panics_is_told_and_tried_again_while_the_lease_lives() {
+    for seed in 1..5 {
+        on_virtual_time(async {
+            let mut row = Lossy::new(seed).await;
+            let sent = row.dies_with(Point::Produced, 12).await;
+            for process in row.cluster.processes() {
+                row.cluster.kill(process);
+            }
+            row.trim();
+            row.pass(15).await;
+            row.cluster.between = Unlucky::before;
+            let process = row.cluster.start();
+            row.pass(10).await;
+            let waits = row.cluster.waits(process).unwrap_or_default();
+            assert!(waits.contains("has panicked"), "{waits}\n{}", row.trace());
+            row.pass(60).await;
+            assert_eq!(row.cluster.waits(process), None);
+            row.ends(&sent, 1..=12).await;
+        });
+    }
 }

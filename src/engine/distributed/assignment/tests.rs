@@ -330,3 +330,42 @@ fn an_answer_about_an_older_lease_confirms_no_newer_one() {
     held.confirmed(later, &id("a"), &[part(0)]);
     assert!(held.is_confirmed(&lease, now));
 }
+
+#[test]
+fn a_partition_that_was_refused_is_read_in_again_every_half_minute_and_served_once_it_is_right() {
+    let now = Instant::now();
+    let old = Some(Timestamp(TODAY.0 - 8 * 24 * 3_600_000));
+    let mut held = Assignment::new(WINDOW, 0);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+    let refused = Loaded { oldest: old, ..nothing() };
+    for n in 1..4 {
+        assert_eq!(words(&held.loaded(&lease, refused.clone(), false, TODAY)), ["refuse 0"]);
+        let due = now + n * REFUSED;
+        assert_eq!(words(&held.tick(due - Duration::from_millis(1), |_| false)), [""; 0]);
+        assert_eq!(words(&held.tick(due, |_| false)), ["load 0"]);
+        assert_eq!(words(&held.tick(due, |_| false)), [""; 0], "one question at a time");
+    }
+    let todo = held.loaded(&lease, nothing(), false, TODAY);
+    assert_eq!(words(&todo)[1..], ["tell assigned 0", "serve 0 from 0"]);
+    assert_eq!(words(&held.tick(now + 9 * REFUSED, |_| false)), [""; 0]);
+}
+
+#[test]
+fn row_20_p1_a_record_that_is_there_after_all_means_that_nothing_is_concluded_and_the_end_is_asked_for_again()
+{
+    let now = Instant::now();
+    let progress = Progress { base: 500, end: 520, holes: BTreeSet::from([500, 510]) };
+    let text = metadata::write(&progress, Author { instance: Instance(7), sequence: 3 });
+    let mut held = Assignment::new(WINDOW, 0);
+    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
+    let found = Loaded { committed: Some((500, text)), ..nothing() };
+    assert_eq!(vanished(&held.loaded(&lease, found.clone(), false, TODAY)).len(), 1);
+    assert_eq!(words(&held.not_gone(&lease)), ["refuse 0"]);
+    assert!(held.not_gone(&lease).is_empty() && held.tick(now, |_| false).is_empty());
+    assert_eq!(words(&held.tick(now + REFUSED, |_| false)), ["load 0"]);
+    let todo = held.loaded(&lease, Loaded { end: 600, ..found }, false, TODAY);
+    assert_eq!(words(&todo), ["tell assigned 0", "serve 0 from 500"]);
+    let delivered: Vec<u64> = (500..522).filter(|o| held.fetched(&lease, *o).0).collect();
+    assert_eq!(delivered, [500, 510, 520, 521], "holes as before");
+    assert!(held.not_gone(&lease).is_empty() && held.is_open(&lease), "what is served goes on");
+}

@@ -7,14 +7,15 @@
 use super::super::committer::Ended;
 use super::line::Watch;
 use super::properties::Properties;
-use super::reader::{ANSWER, Question};
+use super::reader::Question;
 use super::transaction::Transactor;
 use crate::engine::{AppendError, Output, Unavailable};
 use crate::task::{Position, Topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
 /// Bytes of one transaction, as in the commits of a group.
@@ -23,6 +24,8 @@ const BATCH_BYTES: usize = 4 << 20;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often it is looked whether the reader has answered: far below what it takes to answer.
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Append {
     pub(super) batch: Vec<Output>,
@@ -40,7 +43,7 @@ pub(super) struct AppendThread {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) watch: Arc<Watch>,
-    pub(super) reader: Sender<Question>,
+    pub(super) reader: SyncSender<Question>,
     pub(super) limits: BTreeMap<Topic, usize>,
     pub(super) news: watch::Sender<u64>,
 }
@@ -69,7 +72,7 @@ impl AppendThread {
         let until = Instant::now() + PATIENCE;
         while !batch.is_empty() {
             let outputs: Vec<Output> = batch.iter().flat_map(|a| a.batch.iter().cloned()).collect();
-            match self.once(transactor, &outputs) {
+            match self.once(transactor, &outputs, until) {
                 Ok(positions) => {
                     self.news.send_modify(|n| *n += 1);
                     let mut rest = positions.as_slice();
@@ -82,12 +85,9 @@ impl AppendThread {
                     return;
                 }
                 Err(Fault::TooLarge(output)) => self.without(&mut batch, output),
-                Err(Fault::Again(why)) if Instant::now() >= until => {
-                    for append in batch {
-                        let _ = append.reply.send(Err(Unavailable(why.clone()).into()));
-                    }
-                    return;
-                }
+                Err(Fault::Again(why)) if Instant::now() >= until => return give_back(batch, &why),
+                // Appended again it might lie there twice.
+                Err(Fault::Unknown(why)) => return give_back(batch, &why),
                 Err(Fault::Again(why)) => {
                     tracing::debug!(%why, "appended again");
                     std::thread::sleep(AGAIN);
@@ -113,7 +113,12 @@ impl AppendThread {
         }
     }
 
-    fn once(&self, transactor: &mut Transactor<'_>, outputs: &[Output]) -> Result<Vec<Position>, Fault> {
+    fn once(
+        &self,
+        transactor: &mut Transactor<'_>,
+        outputs: &[Output],
+        until: Instant,
+    ) -> Result<Vec<Position>, Fault> {
         if !transactor.is_ready() {
             transactor.renew().map_err(|error| Fault::Again(format!("Kafka does not answer: {error}")))?;
         }
@@ -122,44 +127,119 @@ impl AppendThread {
             Ended::TooLarge { output } => Err(Fault::TooLarge(output)),
             Ended::Aborted { why } => Err(Fault::Again(why)),
             Ended::Broken { why } => {
-                self.renew(transactor);
+                self.renew(transactor, until);
                 Err(Fault::Again(why))
             }
             Ended::Unknown { positions, why } => {
-                self.renew(transactor);
-                match positions.first() {
-                    Some(first) if self.is_there(first) => Ok(positions),
-                    _ => Err(Fault::Again(why)),
+                let settled = self.renew(transactor, until);
+                match positions.first().filter(|_| settled).map(|first| self.is_there(first, until)) {
+                    Some(Some(true)) => Ok(positions),
+                    Some(Some(false)) => Err(Fault::Again(why)),
+                    _ => Err(Fault::Unknown(why)),
                 }
             }
         }
     }
 
-    /// Until it works: before, nothing can be said of what was left.
-    fn renew(&self, transactor: &mut Transactor<'_>) {
+    /// Whether there is a new producer: before, nothing can be said of what was left.
+    fn renew(&self, transactor: &mut Transactor<'_>, until: Instant) -> bool {
         while let Err(error) = transactor.renew() {
             tracing::debug!(id = %self.id, %error, "no transactional producer yet");
-            std::thread::sleep(AGAIN);
-        }
-    }
-
-    /// Whether a committed record lies there; asked behind a new producer, which has settled it.
-    fn is_there(&self, position: &Position) -> bool {
-        loop {
-            let (reply, answer) = oneshot::channel();
-            if self.reader.send(Question::Read(position.clone(), 1, reply)).is_err() {
+            if Instant::now() >= until {
                 return false;
             }
-            match answer.blocking_recv() {
-                Ok(Ok(found)) => return found.first().is_some_and(|r| r.position == *position),
-                Ok(Err(_)) => std::thread::sleep(ANSWER / 10),
-                Err(_) => return false,
+            std::thread::sleep(AGAIN);
+        }
+        true
+    }
+
+    /// Whether a committed record lies there; asked behind a new producer, which has settled it. `None`:
+    /// nobody has said so in time.
+    fn is_there(&self, position: &Position, until: Instant) -> Option<bool> {
+        while Instant::now() < until {
+            let (reply, mut answer) = oneshot::channel();
+            match self.reader.try_send(Question::Read(position.clone(), 1, reply)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    std::thread::sleep(AGAIN);
+                    continue;
+                }
+                Err(TrySendError::Disconnected(_)) => return None,
+            }
+            let answer = loop {
+                match answer.try_recv() {
+                    Err(TryRecvError::Empty) if Instant::now() >= until => return None,
+                    Err(TryRecvError::Empty) => std::thread::sleep(LOOK),
+                    Err(TryRecvError::Closed) => return None,
+                    Ok(answer) => break answer,
+                }
+            };
+            match answer {
+                Ok(found) => return Some(found.first().is_some_and(|r| r.position == *position)),
+                Err(Unavailable(_)) => std::thread::sleep(AGAIN),
             }
         }
+        None
+    }
+}
+
+/// Perhaps it lies there all the same: whoever sends it again sends a duplicate.
+fn give_back(batch: Vec<Append>, why: &str) {
+    for append in batch {
+        // Whoever asked may have gone.
+        let _ = append.reply.send(Err(Unavailable(why.to_owned()).into()));
     }
 }
 
 enum Fault {
     TooLarge(usize),
+    /// Nothing of it is there.
     Again(String),
+    /// Nobody can say whether it is there.
+    Unknown(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Partition;
+    use std::collections::BTreeMap;
+    use std::sync::mpsc::sync_channel;
+
+    fn thread(reader: SyncSender<Question>) -> AppendThread {
+        AppendThread {
+            properties: Properties::new(BTreeMap::new()).unwrap(),
+            name: "a".to_owned(),
+            id: "a".to_owned(),
+            watch: Arc::new(Watch::default()),
+            reader,
+            limits: BTreeMap::new(),
+            news: watch::Sender::new(0),
+        }
+    }
+
+    #[test]
+    fn who_never_hears_whether_a_batch_is_there_gives_it_back_in_time_and_appends_it_no_second_time() {
+        let at = Position { at: Partition { topic: Topic::new("tasks.copy"), index: 0 }, offset: 7 };
+        let soon = || Instant::now() + Duration::from_millis(300);
+        // Nobody takes the question; then there is no place for another.
+        let (reader, asked) = sync_channel(1);
+        let appending = thread(reader);
+        for _ in 0..2 {
+            assert_eq!(appending.is_there(&at, soon()), None);
+        }
+        assert!(matches!(asked.try_recv(), Ok(Question::Read(_, 1, reply)) if reply.is_closed()));
+        drop(asked);
+        assert_eq!(appending.is_there(&at, soon()), None, "its reader has ended");
+        // One that answers, the second time.
+        let (reader, asked) = sync_channel(1);
+        let answering = std::thread::spawn(move || {
+            for found in [Err(Unavailable("not now".to_owned())), Ok(Vec::new())] {
+                let Ok(Question::Read(_, _, reply)) = asked.recv() else { panic!("another question") };
+                reply.send(found).unwrap();
+            }
+        });
+        assert_eq!(thread(reader).is_there(&at, Instant::now() + Duration::from_secs(30)), Some(false));
+        answering.join().unwrap();
+    }
 }

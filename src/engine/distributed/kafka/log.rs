@@ -1,7 +1,7 @@
 //! The log of the port over Kafka: intake, look-ups and pages. Committed records only.
 //!
 //! Two threads stand behind it, one that appends and one that reads. Everything that waits has a
-//! deadline, and what is asked of either is bounded by who asks.
+//! deadline, and a bounded place; who finds none is told so at once.
 
 use super::Readers;
 use super::append::{Append, AppendThread, PATIENCE};
@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use rdkafka::consumer::BaseConsumer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -23,10 +23,13 @@ use tokio::sync::{oneshot, watch};
 const NEWS: Duration = Duration::from_millis(200);
 /// What a question may wait behind others, beside its own time.
 const QUEUE: Duration = Duration::from_secs(10);
+/// What may wait for either thread: what they get done within `QUEUE` while all goes well, at some
+/// milliseconds each. Whoever came behind them would be gone before his turn.
+const WAITING: usize = 1_024;
 
 pub struct KafkaLog {
-    appends: Sender<Append>,
-    questions: Sender<Question>,
+    appends: SyncSender<Append>,
+    questions: SyncSender<Question>,
     limits: BTreeMap<Topic, usize>,
     news: watch::Sender<u64>,
 }
@@ -44,8 +47,8 @@ impl KafkaLog {
             .reader(&format!("{name}-read"), name)
             .create_with_context(Quiet)
             .map_err(|error| cannot(&error))?;
-        let (appends, appended) = channel();
-        let (questions, asked) = channel();
+        let (appends, appended) = sync_channel(WAITING);
+        let (questions, asked) = sync_channel(WAITING);
         let news = watch::Sender::new(0);
         let limits: BTreeMap<Topic, usize> = topics.iter().map(|t| (t.topic.clone(), t.limit)).collect();
         let appending = AppendThread {
@@ -87,8 +90,9 @@ impl KafkaLog {
         question: impl FnOnce(Answer<T>) -> Question,
     ) -> BoxFuture<'static, Result<T, Unavailable>> {
         let (reply, answer) = oneshot::channel();
-        // Its thread ends with us.
-        let _ = self.questions.send(question(reply));
+        if let Err(away) = hand_over(&self.questions, question(reply)) {
+            return Box::pin(async { Err(away) });
+        }
         Box::pin(async move {
             match tokio::time::timeout(QUEUE + ANSWER, answer).await {
                 Ok(Ok(answer)) => answer,
@@ -107,6 +111,14 @@ impl KafkaLog {
     }
 }
 
+/// To a thread that ends with us.
+fn hand_over<T>(to: &SyncSender<T>, what: T) -> Result<(), Unavailable> {
+    match to.try_send(what) {
+        Err(TrySendError::Full(_)) => Err(Unavailable("too much is asked of Kafka at once".to_owned())),
+        Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+    }
+}
+
 impl Log for KafkaLog {
     fn append(&self, batch: Vec<Output>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
         if let Some(error) = self.refuse(&batch) {
@@ -116,8 +128,9 @@ impl Log for KafkaLog {
             return Box::pin(async { Ok(Vec::new()) });
         }
         let (reply, answer) = oneshot::channel();
-        // Its thread ends with us.
-        let _ = self.appends.send(Append { batch, reply });
+        if let Err(away) = hand_over(&self.appends, Append { batch, reply }) {
+            return Box::pin(async { Err(away.into()) });
+        }
         Box::pin(async move {
             match tokio::time::timeout(QUEUE + PATIENCE, answer).await {
                 Ok(Ok(answer)) => answer,
@@ -143,5 +156,24 @@ impl Log for KafkaLog {
 
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    #[tokio::test]
+    async fn who_asks_behind_more_than_can_be_answered_is_told_so_at_once() {
+        let nobody = BTreeMap::from([("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned())]);
+        let properties = Properties::new(nobody).unwrap();
+        let log = KafkaLog::open(&properties, "test", Readers::default(), &[]).unwrap();
+        let at = Position { at: Partition { topic: Topic::new("tasks.copy"), index: 0 }, offset: 0 };
+        // One may have been taken to be answered.
+        let mut asked: Vec<_> = (0..WAITING + 2).map(|_| log.read(at.clone(), 1)).collect();
+        let last = asked.pop().and_then(|last| last.now_or_never());
+        assert_eq!(last, Some(Err(Unavailable("too much is asked of Kafka at once".to_owned()))));
+        assert_eq!(asked[0].as_mut().now_or_never(), None, "it waits for its turn");
     }
 }

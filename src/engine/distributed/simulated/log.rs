@@ -90,6 +90,12 @@ impl PartitionLog {
         self.first = usize::try_from(first).unwrap_or(usize::MAX).clamp(self.first, self.stable);
     }
 
+    /// What lies at `end` and above was never replicated.
+    pub(super) fn cut_short(&mut self, end: u64) {
+        self.slots.truncate(usize::try_from(end).unwrap_or(usize::MAX).max(self.first));
+        self.stable = self.stable.min(self.slots.len());
+    }
+
     pub(super) fn first(&self) -> u64 {
         self.first as u64
     }

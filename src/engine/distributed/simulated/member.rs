@@ -267,7 +267,13 @@ impl Client {
                 let stable = group.and_then(|g| g.stable(&lease.at));
                 let log = inner.logs.get(&lease.at);
                 let (first, end) = log.map_or((0, 0), |log| (log.first(), log.end_offset()));
-                stable.map(|committed| Loaded { committed, first, end, oldest: None })
+                let end = inner.stale_ends.get(&lease.at).map_or(end, |stale| end.min(*stale));
+                stable.map(|committed| {
+                    let from_the_beginning = committed.as_ref().is_none_or(|(offset, _)| *offset > end);
+                    let found = log.filter(|_| from_the_beginning).map(|log| log.read(first, 1).0);
+                    let oldest = found.and_then(|found| Some(found.first()?.stamp));
+                    Loaded { committed, first, end, oldest }
+                })
             };
             if let Some(found) = found {
                 self.say(Heard::Loaded(lease, found));

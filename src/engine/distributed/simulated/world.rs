@@ -121,6 +121,8 @@ pub(super) struct Inner {
     pub(super) transactions: BTreeMap<Tx, Transacting>,
     /// When each dead process died.
     pub(super) dead: BTreeMap<Process, Instant>,
+    /// Where a broker says that a partition ends that does not lead it any more.
+    pub(super) stale_ends: BTreeMap<Partition, u64>,
     /// Where the next process that comes by dies.
     pub(super) trap: Option<Point>,
     /// Who is caught there does not die: the call to the client never returns.
@@ -161,6 +163,7 @@ impl World {
             producers: BTreeMap::new(),
             transactions: BTreeMap::new(),
             dead: BTreeMap::new(),
+            stale_ends: BTreeMap::new(),
             trap: None,
             hangs: false,
             cuts: Vec::new(),
@@ -287,6 +290,24 @@ impl World {
             .iter_mut()
             .filter(|(at, _)| at.topic == *topic)
             .for_each(|(_, log)| *log = PartitionLog::default());
+    }
+
+    /// A replica that lagged behind comes to lead: what lies at `end` and above is gone, and other records will
+    /// take its place. Let nobody be there, as with `make_anew`.
+    pub fn cut_short(&self, at: &Partition, end: u64) {
+        self.say(format_args!("{}/{} is cut short at {end}", at.topic, at.index));
+        if let Some(log) = lock(&self.inner).logs.get_mut(at) {
+            log.cut_short(end);
+        }
+    }
+
+    /// From now on whoever asks where the partition ends is told this, if it is less; `None`: the truth again.
+    pub fn say_end(&self, at: &Partition, end: Option<u64>) {
+        let mut inner = lock(&self.inner);
+        match end {
+            Some(end) => inner.stale_ends.insert(at.clone(), end),
+            None => inner.stale_ends.remove(at),
+        };
     }
 
     /// Somebody sets the offset of a partition with a tool: beside it lies what we have not written.
