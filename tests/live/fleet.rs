@@ -23,7 +23,7 @@ pub(crate) const PARTITIONS: u32 = 4;
 /// Longer than a session, a heartbeat in the ledger, and a transaction that nobody ends any more, together.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_secs(90);
 const UP: Duration = Duration::from_secs(60);
-const ASKED: Duration = Duration::from_secs(10);
+const ASKED: Duration = Duration::from_secs(60);
 
 pub(crate) const KINDS: &str = "[tasks.ticket]\nmodels = [\"main\"]\nask = \"Classify this support ticket.\"\n\
      input = { text = \"string\" }\nanswer = { category = [\"bug\", \"other\"], confidence = \"number\" }\n\
@@ -262,7 +262,7 @@ impl Fleet {
         // A member that has just left may be known for a moment longer.
         let began = Instant::now();
         while let Err(error) = other.commit(&list, CommitMode::Sync) {
-            assert!(began.elapsed() < Duration::from_secs(20), "{error}");
+            assert!(began.elapsed() < UP, "{error}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

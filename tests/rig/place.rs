@@ -14,7 +14,7 @@ use tidegate::settings::{self, Settings};
 use tidegate::task::{Partition, Position, Record, Topic};
 
 /// A processor is up within this, also on a busy machine.
-pub(crate) const UP: Duration = Duration::from_secs(30);
+pub(crate) const UP: Duration = Duration::from_secs(60);
 
 pub(crate) struct Place {
     /// Removed with everything in it when dropped.

@@ -242,4 +242,4 @@ fn usage() -> Value {
 
 /// Short waits of stories, in one place. A group of Kafka's needs a session and perhaps a transaction's time
 /// until it has given up a process that was killed.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
