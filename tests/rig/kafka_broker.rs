@@ -1,6 +1,7 @@
 //! A Kafka broker of its own for each test: started, killed, started again on its data, ended.
 
 use super::kafka_proxy::Proxy;
+use super::place::scratch;
 use super::process::afterwards;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -39,7 +40,7 @@ fn script(name: &str, dir: &Path) -> Command {
 impl Broker {
     pub(crate) fn start() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let held = held(dir.path());
         let address = up(dir.path(), None);
         Broker { dir, address, _held: held, _alone: alone }
@@ -48,7 +49,7 @@ impl Broker {
     /// All of its clients go through the proxy.
     pub(crate) fn behind(proxy: &Proxy) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let (held, address) = (held(dir.path()), format!("127.0.0.1:{}", proxy.port));
         proxy.lead_to(&up(dir.path(), Some(&address)));
         Broker { dir, address, _held: held, _alone: alone }
@@ -57,7 +58,7 @@ impl Broker {
     /// Clients are told to go to this address, behind which there is somebody who leads to `own_address`.
     pub(crate) fn behind_address(address: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let held = held(dir.path());
         up(dir.path(), Some(address));
         Broker { dir, address: address.to_owned(), _held: held, _alone: alone }

@@ -1,7 +1,8 @@
 //! A Redis server of a test's own, which `redis-get` finds or gets without installing anything.
 //!
-//! It listens on loopback, keeps its files in a temporary folder, and ends with the test.
+//! It listens on loopback, keeps its files in a scratch place, and ends with the test.
 
+use super::place::scratch;
 use super::process::{Process, free_port};
 use super::{kafka_broker, left_out};
 use std::path::{Path, PathBuf};
@@ -29,9 +30,7 @@ impl Server {
     /// The server that `TIDEGATE_REDIS` names (also as a URL), or one of our own that keeps nothing.
     pub(crate) fn any() -> Self {
         match std::env::var("TIDEGATE_REDIS") {
-            Ok(address) => {
-                Server { process: None, place: tempfile::tempdir().unwrap(), settings: Vec::new(), address }
-            }
+            Ok(address) => Server { process: None, place: scratch(), settings: Vec::new(), address },
             Err(_) => Server::start_own(&NOT),
         }
     }
@@ -51,7 +50,7 @@ impl Server {
     pub(crate) fn start_own(settings: &[&str]) -> Self {
         let mut server = Server {
             process: None,
-            place: tempfile::tempdir().unwrap(),
+            place: scratch(),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
             address: format!("127.0.0.1:{}", free_port()),
         };
