@@ -11,6 +11,7 @@ mod bad_input;
 mod claims;
 mod crash;
 mod deaths;
+mod duplicates;
 mod figures;
 mod fleet;
 mod kafka_cluster;
