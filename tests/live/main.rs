@@ -14,6 +14,7 @@ mod deaths;
 mod duplicates;
 mod figures;
 mod fleet;
+mod guarded;
 mod kafka_cluster;
 mod kafka_log;
 mod kafka_outcomes;

@@ -46,6 +46,27 @@ impl Broker {
         Broker { dir, address, _held: held, _alone: alone }
     }
 
+    /// It has a second listener, `guarded_address`, where the user `tidegate` needs one of these passwords: by
+    /// PLAIN, and by SCRAM-SHA-256.
+    pub(crate) fn guarded(passwords: [&str; 2]) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = scratch();
+        let held = held(dir.path());
+        let address = started(dir.path(), &[("KAFKA_GUARDED", &passwords.join(","))]);
+        Broker { dir, address, _held: held, _alone: alone }
+    }
+
+    pub(crate) fn guarded_address(&self) -> String {
+        let own = self.own_address();
+        let (_, port) = own.rsplit_once(':').unwrap();
+        format!("localhost:{}", port.parse::<u16>().unwrap() + 2)
+    }
+
+    /// `broker`: who vouches for the guarded listener. `other`: somebody else.
+    pub(crate) fn certificate(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.pem"))
+    }
+
     /// All of its clients go through the proxy.
     pub(crate) fn behind(proxy: &Proxy) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,10 +126,13 @@ impl Broker {
 
 /// Starts the broker of this folder, or starts it again. Its address.
 pub(crate) fn up(dir: &Path, advertised: Option<&str>) -> String {
+    let told: Vec<_> = advertised.map(|address| ("KAFKA_ADVERTISED", address)).into_iter().collect();
+    started(dir, &told)
+}
+
+fn started(dir: &Path, told: &[(&str, &str)]) -> String {
     let mut command = script("kafka-up", dir);
-    if let Some(address) = advertised {
-        command.env("KAFKA_ADVERTISED", address);
-    }
+    command.envs(told.iter().copied());
     let out = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(out.status.success(), "the broker does not start");
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
