@@ -207,6 +207,99 @@ mod tests {
         }
     }
 
+    type Written = Vec<(&'static str, &'static str)>;
+
+    /// What version 1 wrote: a parked token and a redrive, each with its headers. These lines never change: add
+    /// new ones for a new version.
+    fn version_1() -> Vec<(Token, Carry, Written)> {
+        let mut trail = Trail::default();
+        trail.note(Timestamp(6), "admitted", "");
+        trail.note(Timestamp(7), "parked", "no model");
+        let whole = Carry {
+            v: 1,
+            accepted_at: Timestamp(5),
+            deadline: Some(Timestamp(9)),
+            spent_ms: 3,
+            spent_cost: 0.25,
+            unpriced: true,
+            spent_tokens: (10, 20),
+            tries: 4,
+            broken_off: 2,
+            told_until: Timestamp(8),
+            trail,
+        };
+        let fields = PrintRule::Fields(vec!["a:b".into(), "c.d".into()].into());
+        let mut plain = token(PrintRule::Whole);
+        plain.key = ScopedKey::new("", "ticket", "T 1");
+        plain.proof = None;
+        vec![
+            (
+                token(fields),
+                whole,
+                vec![
+                    ("tidegate-kind", "ticket"),
+                    ("tidegate-tenant", "north"),
+                    ("tidegate-key", "a/b\u{e9}"),
+                    ("tidegate-generation", "2"),
+                    ("tidegate-origin", "tasks.ticket/3/7@1700000000123"),
+                    ("tidegate-hop", "5"),
+                    (
+                        "tidegate-print",
+                        "fields[\"a:b\",\"c.d\"]:0909090909090909090909090909090909090909090909090909090909090909",
+                    ),
+                    ("tidegate-proof", "results/3/12"),
+                    (
+                        "tidegate-carry",
+                        "{\"v\":1,\"accepted_at\":5,\"deadline\":9,\"spent_ms\":3,\"spent_cost\":0.25,\
+                         \"unpriced\":true,\"spent_tokens\":[10,20],\"tries\":4,\"broken_off\":2,\
+                         \"told_until\":8,\"trail\":[{\"at\":6,\"what\":\"admitted\"},\
+                         {\"at\":7,\"what\":\"parked\",\"detail\":\"no model\"}]}",
+                    ),
+                ],
+            ),
+            (
+                plain,
+                Carry { v: 1, ..Carry::default() },
+                vec![
+                    ("tidegate-kind", "ticket"),
+                    ("tidegate-key", "T 1"),
+                    ("tidegate-generation", "2"),
+                    ("tidegate-origin", "tasks.ticket/3/7@1700000000123"),
+                    ("tidegate-hop", "5"),
+                    (
+                        "tidegate-print",
+                        "whole:0909090909090909090909090909090909090909090909090909090909090909",
+                    ),
+                    (
+                        "tidegate-carry",
+                        "{\"v\":1,\"accepted_at\":0,\"spent_ms\":0,\"spent_cost\":0.0,\
+                         \"spent_tokens\":[0,0],\"tries\":0,\"told_until\":0,\"trail\":[]}",
+                    ),
+                ],
+            ),
+        ]
+    }
+
+    #[test]
+    fn version_1_of_a_token_is_read_for_ever_and_is_what_is_written() {
+        for (token, carry, headers) in version_1() {
+            let headers =
+                headers.into_iter().fold(Headers::default(), |all, (name, value)| all.with(name, value));
+            assert_eq!(encode(&token, &carry, &Headers::default()), headers);
+            let record = Record {
+                position: Position { at: Partition { topic: Topic::new("retry.5s"), index: 0 }, offset: 1 },
+                stamp: Timestamp(77),
+                key: None,
+                value: None,
+                headers,
+                not_before: None,
+            };
+            assert_eq!(decode(&record, token.payload.clone()), Ok((token, carry)));
+        }
+        let bytes = Fingerprint { rule: PrintRule::Bytes, digest: [9; 32] };
+        assert_eq!(write_print(&bytes), format!("bytes:{}", "09".repeat(32)));
+    }
+
     #[test]
     fn a_token_that_lacks_a_header_is_refused_by_name() {
         let token = token(PrintRule::Whole);

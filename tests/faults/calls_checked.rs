@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 fn asked(life: u64, key: &str, failed: bool) -> (u64, Asked) {
     let slot = format!("{}.g0/answer.r0", scope_of("ticket", key));
-    (life, Asked { model: "main".into(), slot, body: Value::Null, nth: 0, failed })
+    (life, Asked { model: "main".into(), slot, asker: String::new(), body: Value::Null, nth: 0, failed })
 }
 
 /// A result of `a` that counts so many repeats, and of `b` that counts none.

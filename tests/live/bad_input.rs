@@ -8,7 +8,7 @@ use crate::rig::cluster;
 use crate::rig::eventually;
 use crate::rig::redis_server::{ALWAYS, Server};
 use crate::rig::script::{Reply, SOON};
-use rdkafka::admin::{AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
+use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use redis::AsyncCommands as _;
 use serde_json::json;
@@ -115,14 +115,7 @@ async fn p1_p3_after_a_reset_and_under_another_group_nothing_is_done_parked_or_r
 async fn p2_a_partition_that_was_added_meanwhile_is_read_from_its_beginning() {
     let mut fleet = Fleet::new(|_| good()).await;
     let mut sent = done(&mut fleet).await;
-    let topic = fleet.topic("tasks.ticket");
-    let more = usize::try_from(PARTITIONS + 1).unwrap();
-    let grown = fleet
-        .admin()
-        .create_partitions(&[NewPartitions::new(&topic, more)], &AdminOptions::new())
-        .await
-        .unwrap();
-    grown.into_iter().for_each(|made| drop(made.unwrap()));
+    fleet.grow(PARTITIONS as usize + 1).await;
     let added = names(100, 140);
     fleet.send(&refs(&added));
     let lies = fleet.records("tasks.ticket");

@@ -6,6 +6,7 @@
 //! | rows | |
 //! |---|---|
 //! | 8, reply lost on its way | no place in the process: a proxy loses the answer, in `kafka_outcomes.rs` |
+//! | 10, 11 | nothing dies: `duplicates.rs` |
 //! | 12 | partitions move under running calls in `rolling.rs` |
 //! | 16, 17, 26 | the ledger is away in `outages.rs` |
 //! | 18 | needs a Redis that forgets what it acknowledged, which this one does not; the simulation has one |
@@ -14,27 +15,29 @@
 //! | 24 | nothing dies: the committer's own tests, and `kafka_log.rs` |
 //! | 25 | needs two versions of the binary |
 
-use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys};
+use crate::fleet::{Fleet, Member, TAKEN_OVER, good, key_of, keys};
 use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
 use futures::StreamExt as _;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Where the process dies, the row, and how often the model is asked in all.
-const PLACES: [(&str, u32, usize); 11] = [
-    ("task.delivered", 1, 1),
-    ("task.admitted", 2, 1),
+/// Where the process dies, the row, how often the model is asked in all, and how many calls the result owns
+/// up to.
+const PLACES: [(&str, u32, usize, usize); 11] = [
+    ("task.delivered", 1, 1, 1),
+    ("task.admitted", 2, 1, 1),
     // Started in the ledger, and not sent yet: counted as repeated all the same, for nobody can know.
-    ("infer.started", 3, 1),
-    ("infer.sent", 3, 2),
-    ("infer.received", 4, 2),
-    ("infer.stored", 5, 1),
-    ("transaction.begun", 5, 1),
-    ("transaction.produced", 6, 1),
-    ("transaction.offsets", 7, 1),
-    ("transaction.committed", 8, 1),
-    ("commit.unmarked", 9, 1),
+    ("infer.started", 3, 1, 2),
+    ("infer.sent", 3, 2, 2),
+    ("infer.received", 4, 2, 2),
+    ("infer.stored", 5, 1, 1),
+    ("transaction.begun", 5, 1, 1),
+    ("transaction.produced", 6, 1, 1),
+    ("transaction.offsets", 7, 1, 1),
+    ("transaction.committed", 8, 1, 1),
+    ("commit.unmarked", 9, 1, 1),
 ];
 /// Side by side: most of each case is waiting until the dead one is given up.
 const AT_ONCE: usize = 6;
@@ -50,7 +53,7 @@ async fn dies(member: &mut Member, point: &str) {
     assert!(process.words().contains(&format!("crash point {point}")), "{point}: {}", process.words());
 }
 
-async fn case((point, row, calls): (&'static str, u32, usize)) {
+async fn case((point, row, calls, told): (&'static str, u32, usize, usize)) {
     let mut fleet = Fleet::new(|_| good()).await;
     let mut doomed = fleet.start_with(&[("TIDEGATE_CRASH_AT", point)]).await;
     fleet.send(&["k"]);
@@ -66,11 +69,8 @@ async fn case((point, row, calls): (&'static str, u32, usize)) {
     })
     .await;
     fleet.one_result_each(&keys(["k"]), SOON).await;
-    let asked = fleet.calls();
-    assert_eq!(asked.get("k"), Some(&calls), "row {row}, {point}: {asked:?}");
-    // `infer.started` owns up to one more than there was.
-    let told = fleet.told()["k"];
-    assert!(told == calls || (point == "infer.started" && told == 2), "row {row}, {point}: told {told}");
+    let of_k = |count| BTreeMap::from([("k".to_owned(), count)]);
+    assert_eq!((fleet.calls(), fleet.told()), (of_k(calls), of_k(told)), "row {row}, {point}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +82,8 @@ async fn p1_p2_p3_wherever_a_process_dies_the_next_one_finishes_and_every_call_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p3_a_process_that_was_stopped_for_longer_than_its_session_wakes_and_publishes_nothing_twice() {
     let mut fleet = Fleet::new(|asked| match asked.nth {
-        0 => Reply::After(Duration::from_secs(3), Box::new(good())),
+        // Longer than it takes to stop who asked, and not as long as it is stopped.
+        0 => Reply::After(Duration::from_secs(8), Box::new(good())),
         _ => good(),
     })
     .await;
@@ -151,4 +152,62 @@ async fn p1_a_dead_letter_whose_mark_was_lost_is_redriven_once_however_often_it_
     let results = fleet.records("results");
     assert_eq!((results.len(), results[0].header("tidegate-generation")), (1, "1"));
     assert!(next.process.stop(SOON).success());
+}
+
+/// Row 23. Beside it three that are under way whenever it kills, twice, and one that comes while it runs alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_p3_a_task_that_kills_its_process_again_and_again_is_buried_and_its_neighbours_are_not_blamed()
+{
+    const NEIGHBOURS: [&str; 3] = ["n1", "n2", "n3"];
+    let mut fleet = Fleet::new(|_| Reply::Silent).await;
+    let all = keys(NEIGHBOURS.into_iter().chain(["killer"]));
+    fleet.place.apply(&fleet.place.command());
+    fleet.send(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for deaths in 1..=5 {
+        let mut doomed = fleet.start().await;
+        let provider = &fleet.provider;
+        let under_way = || keys(provider.under_way().iter().map(key_of));
+        if deaths <= 2 {
+            eventually("all four are under way", TAKEN_OVER, || async { (under_way() == all).then_some(()) })
+                .await;
+        } else {
+            // The neighbours are suspects too now: each runs alone, and is done.
+            provider.now(|asked| if key_of(asked) == "killer" { Reply::Silent } else { good() });
+            let asked = || provider.asked().iter().filter(|a| key_of(a) == "killer").count();
+            eventually("it is asked for", TAKEN_OVER, || async { (asked() == deaths).then_some(()) }).await;
+            let late = format!("late{deaths}");
+            fleet.send(&[&late]);
+            eventually("the late one has come", SOON, || async {
+                doomed.api.task("ticket", &late).await.filter(|task| task["state"] == "running")
+            })
+            .await;
+            // Long enough for a call, if it were let go.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(under_way(), keys(["killer"]), "it runs alone");
+            assert!(!fleet.calls().contains_key(&late), "{:?}", fleet.calls());
+        }
+        doomed.process.kill();
+        eventually("its calls are cut off", SOON, || async { under_way().is_empty().then_some(()) }).await;
+    }
+    let mut last = fleet.start().await;
+    let done: Vec<String> =
+        NEIGHBOURS.into_iter().chain(["late3", "late4", "late5"]).map(str::to_owned).collect();
+    let mut expected: BTreeMap<String, Vec<String>> =
+        done.iter().map(|key| (key.clone(), vec!["accepted".to_owned()])).collect();
+    expected.insert("killer".to_owned(), vec!["TG-crashes-worker".to_owned()]);
+    eventually("each has its outcome", TAKEN_OVER, || async {
+        (fleet.outcomes().len() == expected.len()).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(fleet.outcomes(), expected, "{}", fleet.said());
+    let letters = fleet.records("dead-letters");
+    assert_eq!(letters[0].header("tidegate-detail"), "5 processes died of it");
+    // Twice cut off beside the killer, and once more alone; who came late was asked for once.
+    let times = |key: &String| if key.starts_with("late") { 1 } else { 3 };
+    let mut calls: BTreeMap<String, usize> = done.iter().map(|key| (key.clone(), times(key))).collect();
+    assert_eq!(fleet.told(), calls, "every call is owned up to");
+    calls.insert("killer".to_owned(), 5);
+    assert_eq!(fleet.calls(), calls);
+    assert!(last.process.stop(SOON).success());
 }

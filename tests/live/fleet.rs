@@ -4,10 +4,10 @@
 use crate::rig::api::Api;
 use crate::rig::cluster;
 use crate::rig::left_out;
-use crate::rig::place::Place;
+use crate::rig::place::{Place, Rest};
 use crate::rig::process::{Process, free_port, listening};
 use crate::rig::script::{Asked, Provider, Reply};
-use rdkafka::admin::AdminClient;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -23,7 +23,7 @@ pub(crate) const PARTITIONS: u32 = 4;
 /// Longer than a session, a heartbeat in the ledger, and a transaction that nobody ends any more, together.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_secs(90);
 const UP: Duration = Duration::from_secs(60);
-const ASKED: Duration = Duration::from_secs(10);
+const ASKED: Duration = Duration::from_secs(60);
 
 pub(crate) const KINDS: &str = "[tasks.ticket]\nmodels = [\"main\"]\nask = \"Classify this support ticket.\"\n\
      input = { text = \"string\" }\nanswer = { category = [\"bug\", \"other\"], confidence = \"number\" }\n\
@@ -32,6 +32,9 @@ pub(crate) const KINDS: &str = "[tasks.ticket]\nmodels = [\"main\"]\nask = \"Cla
 pub(crate) fn good() -> Reply {
     Reply::json(json!({ "category": "bug", "confidence": 0.97 }))
 }
+
+/// Of a model, where the provider is to hear who asks.
+const NAMED: &str = "headers = { x-asker = \"env:MEMBER\" }\n";
 
 /// Several processes of one configuration.
 pub(crate) struct Fleet {
@@ -45,6 +48,8 @@ pub(crate) struct Fleet {
 pub(crate) struct Member {
     pub(crate) process: Process,
     pub(crate) api: Api,
+    /// What it is called where the fleet names its members.
+    pub(crate) name: String,
 }
 
 /// A record, as a client that has nothing of ours finds it.
@@ -84,8 +89,25 @@ impl Fleet {
         let prefix = cluster::prefix();
         let engine = cluster::engine(kafka, redis, &prefix, PARTITIONS) + more;
         let place =
-            Place::on(prefix.clone(), engine, &format!("{KINDS}{}", provider.patient_model("main", 20)));
+            Place::on(prefix.clone(), engine, &format!("{KINDS}{}", provider.patient_model("main", 60)));
         Fleet { place, provider, prefix, kafka: kafka.to_owned(), lives: 0 }
+    }
+
+    /// From now on the provider hears who asks: `1` for the first process, `2` for the second.
+    pub(crate) fn names_its_members(&self) {
+        self.configure("timeouts = {", &format!("{NAMED}timeouts = {{"));
+    }
+
+    /// What its processes have left, once none runs.
+    pub(crate) fn rest(&self) -> Rest {
+        // Whoever only looks has no name.
+        self.configure(NAMED, "");
+        self.place.open()
+    }
+
+    fn configure(&self, from: &str, to: &str) {
+        let config = std::fs::read_to_string(self.place.config()).unwrap();
+        std::fs::write(self.place.config(), config.replace(from, to)).unwrap();
     }
 
     /// Started and ready.
@@ -98,6 +120,7 @@ impl Fleet {
         let port = free_port();
         let mut command = self.place.command();
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).envs(told.iter().copied());
+        command.env("MEMBER", self.lives.to_string());
         if std::env::var("TIDEGATE_TRACE").is_ok() {
             command.env("TIDEGATE_LOG", "tidegate=trace,librdkafka=debug");
         }
@@ -111,7 +134,7 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Member { process, api }
+        Member { process, api, name: self.lives.to_string() }
     }
 
     /// Does not come up: how it ended, and what it said.
@@ -138,6 +161,14 @@ impl Fleet {
 
     pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config().create().unwrap()
+    }
+
+    /// Gives the tasks' topic so many partitions in all.
+    pub(crate) async fn grow(&self, partitions: usize) {
+        let topic = self.topic("tasks.ticket");
+        let more = [NewPartitions::new(&topic, partitions)];
+        let grown = self.admin().create_partitions(&more, &AdminOptions::new()).await.unwrap();
+        grown.into_iter().for_each(|made| drop(made.unwrap()));
     }
 
     pub(crate) fn sender(&self) -> Sender {
@@ -262,7 +293,7 @@ impl Fleet {
         // A member that has just left may be known for a moment longer.
         let began = Instant::now();
         while let Err(error) = other.commit(&list, CommitMode::Sync) {
-            assert!(began.elapsed() < Duration::from_secs(20), "{error}");
+            assert!(began.elapsed() < UP, "{error}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -277,15 +308,29 @@ pub(crate) struct Sender {
 impl Sender {
     /// `copy`: another one of the same task, perhaps in another partition.
     pub(crate) fn task(&self, key: &str, copy: usize) {
-        let value = json!({ "text": format!("number {key} .") }).to_string();
-        self.record(&format!("{key}-{copy}"), Some(value.as_bytes()), &[("idempotency-key", key.as_bytes())]);
+        self.record(
+            &format!("{key}-{copy}"),
+            Some(task(key).as_bytes()),
+            &[("idempotency-key", key.as_bytes())],
+        );
+    }
+
+    /// A copy of the same task in each of so many partitions, one right after the other.
+    pub(crate) fn task_in_each(&self, key: &str, partitions: i32) {
+        let (value, headers) = (task(key), [("idempotency-key", key.as_bytes())]);
+        (0..partitions).for_each(|at| self.send(Some(at), key, Some(value.as_bytes()), &headers));
     }
 
     pub(crate) fn record(&self, under: &str, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {
+        self.send(None, under, value, headers);
+    }
+
+    fn send(&self, partition: Option<i32>, under: &str, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {
         let owned = headers
             .iter()
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
         let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(&self.topic).key(under).headers(owned);
+        record.partition = partition;
         if let Some(value) = value {
             record = record.payload(value);
         }
@@ -296,6 +341,11 @@ impl Sender {
     pub(crate) fn flush(&self) {
         self.producer.flush(Duration::from_secs(60)).unwrap();
     }
+}
+
+/// The payload of a task, which says its key.
+fn task(key: &str) -> String {
+    json!({ "text": format!("number {key} .") }).to_string()
 }
 
 /// The key that a call was for: the payload says it.

@@ -222,7 +222,7 @@ pub(crate) fn read_all(broker: &Broker, topic: &str, header: &str) -> Vec<(Strin
     }
     reader.assign(&list).unwrap();
     let (mut found, mut ended) = (Vec::new(), BTreeSet::new());
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while ended.len() < PARTITIONS as usize {
         assert!(Instant::now() < until, "`{topic}` cannot be read to its end");
         match reader.poll(Duration::from_millis(50)) {

@@ -11,6 +11,7 @@ use tidegate::engine::{AppendError, Log as _, Output, TopicSpec};
 use tidegate::task::{Headers, Partition, Position, Timestamp, Topic};
 
 const LIMIT: usize = 100_000;
+const HANGS: Duration = Duration::from_secs(60);
 
 fn output(topic: &str, key: &str, bytes: usize) -> Output {
     Output {
@@ -54,7 +55,7 @@ async fn what_is_appended_is_read_back_by_its_place() {
     assert!(news.has_changed().unwrap());
     for (position, output) in lies.iter().zip(&batch) {
         // The broker writes the end of a transaction a moment after it has answered.
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + HANGS;
         let mut found = log.read(position.clone(), 1).await.unwrap();
         while found.is_empty() && Instant::now() < until {
             found = log.read(position.clone(), 1).await.unwrap();
@@ -71,7 +72,7 @@ async fn what_is_appended_is_read_back_by_its_place() {
     let mut count = 0;
     for end in &ends {
         let from = Position { at: end.at.clone(), offset: 0 };
-        let found = tokio::time::timeout(Duration::from_secs(3), log.read(from, 100)).await.unwrap().unwrap();
+        let found = log.read(from, 100).await.unwrap();
         count += found.len();
         let past = Position { at: end.at.clone(), offset: end.next };
         assert_eq!(log.read(past, 100).await.unwrap(), []);

@@ -1,19 +1,17 @@
 //! The broker is away, and Redis is away, each under load: nothing is lost or buried, no call is bought
-//! twice, and work goes on soon after the first answer.
+//! twice, and work goes on. How soon after the first answer is told, and proves nothing: aimed at are 5 s.
 //!
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease.
 
 use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys, peak_mib};
 use crate::rig::cluster;
 use crate::rig::kafka_broker::Broker;
-use crate::rig::number;
 use crate::rig::redis_server::{ALWAYS, Server};
 use crate::rig::script::{Reply, SOON};
+use crate::rig::{measured, number};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Work goes on within this, from the first answer of what was away.
-const SOON_AFTER: Duration = Duration::from_secs(5);
 /// The client's own default. Who has not heard of its broker for so long gives up its place in the group,
 /// and the broker keeps that place for as long again: nobody reads meanwhile.
 const SESSION: Duration = Duration::from_secs(45);
@@ -40,14 +38,15 @@ async fn at_work(fleet: &mut Fleet) -> (Vec<Member>, BTreeSet<String>) {
     (members, keys(sent))
 }
 
-/// From `began` until a model is asked for something new, or an outcome comes.
-async fn goes_on(fleet: &Fleet, before: usize, began: Instant) -> Duration {
+/// Waits until a model is asked for something new, or an outcome comes.
+async fn goes_on(fleet: &Fleet, before: usize, what: &str) {
+    let began = Instant::now();
     let before = (before, fleet.records("results").len());
     while fleet.provider.asked().len() == before.0 && fleet.records("results").len() == before.1 {
         assert!(began.elapsed() < TAKEN_OVER, "work does not go on: {}", fleet.said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    began.elapsed()
+    measured(&format!("work went on {:.1?} after the first answer of {what}", began.elapsed()));
 }
 
 async fn nothing_was_lost(fleet: &Fleet, members: Vec<Member>, sent: &BTreeSet<String>, what: &str) {
@@ -57,7 +56,7 @@ async fn nothing_was_lost(fleet: &Fleet, members: Vec<Member>, sent: &BTreeSet<S
     assert_eq!(twice, [], "no call is bought twice");
     assert_eq!(keys(calls.into_keys()), *sent);
     let peaks: Vec<u64> = members.iter().map(|m| peak_mib(&m.process)).collect();
-    println!("{what} away for {:?}: peaks of memory {peaks:?} MiB", away());
+    measured(&format!("{what} away for {:?}: peaks of memory {peaks:?} MiB", away()));
     for mut member in members {
         assert!(member.process.ended().is_none(), "it lived through it: {}", member.process.words());
         assert!(member.process.stop(SOON).success(), "{}", member.process.words());
@@ -82,10 +81,7 @@ async fn p2_p3_p7_a_broker_that_is_away_under_load_loses_nothing_and_repeats_no_
         assert!(!member.api.is_ready().await, "it says that it cannot take what is sent");
     }
     broker.restart();
-    let took = goes_on(&fleet, asked, Instant::now()).await;
-    println!("work went on {took:?} after the broker's first answer");
-    let most = SOON_AFTER + if away() < SESSION { Duration::ZERO } else { SESSION };
-    assert!(took < most, "{took:?}");
+    goes_on(&fleet, asked, "the broker").await;
     nothing_was_lost(&fleet, members, &sent, "the broker").await;
 }
 
@@ -99,8 +95,6 @@ async fn p2_p3_p7_a_redis_that_is_away_under_load_loses_nothing_and_repeats_no_c
     let asked = fleet.provider.asked().len();
     assert!(asked < sent.len(), "it was in the middle: {asked}");
     redis.start();
-    let took = goes_on(&fleet, asked, Instant::now()).await;
-    println!("work went on {took:?} after Redis's first answer");
-    assert!(took < SOON_AFTER, "{took:?}");
+    goes_on(&fleet, asked, "Redis").await;
     nothing_was_lost(&fleet, members, &sent, "Redis").await;
 }

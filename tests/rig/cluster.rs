@@ -5,6 +5,7 @@
 //! its prefix keeps them apart.
 
 use super::kafka_broker;
+use super::place::scratch;
 use super::process::afterwards;
 use super::redis_server::{ALWAYS, Server};
 use std::ffi::OsStr;
@@ -49,7 +50,7 @@ pub(crate) fn engine(kafka: &str, redis: &str, prefix: &str, partitions: u32) ->
 }
 
 fn start() -> Shared {
-    let dir = tempfile::Builder::new().prefix("stories-").tempdir().unwrap();
+    let dir = scratch();
     let redis = Server::start_own(&ALWAYS);
     // Before the broker: it stops what is there by then, also where the broker does not come up.
     let (id, down) = (redis.id().to_string(), kafka_broker::path("kafka-down"));

@@ -1,6 +1,7 @@
 //! A Kafka broker of its own for each test: started, killed, started again on its data, ended.
 
 use super::kafka_proxy::Proxy;
+use super::place::scratch;
 use super::process::afterwards;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -39,16 +40,37 @@ fn script(name: &str, dir: &Path) -> Command {
 impl Broker {
     pub(crate) fn start() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let held = held(dir.path());
         let address = up(dir.path(), None);
         Broker { dir, address, _held: held, _alone: alone }
     }
 
+    /// It has a second listener, `guarded_address`, where the user `tidegate` needs one of these passwords: by
+    /// PLAIN, and by SCRAM-SHA-256.
+    pub(crate) fn guarded(passwords: [&str; 2]) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = scratch();
+        let held = held(dir.path());
+        let address = started(dir.path(), &[("KAFKA_GUARDED", &passwords.join(","))]);
+        Broker { dir, address, _held: held, _alone: alone }
+    }
+
+    pub(crate) fn guarded_address(&self) -> String {
+        let own = self.own_address();
+        let (_, port) = own.rsplit_once(':').unwrap();
+        format!("localhost:{}", port.parse::<u16>().unwrap() + 2)
+    }
+
+    /// `broker`: who vouches for the guarded listener. `other`: somebody else.
+    pub(crate) fn certificate(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.pem"))
+    }
+
     /// All of its clients go through the proxy.
     pub(crate) fn behind(proxy: &Proxy) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let (held, address) = (held(dir.path()), format!("127.0.0.1:{}", proxy.port));
         proxy.lead_to(&up(dir.path(), Some(&address)));
         Broker { dir, address, _held: held, _alone: alone }
@@ -57,7 +79,7 @@ impl Broker {
     /// Clients are told to go to this address, behind which there is somebody who leads to `own_address`.
     pub(crate) fn behind_address(address: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let held = held(dir.path());
         up(dir.path(), Some(address));
         Broker { dir, address: address.to_owned(), _held: held, _alone: alone }
@@ -108,10 +130,13 @@ impl Broker {
 
 /// Starts the broker of this folder, or starts it again. Its address.
 pub(crate) fn up(dir: &Path, advertised: Option<&str>) -> String {
+    let told: Vec<_> = advertised.map(|address| ("KAFKA_ADVERTISED", address)).into_iter().collect();
+    started(dir, &told)
+}
+
+fn started(dir: &Path, told: &[(&str, &str)]) -> String {
     let mut command = script("kafka-up", dir);
-    if let Some(address) = advertised {
-        command.env("KAFKA_ADVERTISED", address);
-    }
+    command.envs(told.iter().copied());
     let out = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(out.status.success(), "the broker does not start");
     String::from_utf8(out.stdout).unwrap().trim().to_owned()

@@ -43,8 +43,16 @@ pub(crate) fn number(name: &str, default: u64) -> u64 {
 
 /// Says that something was left out, and why, where `tests/run` shows it.
 pub(crate) fn left_out(what: &str, why: &str) {
+    note(&format!("LEFT OUT: {what}: {why}"));
+}
+
+/// Says what was measured, in the same place. Nothing fails by it: how fast a machine is proves nothing.
+pub(crate) fn measured(what: &str) {
+    note(&format!("MEASURED: {what}"));
+}
+
+fn note(line: &str) {
     use std::io::Write as _;
-    let line = format!("LEFT OUT: {what}: {why}");
     println!("{line}");
     let Ok(path) = std::env::var("TIDEGATE_TEST_NOTES") else { return };
     let mut notes = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();

@@ -14,7 +14,7 @@ use tidegate::settings::{self, Settings};
 use tidegate::task::{Partition, Position, Record, Topic};
 
 /// A processor is up within this, also on a busy machine.
-pub(crate) const UP: Duration = Duration::from_secs(30);
+pub(crate) const UP: Duration = Duration::from_secs(60);
 
 pub(crate) struct Place {
     /// Removed with everything in it when dropped.
@@ -42,8 +42,10 @@ impl Place {
         place
     }
 
-    /// What is there has an `[engine]` from now on, also where it was not given one.
+    /// What is there has an `[engine]` from now on, also where it was not given one. `<prefix>` stands for this
+    /// place's own: before the topics that others write, it keeps them apart as well.
     pub(crate) fn configure(&self, configuration: &str) {
+        let configuration = configuration.replace("<prefix>", &self.prefix);
         let (port, engine) = (self.port, format!("[engine]\n{}", self.engine));
         let configuration = match configuration.contains("[engine]\n") {
             true => configuration.replacen("[engine]\n", &engine, 1),

@@ -3,13 +3,16 @@
 use super::eventually;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A running binary. Killed when dropped, so that a failed test leaves nothing behind.
+/// A running binary. Killed when dropped, and when this process ends without dropping it, so that a test that
+/// failed or was killed leaves nothing behind.
 pub(crate) struct Process {
     child: Child,
     /// What it wrote to stdout and stderr.
@@ -35,6 +38,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        left_behind("+", child.id());
         Process { child, said: said.to_owned() }
     }
 
@@ -43,13 +47,18 @@ impl Process {
     }
 
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
+        let ended = self.child.try_wait().unwrap();
+        if ended.is_some() {
+            left_behind("-", self.id());
+        }
+        ended
     }
 
     /// SIGKILL: nothing of it gets to run again.
     pub(crate) fn kill(&mut self) {
         // An error here means that it has ended already.
         let _ = self.child.kill();
+        left_behind("-", self.id());
         self.child.wait().unwrap();
     }
 
@@ -88,11 +97,28 @@ impl Drop for Process {
     }
 }
 
+/// Tells one watcher which processes run: it kills those that are left once we have ended, however we did.
+/// The system could end them with us, but does so already when the thread that started them ends.
+fn left_behind(what: &str, id: u32) {
+    static WATCHER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    const KILL: &str = r#"awk '$1 == "+" { runs[$2] } $1 == "-" { delete runs[$2] }
+        END { for (id in runs) system("kill -9 " id) }'"#;
+    let watcher = WATCHER.get_or_init(|| Mutex::new(watcher(KILL, &[])));
+    let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(watcher, "{what} {id}").unwrap();
+}
+
 /// Runs a shell's `script` with these arguments once what is returned is dropped, or this process has ended,
 /// however it does.
 pub(crate) fn afterwards(script: &str, args: &[&OsStr]) -> ChildStdin {
+    watcher(&format!("cat >/dev/null; {script}"), args)
+}
+
+/// Runs a shell's `script`, whose input is what is returned, and closes when it is dropped or when this process
+/// has ended.
+fn watcher(script: &str, args: &[&OsStr]) -> ChildStdin {
     let mut watcher = Command::new("sh");
-    watcher.args(["-c", &format!("trap '' INT TERM HUP; cat >/dev/null; {script}"), "watcher"]).args(args);
+    watcher.args(["-c", &format!("trap '' INT TERM HUP; {script}"), "watcher"]).args(args);
     // A signal to the tests' own group is not for it.
     watcher.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     watcher.spawn().unwrap().stdin.take().unwrap()

@@ -1,25 +1,15 @@
-//! A Redis server of a test's own: found in PATH, or unpacked from the Debian packages without being root.
+//! A Redis server of a test's own, which `redis-get` finds or gets without installing anything.
 //!
-//! It listens on loopback, keeps its files in a temporary folder, and ends with the test. Nothing is
-//! installed: packages are unpacked into ~/.cache/tidegate, once.
+//! It listens on loopback, keeps its files in a scratch place, and ends with the test.
 
-use super::left_out;
+use super::place::scratch;
 use super::process::{Process, free_port};
+use super::{kafka_broker, left_out};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tidegate::engine::distributed::redis::RedisStore;
-
-/// Shared libraries that a bare machine may lack, and the packages that have them.
-const LIBRARIES: [(&str, &str); 6] = [
-    ("liblzf.so.1", "liblzf1"),
-    ("libjemalloc.so.2", "libjemalloc2"),
-    ("libatomic.so.1", "libatomic1"),
-    ("libsystemd.so.0", "libsystemd0"),
-    ("libssl.so.3", "libssl3"),
-    ("libstdc++.so.6", "libstdc++6"),
-];
 
 pub(crate) const WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -40,9 +30,7 @@ impl Server {
     /// The server that `TIDEGATE_REDIS` names (also as a URL), or one of our own that keeps nothing.
     pub(crate) fn any() -> Self {
         match std::env::var("TIDEGATE_REDIS") {
-            Ok(address) => {
-                Server { process: None, place: tempfile::tempdir().unwrap(), settings: Vec::new(), address }
-            }
+            Ok(address) => Server { process: None, place: scratch(), settings: Vec::new(), address },
             Err(_) => Server::start_own(&NOT),
         }
     }
@@ -62,7 +50,7 @@ impl Server {
     pub(crate) fn start_own(settings: &[&str]) -> Self {
         let mut server = Server {
             process: None,
-            place: tempfile::tempdir().unwrap(),
+            place: scratch(),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
             address: format!("127.0.0.1:{}", free_port()),
         };
@@ -145,77 +133,13 @@ struct Program {
 fn program() -> &'static Result<Program, String> {
     static PROGRAM: OnceLock<Result<Program, String>> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        for name in ["redis-server", "valkey-server"] {
-            if Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()) {
-                return Ok(Program { binary: name.into(), libraries: String::new() });
-            }
+        let script = kafka_broker::path("redis-get");
+        let out = Command::new(&script).output().map_err(|e| format!("{}: {e}", script.display()))?;
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).trim().to_owned());
         }
-        unpacked().map_err(|why| {
-            format!("{why}; install redis-server, or name a running server by TIDEGATE_REDIS=HOST:PORT")
-        })
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (binary, libraries) = text.trim_end().split_once('\n').unwrap_or((text.trim_end(), ""));
+        Ok(Program { binary: binary.into(), libraries: libraries.to_owned() })
     })
-}
-
-/// From the cache, or from the packages into it.
-fn unpacked() -> Result<Program, String> {
-    let home = std::env::var("HOME").map_err(|_| "HOME is not set".to_owned())?;
-    let cache = Path::new(&home).join(".cache/tidegate");
-    std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-    let cached = std::fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
-    let ours = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("redis-"));
-    if let Some(found) = cached.filter(ours).find_map(|path| within(&path).ok()) {
-        return Ok(found);
-    }
-    let work = tempfile::tempdir_in(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-    unpack(work.path(), &["redis-server", "redis-tools"])?;
-    // The loader names one missing library at a time.
-    for _ in LIBRARIES {
-        let Err(missing) = within(work.path()) else { break };
-        let named = LIBRARIES.iter().find(|(file, _)| missing.contains(file));
-        unpack(work.path(), &[named.ok_or(missing)?.1])?;
-    }
-    let version = version_of(&within(work.path())?);
-    let to = cache.join(format!("redis-{version}"));
-    // Another process may have been faster; what it has unpacked is as good.
-    let _ = std::fs::rename(work.path(), &to);
-    within(&to)
-}
-
-fn unpack(into: &Path, packages: &[&str]) -> Result<(), String> {
-    run(Command::new("apt-get").current_dir(into).arg("download").args(packages))?;
-    for entry in std::fs::read_dir(into).into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|e| e == "deb") {
-            run(Command::new("dpkg").arg("-x").arg(entry.path()).arg(into))?;
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// The program in an unpacked folder, if all its libraries are found.
-fn within(folder: &Path) -> Result<Program, String> {
-    let lib = folder.join("usr/lib");
-    let inner =
-        std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
-    let places: Vec<String> = inner.chain([lib.clone()]).map(|p| p.to_string_lossy().into_owned()).collect();
-    let program = Program { binary: folder.join("usr/bin/redis-server"), libraries: places.join(":") };
-    run(Command::new(&program.binary).arg("--version").env("LD_LIBRARY_PATH", &program.libraries))?;
-    Ok(program)
-}
-
-/// `Redis server v=7.0.15 sha=…`
-fn version_of(program: &Program) -> String {
-    let mut command = Command::new(&program.binary);
-    let out = command.arg("--version").env("LD_LIBRARY_PATH", &program.libraries).output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let version = text.split_whitespace().find_map(|word| word.strip_prefix("v="));
-    version.unwrap_or("unknown").to_owned()
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let out = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    if out.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim()))
 }

@@ -7,9 +7,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A request as it came.
@@ -18,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) model: String,
     /// The slot it is for: `KEY.gGENERATION/NAME`.
     pub(crate) slot: String,
+    /// Who asks, where the model's `headers` say it.
+    pub(crate) asker: String,
     pub(crate) body: Value,
     /// How many came before it, to any model.
     pub(crate) nth: usize,
@@ -49,6 +53,8 @@ pub(crate) enum Reply {
     Silent,
     /// The reply, but not at once.
     After(Duration, Box<Reply>),
+    /// The reply, once this says so.
+    Once(watch::Receiver<bool>, Box<Reply>),
 }
 
 impl Reply {
@@ -67,25 +73,34 @@ type Rule = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 struct Desk {
     rule: Arc<Mutex<Rule>>,
     log: Arc<Mutex<Vec<Asked>>>,
-    /// Requests that are being answered now, and the most there ever were.
-    now: Arc<AtomicUsize>,
+    /// Requests that are being answered now, by their number, and the most there ever were.
+    now: Arc<Mutex<BTreeMap<usize, Asked>>>,
     most: Arc<AtomicUsize>,
 }
 
-/// A request that is being answered.
-struct UnderWay(Arc<AtomicUsize>);
+/// A request that is being answered, or whose client has not gone yet.
+struct UnderWay(Arc<Mutex<BTreeMap<usize, Asked>>>, usize);
 
 impl Desk {
-    fn take(&self) -> UnderWay {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        UnderWay(self.now.clone())
+    fn take(&self, headers: &HeaderMap, body: Value) -> (Asked, UnderWay) {
+        let text =
+            |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let model = body["model"].as_str().unwrap_or_default().to_owned();
+        let (slot, asker) = (text("x-tidegate-slot"), text("x-asker"));
+        let mut log = self.log.lock().unwrap();
+        let asked = Asked { model, slot, asker, body, nth: log.len(), failed: false };
+        log.push(asked.clone());
+        let mut now = self.now.lock().unwrap();
+        now.insert(asked.nth, asked.clone());
+        self.most.fetch_max(now.len(), Ordering::SeqCst);
+        let under_way = UnderWay(self.now.clone(), asked.nth);
+        (asked, under_way)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.lock().unwrap().remove(&self.1);
     }
 }
 
@@ -128,6 +143,11 @@ impl Provider {
         self.asked().into_iter().filter(|a| a.model == model).collect()
     }
 
+    /// What is being answered now, oldest first. It ends with its answer, or when its client goes away.
+    pub(crate) fn under_way(&self) -> Vec<Asked> {
+        self.desk.now.lock().unwrap().values().cloned().collect()
+    }
+
     /// The most requests that were ever under way at once.
     pub(crate) fn most_at_once(&self) -> usize {
         self.desk.most.load(Ordering::SeqCst)
@@ -149,25 +169,23 @@ impl Provider {
 }
 
 async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): axum::Json<Value>) -> Response {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let _under_way = desk.take();
-    let (asked, reply) = {
-        let mut log = desk.log.lock().unwrap();
-        let model = body["model"].as_str().unwrap_or_default().to_owned();
-        let asked = Asked { model, slot: text("x-tidegate-slot"), body, nth: log.len(), failed: false };
-        log.push(asked.clone());
-        drop(log);
-        let rule = desk.rule.lock().unwrap().clone();
-        let reply = rule(&asked);
-        (asked, reply)
-    };
-    let reply = match reply {
-        Reply::After(delay, reply) => {
-            tokio::time::sleep(delay).await;
-            *reply
-        }
-        reply => reply,
-    };
+    let (asked, _under_way) = desk.take(&headers, body);
+    let rule = desk.rule.lock().unwrap().clone();
+    let mut reply = rule(&asked);
+    loop {
+        reply = match reply {
+            Reply::After(delay, reply) => {
+                tokio::time::sleep(delay).await;
+                *reply
+            }
+            Reply::Once(mut told, reply) => {
+                // An error: who was to say so has gone, and the test is over.
+                let _ = told.wait_for(|now| *now).await;
+                *reply
+            }
+            _ => break,
+        };
+    }
     if matches!(reply, Reply::Fails(..) | Reply::Cut(_)) {
         desk.log.lock().unwrap()[asked.nth].failed = true;
     }
@@ -183,7 +201,7 @@ async fn chat(State(desk): State<Desk>, headers: HeaderMap, axum::Json(body): ax
             }
             answer
         }
-        Reply::Silent | Reply::After(..) => std::future::pending().await,
+        Reply::Silent | Reply::After(..) | Reply::Once(..) => std::future::pending().await,
     }
 }
 
@@ -242,4 +260,4 @@ fn usage() -> Value {
 
 /// Short waits of stories, in one place. A group of Kafka's needs a session and perhaps a transaction's time
 /// until it has given up a process that was killed.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
+pub(crate) const SOON: Duration = Duration::from_secs(60);

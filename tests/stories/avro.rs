@@ -1,8 +1,8 @@
 //! Records in the wire format of a schema registry: read, answered, published and buried.
 
+use crate::rig::eventually;
 use crate::rig::registry::{Mood, Registry};
 use crate::rig::script::{Asked, Reply, SOON};
-use crate::rig::{eventually, is_for_embedded_only};
 use crate::stage::{KINDS, Stage, added, append, good, value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,11 +18,11 @@ const BACK: Duration = Duration::from_secs(30);
 /// `order` copies, `ticket` asks; both read Avro, and write Avro to `labelled`. `copy` knows nothing of it.
 const AVRO: &str = r#"
 [tasks.order]
-from = "orders.created"
+from = "<prefix>orders.created"
 key = "task.id"
 format = "avro"
 result_format = "avro"
-to = "labelled"
+to = "<prefix>labelled"
 
 [worker]
 in_flight = 4
@@ -53,13 +53,19 @@ fn order_bytes(id: &str) -> Vec<u8> {
 async fn set(registry: &Registry, rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Stage {
     let ticket = KINDS.replace(
         "[tasks.ticket]",
-        "[tasks.ticket]\nto = \"labelled\"\nformat = \"avro\"\nresult_format = \"avro\"",
+        "[tasks.ticket]\nto = \"<prefix>labelled\"\nformat = \"avro\"\nresult_format = \"avro\"",
     );
     let kinds = format!("{ticket}{AVRO}\n[registry]\nurl = \"{}\"\ntimeout = \"1s\"\n", registry.url());
     Stage::set_with(&kinds, rule).await
 }
 
+/// The registry knows this schema by this id, and as the latest of the topic's values.
+fn knows(registry: &Registry, stage: &Stage, id: u32, topic: &str, schema: &Value) {
+    registry.has(id, &format!("{}-value", stage.place.topic(topic)), schema);
+}
+
 async fn put(stage: &Stage, topic: &str, values: &[Vec<u8>]) {
+    let topic = stage.place.topic(topic);
     let records: Vec<Value> = values
         .iter()
         .map(|v| json!({ "key": "one partition", "value_base64": STANDARD.encode(v) }))
@@ -71,7 +77,7 @@ async fn put(stage: &Stage, topic: &str, values: &[Vec<u8>]) {
 
 /// The result as a consumer reads it that knows the registry and nothing of Tidegate.
 fn consumed(registry: &Registry, record: &Record) -> Value {
-    let (id, schema) = registry.latest("labelled-value").unwrap();
+    let (id, schema) = registry.latest(&format!("{}-value", record.position.at.topic)).unwrap();
     let (named, datum) = unframe(record.value.as_ref().unwrap()).unwrap();
     assert_eq!(named, id);
     Schema::parse(&schema.to_string()).unwrap().decode(datum).unwrap()
@@ -88,12 +94,9 @@ async fn dead_letters(stage: &Stage, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn avro_goes_in_and_comes_out_and_everybody_here_still_reads_json() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let registry = Registry::start().await;
-    registry.has(7, "orders.created-value", &order_schema());
     let mut stage = set(&registry, |_| Reply::json(good())).await;
+    knows(&registry, &stage, 7, "orders.created", &order_schema());
     stage.start().await;
     put(&stage, "orders.created", &[order_bytes("o1"), order_bytes("o1"), order_bytes("o2")]).await;
     for id in ["o1", "o2"] {
@@ -121,13 +124,10 @@ async fn avro_goes_in_and_comes_out_and_everybody_here_still_reads_json() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p7_while_the_registry_is_away_its_kinds_wait_and_the_others_go_on() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let registry = Registry::start().await;
-    registry.has(7, "orders.created-value", &order_schema());
     registry.is(Mood::Down);
     let mut stage = set(&registry, |_| Reply::json(good())).await;
+    knows(&registry, &stage, 7, "orders.created", &order_schema());
     stage.start().await;
     let orders: Vec<String> = (0..40).map(|n| format!("o{n}")).collect();
     put(&stage, "orders.created", &orders.iter().map(|id| order_bytes(id)).collect::<Vec<_>>()).await;
@@ -166,12 +166,9 @@ async fn p7_while_the_registry_is_away_its_kinds_wait_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_task_once_it_can_be() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let registry = Registry::start().await;
-    registry.has(7, "orders.created-value", &order_schema());
     let mut stage = set(&registry, |_| Reply::json(good())).await;
+    knows(&registry, &stage, 7, "orders.created", &order_schema());
     let whole = order_bytes("o1");
     let late = written(9, &order_schema(), &order("late"));
     let poison: Vec<(Vec<u8>, &str)> = vec![
@@ -191,7 +188,7 @@ async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_ta
     stage.start().await;
     dead_letters(&stage, poison.len()).await;
     // Its schema is registered after all; the registry's word of before is believed for half a minute.
-    registry.has(9, "orders.created-value", &order_schema());
+    knows(&registry, &stage, 9, "orders.created", &order_schema());
     let api = stage.api.clone();
     let ask = json!({ "reason": "TG-schema-unknown" });
     eventually("it is sent again", Duration::from_secs(60), || async {
@@ -221,14 +218,11 @@ async fn p2_avro_that_cannot_be_read_is_a_dead_letter_with_its_bytes_and_is_a_ta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p3_a_ticket_in_avro_waits_out_an_outage_and_a_kill_and_a_person_and_its_result_is_avro() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let registry = Registry::start().await;
     let ticket_schema =
         json!({ "type": "record", "name": "Ticket", "fields": [{ "name": "text", "type": "string" }] });
-    registry.has(5, "tasks.ticket-value", &ticket_schema);
     let mut stage = set(&registry, |_| Reply::down()).await;
+    knows(&registry, &stage, 5, "tasks.ticket", &ticket_schema);
     stage.start().await;
     let ticket = json!({ "text": "the \u{e9}xport button does nothing" });
     stage.api.submit("ticket", "t1", ticket.clone()).await;
@@ -393,9 +387,6 @@ async fn p1_a_decision_that_waits_for_its_schema_keeps_none_on_another_item_wait
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_the_door() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let registry = Registry::start().await;
     let mut stage = set(&registry, |_| Reply::json(good())).await;
     stage.start().await;
@@ -405,7 +396,7 @@ async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_th
     let (status, body) = stage.api.offer("order", "ignored", order("o1"), json!({})).await;
     assert_eq!((status, &body["error"]["code"]), (503, &json!("registry-away")), "{body}");
     registry.is(Mood::Well);
-    registry.has(7, "orders.created-value", &order_schema());
+    knows(&registry, &stage, 7, "orders.created", &order_schema());
     tokio::time::sleep(Duration::from_millis(600)).await;
     let mut brief = order("o1");
     brief.as_object_mut().unwrap().remove("note");
@@ -441,9 +432,6 @@ async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_th
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn without_a_registry_schemas_are_files_and_json_beside_them_stays_json() {
-    if is_for_embedded_only("its topics and subjects have no prefix, and all stories share one broker") {
-        return;
-    }
     let files = "[registry]\nschemas = { 7 = \"order.avsc\", 12 = \"tidegate:result:1\" }\n";
     let kinds = format!("{KINDS}{AVRO}{files}");
     let mut stage = Stage::set_with(&kinds, |_| Reply::json(good())).await;

@@ -260,11 +260,18 @@ mod tests {
 
     #[test]
     fn version_1_stays_readable() {
-        let p = progress(100, 130, &[100, 117]);
-        assert_eq!(read(100, FIXTURE), Ok((p.clone(), BY)));
-        assert_eq!(write(&p, BY), FIXTURE);
+        for (p, written) in [
+            (progress(100, 130, &[100, 117]), LISTED),
+            (progress(100, 130, &[100, 103, 104, 117, 118, 119, 129]), DENSE),
+            (Progress::at(100), NONE),
+        ] {
+            assert_eq!(read(100, written), Ok((p.clone(), BY)));
+            assert_eq!(write(&p, BY), written);
+        }
     }
 
-    /// Written by the first version of this file. Never changed.
-    const FIXTURE: &str = "ARI0VniavN7wESIzRFVmd4gpHgECABFTWK5f";
+    /// Written by the first version of this file, in each of its forms. Never changed.
+    const LISTED: &str = "ARI0VniavN7wESIzRFVmd4gpHgECABFTWK5f";
+    const DENSE: &str = "ARI0VniavN7wESIzRFVmd4gpHgIZAA4gkChzvA";
+    const NONE: &str = "ARI0VniavN7wESIzRFVmd4gpAAKBNF43";
 }
