@@ -32,6 +32,8 @@ pub const APART: Duration = Duration::from_millis(10);
 /// As long as the last commit took nothing is committed after it, and at most this long: a broker that takes
 /// longer has much to do, and larger batches ask less of it.
 pub const BREATH: Duration = Duration::from_millis(50);
+/// So many completions that wait are worth a transaction at once: beside them its own cost is small.
+const WORTH: usize = 1_000;
 /// Outputs of one transaction, bytes: what a reader must wait for, and an abort throws away.
 pub const BATCH_BYTES: usize = 4 << 20;
 /// After an abort: the group or the broker needs a moment, and a tight loop would take it away. Nothing is
@@ -140,7 +142,7 @@ pub struct Committer {
     state: State,
     /// When the last transaction was begun.
     began: Option<Instant>,
-    /// No transaction before this, unless something is urgent.
+    /// No transaction before this, unless something is urgent or much waits.
     not_before: Option<Instant>,
     /// No transaction before this.
     rest: Option<Instant>,
@@ -196,16 +198,20 @@ impl Committer {
         self.waiting.iter().chain(under_way).any(|h| h.done.lease.at == *at)
     }
 
+    fn hurries(&self) -> bool {
+        self.flush || self.waiting.len() >= WORTH
+    }
+
     /// When `next` should be asked again, if nothing happens before.
     pub fn due(&self) -> Option<Instant> {
         let idle = matches!(self.state, State::Idle) && !self.waiting.is_empty();
-        idle.then(|| self.not_before.filter(|_| !self.flush).max(self.rest)).flatten()
+        idle.then(|| self.not_before.filter(|_| !self.hurries()).max(self.rest)).flatten()
     }
 
     /// The next transaction, if there is one to make now.
     pub fn next(&mut self, held: &mut Assignment, now: Instant) -> (Option<Act>, Settled) {
         let mut settled = Settled::default();
-        let early = self.not_before.is_some_and(|at| now < at) && !self.flush;
+        let early = self.not_before.is_some_and(|at| now < at) && !self.hurries();
         let rests = self.rest.is_some_and(|at| now < at);
         if early || rests || !matches!(self.state, State::Idle) {
             return (None, settled);

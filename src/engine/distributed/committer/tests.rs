@@ -221,6 +221,26 @@ fn a_commit_that_took_long_is_followed_by_a_rest_as_long_but_no_longer_than_read
 }
 
 #[test]
+fn what_waits_in_numbers_is_committed_without_a_rest() {
+    let now = Instant::now();
+    let (mut held, lease, offsets) = far_apart(WORTH as u64 + 1, now);
+    let mut committer = Committer::new(ME, 0);
+    let hand_in = |committer: &mut Committer, held: &Assignment, offset: u64| {
+        let done = Completion { lease: lease.clone(), offset, outputs: vec![], urgent: false, mark: None };
+        let _ = committer.hand_in(Ticket(offset), done, held);
+    };
+    hand_in(&mut committer, &held, offsets[0]);
+    assert!(committer.next(&mut held, now).0.is_some());
+    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now + APART);
+    for (n, offset) in offsets[1..].iter().enumerate() {
+        hand_in(&mut committer, &held, *offset);
+        let due = committer.due();
+        assert_eq!(due.is_none(), n + 1 == WORTH, "{n}: {due:?}");
+    }
+    assert!(committer.next(&mut held, now + APART).0.is_some());
+}
+
+#[test]
 fn a_batch_is_bounded_by_bytes_and_takes_one_whatever_its_size() {
     let mut b = bench();
     let large = "x".repeat(BATCH_BYTES - 10);

@@ -15,6 +15,7 @@ use tidegate::worker::Worker;
 use tokio_util::sync::CancellationToken;
 
 const ENGINE: &str = "partitions = 6";
+const PARTITIONS: f64 = 6.0;
 
 fn kind(dedupe: bool, name: &str) -> String {
     let identity = if dedupe { "" } else { "dedupe = false\n" };
@@ -41,25 +42,37 @@ pub(crate) async fn measure() {
     let mut bare_s = bare_copy(&at, "review.outcomes", records).await;
     let mut through_s = Vec::new();
     for (name, place) in &places {
+        let ended = transactions(place).await;
         let pids = [std::process::id(), cluster.broker.id(), cluster.redis.id()];
-        through_s.push((*name, through(place, name, pids).await));
+        let took = through(place, name, pids).await;
+        let each = records as f64 / (transactions(place).await - ended - records as f64 / PARTITIONS);
+        through_s.push((*name, took, each));
     }
     let before = cpu_seconds(cluster.broker.id());
     bare_s = bare_s.min(bare_copy(&at, "dead-letters", records).await);
     let bare_broker_cpu = ((cpu_seconds(cluster.broker.id()) - before) * 10.0).round() / 10.0;
     let bare_rate = records as f64 / bare_s;
     let mut figures = json!({ "engine": "kafka", "records": records, "bare_per_s": bare_rate.round(), "bare_broker_cpu_s": bare_broker_cpu });
-    for (name, (seconds, cpu)) in through_s {
+    for (name, (seconds, cpu), each) in through_s {
         let rate = records as f64 / seconds;
         let ratio = (rate / bare_rate * 1_000.0).round() / 1_000.0;
         let of = if name == "ledger" { "ledger" } else { "no_dedupe" };
         figures[format!("{of}_per_s")] = json!(rate.round());
         figures[format!("ratio_{of}")] = json!(ratio);
+        figures[format!("{of}_per_commit")] = json!(each.round());
         for (what, cpu) in ["cpu", "broker_cpu", "redis_cpu"].into_iter().zip(cpu) {
             figures[format!("{of}_{what}_s")] = json!((cpu * 10.0).round() / 10.0);
         }
     }
     print("copy", figures);
+}
+
+/// Places in each partition of the results so far, on the average: records, and one for the end of each transaction.
+async fn transactions(place: &crate::rig::place::Place) -> f64 {
+    let engine = opened(&load(place)).await;
+    let ends = engine.log.ends(&Topic::new("results")).await.unwrap();
+    engine.operation.close().await;
+    ends.iter().map(|end| end.next as f64).sum::<f64>() / PARTITIONS
 }
 
 /// To a topic that has the same settings as one of results.
