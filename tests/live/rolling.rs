@@ -6,21 +6,21 @@ use crate::rig::process::says;
 use crate::rig::script::{Asked, Reply, SOON};
 use crate::rig::{eventually, number};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// As many keys at least, so that there is something to do in every state of the fleet.
 const LEAST: usize = 100;
 
-/// Sends a key every so often, each third one three times, until it is told to stop. Which keys?
-fn sends(fleet: &Fleet, every: Duration) -> (Arc<AtomicBool>, tokio::task::JoinHandle<BTreeSet<String>>) {
-    let enough = Arc::new(AtomicBool::new(false));
+/// Sends a key every so often, each third one three times, until the first of what is returned is dropped.
+/// Which keys?
+fn sends(fleet: &Fleet, every: Duration) -> (DropGuard, tokio::task::JoinHandle<BTreeSet<String>>) {
+    let enough = CancellationToken::new();
     let (sender, until) = (fleet.sender(), enough.clone());
     let sending = tokio::task::spawn_blocking(move || {
         let mut sent = BTreeSet::new();
-        while !until.load(Ordering::SeqCst) || sent.len() < LEAST {
+        while !until.is_cancelled() || sent.len() < LEAST {
             let n = sent.len();
             let key = format!("k{n}");
             (0..if n.is_multiple_of(3) { 3 } else { 1 }).for_each(|copy| sender.task(&key, copy));
@@ -30,7 +30,7 @@ fn sends(fleet: &Fleet, every: Duration) -> (Arc<AtomicBool>, tokio::task::JoinH
         sender.flush();
         sent
     });
-    (enough, sending)
+    (enough.drop_guard(), sending)
 }
 
 /// One of them that waits for its calls, whose answers are held back, and for nothing else: it is told to end
@@ -81,7 +81,7 @@ async fn p1_p2_p3_a_deploy_of_many_processes_and_back_repeats_only_what_a_second
     for mut member in members.drain(1..) {
         assert!(member.process.stop(SOON).success(), "{}", member.process.words());
     }
-    enough.store(true, Ordering::SeqCst);
+    drop(enough);
     let sent = sending.await.unwrap();
     fleet.one_result_each(&sent, TAKEN_OVER).await;
     // A model was asked for each key, and for nothing else; again for what was cut off, and for nothing else.
