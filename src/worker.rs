@@ -5,10 +5,11 @@
 mod aside;
 mod flood;
 mod holds;
+mod intake;
 mod orphans;
 
 use crate::consume::Kinds;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Group, Lease};
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Lease};
 use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
@@ -18,6 +19,7 @@ use crate::write::Counted;
 use aside::Aside;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
+use intake::Intake;
 use orphans::Searched;
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -145,8 +147,9 @@ impl Worker {
     /// drain budget. What is left comes back from the log, its unsent calls are given back to the ledger.
     pub async fn run(&self, stop: CancellationToken) {
         let names = &self.settings.topics;
-        let topics: Vec<Topic> = self.kinds.topics().chain(names.tokens()).cloned().collect();
-        let mut group = self.engine.groups.join("worker", &topics);
+        let [tasks, tokens]: [Vec<Topic>; 2] =
+            [self.kinds.topics().cloned().collect(), names.tokens().cloned().collect()];
+        let mut group = Intake::join(&self.engine, &tasks, &tokens);
         let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
         let aside = Aside::default();
         let leave = CancellationToken::new();
@@ -162,14 +165,14 @@ impl Worker {
                 biased;
                 () = stop.cancelled() => break,
                 _ = look.tick() => {
-                    self.hold(&*group, &mut holds, Instant::now());
+                    self.hold(&group, &mut holds, Instant::now());
                     continue;
                 }
                 Some(back) = running.join_next(), if !running.is_empty() => {
                     if let Ok(Back { at, ended }) = back {
                         let wanted = holds.wants_no_more(&at);
                         if holds.back(self.kinds.on(&at.at.topic), ended, Instant::now()) || wanted {
-                            self.hold(&*group, &mut holds, Instant::now());
+                            self.hold(&group, &mut holds, Instant::now());
                         }
                     }
                     continue;
@@ -254,7 +257,7 @@ impl Worker {
     }
 
     /// Holds the topics of kinds that nobody can serve or whose tasks die, and lets them go again.
-    fn hold(&self, group: &dyn Group, holds: &mut Holds, now: Instant) {
+    fn hold(&self, group: &Intake, holds: &mut Holds, now: Instant) {
         for topic in self.view.take_resumed() {
             tracing::info!(%topic, "resumed by a person");
             holds.resume(self.kinds.on(&topic), now);

@@ -29,11 +29,13 @@ use std::time::{Duration, Instant};
 /// Commits follow each other at this distance at least: back to back each costs the broker some 7 ms
 /// of markers, and batches form in between.
 pub const APART: Duration = Duration::from_millis(10);
-/// As long as the last commit took nothing is committed after it, and at most this long: a broker that takes
-/// longer has much to do, and larger batches ask less of it.
+/// Where more than `FEW` wait when a commit ends, the next waits as long as it took, and at most this long: a
+/// broker that takes long has much to do, and larger batches ask less of it.
 pub const BREATH: Duration = Duration::from_millis(50);
-/// So many completions that wait are worth a transaction at once: beside them its own cost is small.
-const WORTH: usize = 1_000;
+/// Little is under way: gathering would gain nothing, and each has somebody who waits for it.
+const FEW: usize = 32;
+/// So many that wait are worth a transaction at once: beside them its own cost is small.
+pub const WORTH: usize = 1_000;
 /// Outputs of one transaction, bytes: what a reader must wait for, and an abort throws away.
 pub const BATCH_BYTES: usize = 4 << 20;
 /// After an abort: the group or the broker needs a moment, and a tight loop would take it away. Nothing is
@@ -317,7 +319,9 @@ impl Committer {
         match ended {
             Ended::Visible(positions) => {
                 let took = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-                self.not_before = self.not_before.max(Some(now + took.min(BREATH)));
+                if self.waiting.len() > FEW {
+                    self.not_before = self.not_before.max(Some(now + took.min(BREATH)));
+                }
                 (None, self.visible(batch, &positions, held))
             }
             Ended::Aborted { why } => {

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH};
+use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH, WORTH};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -117,8 +117,8 @@ fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item
     assert!(lost.is_empty(), "{} records were not taken: {:?}", lost.len(), lost.first());
 }
 
-/// When the next commit is due, as with the engine: a while after the last began, and after it has ended as
-/// long as it took.
+/// When the next commit is due, as with the engine: a while after the last began; and where there is much to do
+/// (`busy`), as long after it has ended as it took, unless very much waits.
 struct Pace {
     due: Instant,
 }
@@ -132,10 +132,10 @@ impl Pace {
         Instant::now() >= self.due
     }
 
-    fn around(&mut self, commit: impl FnOnce()) {
+    fn around(&mut self, busy: bool, commit: impl FnOnce()) {
         let began = Instant::now();
         commit();
-        let rest = began.elapsed().min(BREATH);
+        let rest = if busy { began.elapsed().min(BREATH) } else { Duration::ZERO };
         self.due = (began + APART).max(Instant::now() + rest);
     }
 }
@@ -146,7 +146,7 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
     consumer.subscribe(&[from]).unwrap();
     let producer = transactional(servers, &format!("bare-{to}"));
     let mut begun = None;
-    let (mut copied, mut bytes, mut pace) = (0, 0, Pace::begin());
+    let (mut copied, mut held, mut bytes, mut pace) = (0, 0, 0, Pace::begin());
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let mut open = false;
     while copied < records {
@@ -164,12 +164,13 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
                 producer.poll(Duration::from_millis(1));
             }
             bytes += key.len() + value.len();
-            copied += 1;
+            (copied, held) = (copied + 1, held + 1);
             next.insert(message.partition(), message.offset() + 1);
         }
-        if open && (copied == records || bytes >= BATCH_BYTES || pace.is_due()) {
-            pace.around(|| commit(&producer, &consumer, from, &next));
-            (open, bytes) = (false, 0);
+        let full = copied == records || held >= WORTH || bytes >= BATCH_BYTES;
+        if open && (full || pace.is_due()) {
+            pace.around(true, || commit(&producer, &consumer, from, &next));
+            (open, held, bytes) = (false, 0, 0);
         }
     }
     begun.unwrap_or_else(Instant::now).elapsed().as_secs_f64()
@@ -215,7 +216,7 @@ pub(crate) fn pass_on(
             next.insert(message.partition(), message.offset() + 1);
         }
         if open && pace.is_due() {
-            pace.around(|| commit(&producer, &consumer, from, &next));
+            pace.around(false, || commit(&producer, &consumer, from, &next));
             open = false;
         }
     }

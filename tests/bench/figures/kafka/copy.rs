@@ -45,6 +45,9 @@ pub(crate) async fn measure() {
         let ended = transactions(place).await;
         let pids = [std::process::id(), cluster.broker.id(), cluster.redis.id()];
         let took = through(place, name, pids).await;
+        let mut came = 0;
+        bare::read_all(&at, "results", |_| came += 1);
+        assert_eq!(came, records * (through_s.len() + 1), "each task has its result");
         let each = records as f64 / (transactions(place).await - ended - records as f64 / PARTITIONS);
         through_s.push((*name, took, each));
     }

@@ -69,10 +69,15 @@ impl Fleet {
     }
 }
 
-/// Every twentieth key twice. Record keys differ, so copies lie in different partitions.
+/// Every twentieth key twice: half of the copies right behind their original, half after as long again as it took
+/// to come to it. Record keys differ, so copies lie in different partitions.
 pub(crate) fn keys(tasks: usize) -> impl Iterator<Item = (String, usize)> {
     (0..tasks).flat_map(|n| {
-        let key = if n % 20 == 19 { n - 10 } else { n };
+        let key = match n % 40 {
+            19 => n / 40 * 20,
+            39 => n - 10,
+            _ => n,
+        };
         std::iter::once((format!("k{key}"), key))
     })
 }

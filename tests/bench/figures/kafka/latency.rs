@@ -40,18 +40,23 @@ pub(crate) async fn measure() {
     );
     let place = cluster.place(&text, "partitions = 6");
     cluster.apply(&place);
-    let bare_place = cluster.place("[tasks.copy]\n", "partitions = 6\nprefix = \"bare.\"");
-    cluster.apply(&bare_place);
+    for prefix in ["bare.", "again."] {
+        cluster.apply(&cluster.place("[tasks.copy]\n", &format!("partitions = 6\nprefix = \"{prefix}\"")));
+    }
 
-    let (_, bare_seen, taken) = bare_run(&cluster, tasks).await;
+    let first = bare_run(&cluster, "bare.", tasks).await;
     let process = place.run().await;
     let (sent, seen) = run(&cluster, "tasks.ticket", "results", tasks).await;
     drop(process);
+    // A broker that has been running for a while is faster: before and after, and the faster one counts.
+    let second = bare_run(&cluster, "again.", tasks).await;
+    let better = |of: fn(&Bare) -> &Vec<f64>, share| quantile(of(&first), share).min(quantile(of(&second), share));
 
     let asked = asked.lock().unwrap();
     let to_ask = apart(&sent, &asked);
     let visible = apart(&asked, &seen);
-    let bare = apart(&taken, &bare_seen);
+    let bare = [0.5, 0.99].map(|share| better(|bare| &bare.visible, share));
+    let bare_taken = [0.5, 0.99].map(|share| better(|bare| &bare.taken, share));
     let times = |own: f64, bare: f64| (own / bare * 100.0).round() / 100.0;
     print(
         "latency",
@@ -59,9 +64,10 @@ pub(crate) async fn measure() {
             "engine": "kafka", "tasks_per_s": PER_SECOND, "tasks": tasks, "answered": visible.len(),
             "appended_to_asked_p50_ms": quantile(&to_ask, 0.5), "appended_to_asked_p99_ms": quantile(&to_ask, 0.99),
             "answered_to_visible_p50_ms": quantile(&visible, 0.5), "answered_to_visible_p99_ms": quantile(&visible, 0.99),
-            "bare_p50_ms": quantile(&bare, 0.5), "bare_p99_ms": quantile(&bare, 0.99),
-            "times_bare_p50": times(quantile(&visible, 0.5), quantile(&bare, 0.5)),
-            "times_bare_p99": times(quantile(&visible, 0.99), quantile(&bare, 0.99)),
+            "bare_appended_to_taken_p50_ms": bare_taken[0], "bare_appended_to_taken_p99_ms": bare_taken[1],
+            "bare_taken_to_visible_p50_ms": bare[0], "bare_taken_to_visible_p99_ms": bare[1],
+            "times_bare_p50": times(quantile(&visible, 0.5), bare[0]),
+            "times_bare_p99": times(quantile(&visible, 0.99), bare[1]),
         }),
     );
 }
@@ -76,32 +82,38 @@ fn apart(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>) -> Vec<
     all
 }
 
-async fn bare_run(
-    cluster: &Cluster,
-    tasks: u64,
-) -> (HashMap<String, Instant>, HashMap<String, Instant>, HashMap<String, Instant>) {
+/// Milliseconds of the bare loop: appended to consumed, and consumed to visible.
+struct Bare {
+    taken: Vec<f64>,
+    visible: Vec<f64>,
+}
+
+async fn bare_run(cluster: &Cluster, prefix: &str, tasks: u64) -> Bare {
     let (stop, taken) = (Arc::new(AtomicBool::new(false)), Times::default());
     let (servers, until, noting) = (cluster.kafka_at.clone(), stop.clone(), taken.clone());
+    let (from, to) = (format!("{prefix}tasks.copy"), format!("{prefix}results"));
+    let (reads, writes) = (from.clone(), to.clone());
     let passing = tokio::task::spawn_blocking(move || {
-        bare::pass_on(&servers, "bare.tasks.copy", "bare.results", &noting, || until.load(Ordering::SeqCst));
+        bare::pass_on(&servers, &reads, &writes, &noting, || until.load(Ordering::SeqCst));
     });
-    let (sent, seen) = run(cluster, "bare.tasks.copy", "bare.results", tasks).await;
+    let (sent, seen) = run(cluster, &from, &to, tasks).await;
     stop.store(true, Ordering::SeqCst);
     passing.await.unwrap();
-    let taken = taken.lock().unwrap().clone();
-    (sent, seen, taken)
+    let taken = taken.lock().unwrap();
+    Bare { taken: apart(&sent, &taken), visible: apart(&taken, &seen) }
 }
 
 /// Sends evenly, and notes when each key was sent and when its result was read.
 async fn run(
     cluster: &Cluster,
-    from: &'static str,
-    to: &'static str,
+    from: &str,
+    to: &str,
     tasks: u64,
 ) -> (HashMap<String, Instant>, HashMap<String, Instant>) {
     let (stop, seen) = (Arc::new(AtomicBool::new(false)), Times::default());
     let (servers, until, noting) = (cluster.kafka_at.clone(), stop.clone(), seen.clone());
-    let watching = tokio::task::spawn_blocking(move || watch(&servers, to, &noting, &until));
+    let (from, to) = (from.to_owned(), to.to_owned());
+    let watching = tokio::task::spawn_blocking(move || watch(&servers, &to, &noting, &until));
     tokio::time::sleep(Duration::from_secs(3)).await;
     let servers = cluster.kafka_at.clone();
     let sending = tokio::task::spawn_blocking(move || {
@@ -114,7 +126,7 @@ async fn run(
             noting.lock().unwrap().insert(key.clone(), Instant::now());
             (key, format!("{{\"n\":{n}}}"))
         });
-        bare::trickle(&servers, from, records);
+        bare::trickle(&servers, &from, records);
         sent
     });
     let sent = sending.await.unwrap().lock().unwrap().clone();
