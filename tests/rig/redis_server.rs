@@ -79,7 +79,7 @@ impl Server {
         self.process = Some(process);
     }
 
-    /// As a power cut would: nothing of it gets to run again.
+    /// SIGKILL: nothing of it gets to run again. What it has written survives, synced or not.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("our own server").kill();
     }

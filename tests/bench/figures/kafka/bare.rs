@@ -222,7 +222,8 @@ pub(crate) fn pass_on(
     }
 }
 
-fn name_of(message: &BorrowedMessage<'_>) -> String {
+/// The key of a task's record.
+pub(crate) fn name_of(message: &BorrowedMessage<'_>) -> String {
     let header = message.headers().and_then(|h| h.iter().find(|h| h.key == "idempotency-key"));
     String::from_utf8_lossy(header.and_then(|h| h.value).unwrap_or_default()).into_owned()
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const PER_SECOND: u32 = 200;
 
-type Times = Arc<Mutex<HashMap<String, Instant>>>;
+pub(super) type Times = Arc<Mutex<HashMap<String, Instant>>>;
 
 pub(crate) async fn measure() {
     let tasks = number("TIDEGATE_BENCH_SECONDS", 20) * u64::from(PER_SECOND);
@@ -50,7 +50,8 @@ pub(crate) async fn measure() {
     drop(process);
     // A broker that has been running for a while is faster: before and after, and the faster one counts.
     let second = bare_run(&cluster, "again.", tasks).await;
-    let better = |of: fn(&Bare) -> &Vec<f64>, share| quantile(of(&first), share).min(quantile(of(&second), share));
+    let better =
+        |of: fn(&Bare) -> &Vec<f64>, share| quantile(of(&first), share).min(quantile(of(&second), share));
 
     let asked = asked.lock().unwrap();
     let to_ask = apart(&sent, &asked);
@@ -140,7 +141,8 @@ async fn run(
     (sent, seen)
 }
 
-fn watch(servers: &str, topic: &str, seen: &Times, stop: &AtomicBool) {
+/// Notes when each key is seen first on a topic by a reader of committed records.
+pub(super) fn watch(servers: &str, topic: &str, seen: &Times, stop: &AtomicBool) {
     let consumer: BaseConsumer = bare::consumer(servers, &format!("watch-{topic}"));
     consumer.subscribe(&[topic]).unwrap();
     while !stop.load(Ordering::SeqCst) {

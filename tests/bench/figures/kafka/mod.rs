@@ -7,6 +7,7 @@ pub(crate) mod chaos;
 pub(crate) mod copy;
 mod fleet;
 pub(crate) mod latency;
+mod power_cut;
 pub(crate) mod rebalance;
 mod reckoning;
 

@@ -1,20 +1,23 @@
-//! kill -9 of one of four processes under load: until all partitions are served again, and how many outcomes
-//! were delayed. With the broker's default time between two looks for abandoned transactions. Times are those
-//! at which the broker appended an outcome; a reader of committed records may see it later, behind a
-//! transaction that the process has left open.
+//! kill -9 of one of four processes under load: until a reader of committed records sees an outcome again of every
+//! partition, of a task that came after the kill; and how many outcomes were delayed. With the broker's default
+//! time between two looks for abandoned transactions, behind which a reader may have to wait.
 
-use super::Cluster;
 use super::fleet::{Fleet, PARTITIONS, feed};
 use super::reckoning::Reckoning;
+use super::{Cluster, bare, latency};
 use crate::print;
 use crate::rig::number;
 use crate::rig::redis_server::ALWAYS;
+use rdkafka::message::Message as _;
 use serde_json::json;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tidegate::task::Timestamp;
 
 /// An outcome that takes longer than this was delayed; how many did before the kill is printed beside it.
-const LATE_MS: f64 = 2_000.0;
+const LATE_MS: i64 = 2_000;
 
 pub(crate) async fn measure() {
     for (session, given) in
@@ -32,6 +35,9 @@ async fn one(session: u32, given: &str) {
     let lasts = Duration::from_secs(u64::from(session) + 45);
     let tasks = usize::try_from(lasts.as_secs() * per_s).unwrap();
     let servers = cluster.kafka_at.clone();
+    let (seen, over) = (latency::Times::default(), Arc::new(AtomicBool::new(false)));
+    let (at, noting, until) = (servers.clone(), seen.clone(), over.clone());
+    let watching = tokio::task::spawn_blocking(move || latency::watch(&at, "results", &noting, &until));
     let feeding = tokio::task::spawn_blocking(move || feed(&servers, tasks, lasts));
     tokio::time::sleep(Duration::from_secs(15)).await;
     let killed = Timestamp::now().0;
@@ -40,20 +46,46 @@ async fn one(session: u32, given: &str) {
     tokio::time::sleep(Duration::from_secs(20)).await;
     fleet.running.remove(1);
     fleet.places.remove(1);
+    over.store(true, Ordering::SeqCst);
+    watching.await.unwrap();
+    let clock = (Instant::now(), Timestamp::now().0);
     let servers = cluster.kafka_at.clone();
-    let found = tokio::task::spawn_blocking(move || Reckoning::of(&servers)).await.unwrap();
+    let (found, homes) =
+        tokio::task::spawn_blocking(move || (Reckoning::of(&servers), homes(&servers))).await.unwrap();
     fleet.close();
-    let both = found.sent.iter().filter_map(|(key, sent)| Some((*sent, found.outcomes.get(key)?.1)));
-    let late: Vec<i64> = both.filter(|(sent, at)| (at - sent) as f64 > LATE_MS).map(|(_, at)| at).collect();
-    let (before, after): (Vec<i64>, Vec<i64>) = late.into_iter().partition(|at| *at <= killed);
-    // The last of them was served last.
-    let last = after.iter().max().copied().expect("the process that was killed had work");
+    let bad = [found.lost().len(), found.duplicated().len(), found.dead.len()];
+    assert_eq!(bad, [0; 3], "lost, duplicated, dead");
+    // By the clock of the broker's stamps.
+    let seen = seen.lock().unwrap();
+    let when = |key: &String| clock.1 - i64::try_from(clock.0.duration_since(seen[key]).as_millis()).unwrap();
+    let (mut back, mut late, mut late_before) = (BTreeMap::new(), 0, 0);
+    for (key, sent) in &found.sent {
+        let at = when(key);
+        if at - sent > LATE_MS {
+            *(if at > killed { &mut late } else { &mut late_before }) += 1;
+        }
+        if *sent > killed {
+            let first = back.entry(homes[key]).or_insert(at);
+            *first = at.min(*first);
+        }
+    }
+    assert_eq!(back.len(), PARTITIONS as usize, "each partition got tasks after the kill");
+    let served = back.values().max().unwrap() - killed;
     print(
         "rebalance",
         json!({
             "engine": "kafka", "session_timeout_s": session, "partitions": PARTITIONS, "tasks_per_s": per_s, "tasks": tasks,
-            "all_served_again_s": (last - killed) as f64 / 1_000.0, "outcomes_delayed": after.len(), "delayed_before_the_kill": before.len(), "delayed_over_s": LATE_MS / 1_000.0,
-            "lost": found.lost().len(), "duplicated": found.duplicated().len(), "dead_letters": found.dead.len(),
+            "all_served_again_s": served as f64 / 1_000.0, "outcomes_delayed": late, "delayed_before_the_kill": late_before,
+            "delayed_over_s": LATE_MS / 1_000,
         }),
     );
+}
+
+/// The partition of each key's first record.
+fn homes(servers: &str) -> BTreeMap<String, i32> {
+    let mut homes = BTreeMap::new();
+    bare::read_all(servers, "tasks.ticket", |message| {
+        homes.entry(bare::name_of(message)).or_insert(message.partition());
+    });
+    homes
 }

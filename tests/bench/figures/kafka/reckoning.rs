@@ -78,26 +78,80 @@ impl Reckoning {
         all
     }
 
-    /// Answers bought beyond the first of each slot: all, and those of which no outcome tells.
-    pub(crate) fn repeated(&self, provider_log: &Path) -> (u64, Vec<String>) {
-        let mut whole: BTreeMap<String, u64> = BTreeMap::new();
+    /// What was bought more than once.
+    pub(crate) fn bought(&self, provider_log: &Path, hurts: &[Hurt]) -> Bought {
+        let mut asked: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
         for line in std::fs::read_to_string(provider_log).unwrap().lines() {
             let line: Value = serde_json::from_str(line).unwrap();
-            if line["status"] == 200 && line["complete"] == true {
-                *whole.entry(line["slot"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            if line["status"] == 200 {
+                let from = line["at"].as_i64().unwrap();
+                let until = from + line["latency_ms"].as_i64().unwrap();
+                let slot = line["slot"].as_str().unwrap_or_default().to_owned();
+                asked.entry(slot).or_default().push(Asked { from, until, whole: line["complete"] == true });
             }
         }
         // Providers are told a hash of the task, its generation and the slot.
         let keys: BTreeMap<String, &String> = self.sent.keys().map(|key| (scope_of(key), key)).collect();
+        let mut bought = Bought::default();
         let mut again: BTreeMap<String, u64> = BTreeMap::new();
-        for (slot, count) in whole {
+        for (slot, mut calls) in asked {
             let key = slot.split_once(".g").and_then(|(scope, _)| keys.get(scope));
             let key = key.unwrap_or_else(|| panic!("the provider was asked for nobody's slot {slot}"));
-            *again.entry((*key).clone()).or_default() += count - 1;
+            calls.sort_by_key(|call| call.from);
+            let (_, earlier) = calls.split_last().unwrap();
+            let whole = calls.iter().filter(|call| call.whole).count() as u64;
+            bought.repeated += whole.saturating_sub(1);
+            bought.cut_off += calls.len() as u64 - whole;
+            if earlier.iter().any(|call| !call.is_explained(hurts)) {
+                bought.unexplained.push((*key).clone());
+            }
+            *again.entry((*key).clone()).or_default() += whole.saturating_sub(1);
         }
-        let all = again.values().sum();
         let untold = again.into_iter().filter(|(key, n)| *n > self.noted.get(key).copied().unwrap_or(0));
-        (all, untold.map(|(key, _)| key).collect())
+        bought.untold = untold.map(|(key, _)| key).collect();
+        bought
+    }
+}
+
+/// Calls of one slot beyond its first.
+#[derive(Default)]
+pub(crate) struct Bought {
+    /// Answered to the end, and answered to the end before.
+    pub(crate) repeated: u64,
+    /// Broken off before the answer had ended.
+    pub(crate) cut_off: u64,
+    /// Keys of which no outcome tells as many repeats.
+    pub(crate) untold: Vec<String>,
+    /// Keys that were asked about again although nothing had happened to whoever asked first.
+    pub(crate) unexplained: Vec<String>,
+}
+
+/// Something that was done on purpose, from and until when (ms).
+pub(crate) struct Hurt {
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+    /// To a process; or else to the ledger, whose absence makes an answer wait in memory.
+    pub(crate) process: bool,
+}
+
+struct Asked {
+    from: i64,
+    until: i64,
+    whole: bool,
+}
+
+/// An answer is stored within this, on a busy machine too, if its process lives and the ledger is there.
+const STORED_MS: i64 = 1_000;
+
+impl Asked {
+    fn is_explained(&self, hurts: &[Hurt]) -> bool {
+        let mut until = self.until + STORED_MS;
+        for away in hurts.iter().filter(|hurt| !hurt.process) {
+            if away.from <= until && away.until >= self.from {
+                until = until.max(away.until + STORED_MS);
+            }
+        }
+        hurts.iter().any(|hurt| hurt.process && hurt.from <= until && hurt.until >= self.from)
     }
 }
 
