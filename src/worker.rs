@@ -182,9 +182,9 @@ impl Worker {
                         Ok(Some(Searched::Found(found))) => {
                             group.orphaned(found.lease.clone(), &found.gone, &found.offsets());
                             let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                            let (void, view) = (leases.void(&found.lease, &leave), self.view());
+                            let view = self.view();
                             orphans.spawn(async move {
-                                orphans::bury(&engine, &pipeline, found, &void, view).await;
+                                orphans::bury(&engine, &pipeline, found, view).await;
                                 None
                             });
                         }

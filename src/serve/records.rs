@@ -94,7 +94,7 @@ fn refused(e: AppendError) -> ApiError {
         AppendError::Unavailable(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "paused",
-            "nothing was appended; send the same request again once it is well",
+            "perhaps nothing was appended; send the same again once it is well: a key that comes twice is one task",
         ),
         AppendError::TooLarge { .. } => {
             (StatusCode::PAYLOAD_TOO_LARGE, "record-too-large", "nothing was appended; send smaller records")

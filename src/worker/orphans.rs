@@ -45,6 +45,8 @@ pub(super) struct Found {
     pub(super) lease: Lease,
     pub(super) gone: Gone,
     pub(super) orphans: Vec<ClaimView>,
+    /// Of its lease.
+    pub(super) void: CancellationToken,
 }
 
 impl Found {
@@ -131,7 +133,7 @@ async fn once(
     Some(if there {
         Searched::NotGone(lease.clone())
     } else {
-        Searched::Found(Found { lease: lease.clone(), gone: gone.clone(), orphans })
+        Searched::Found(Found { lease: lease.clone(), gone: gone.clone(), orphans, void: void.clone() })
     })
 }
 
@@ -187,14 +189,8 @@ fn is_orphan(claim: &ClaimView, lease: &Lease, gone: &Gone) -> bool {
 
 /// Hands in a dead letter for each, until none is left. One that is not committed stays open, and is found
 /// again by the next owner.
-pub(super) async fn bury(
-    engine: &Engine,
-    pipeline: &Pipeline,
-    found: Found,
-    void: &CancellationToken,
-    view: View,
-) {
-    let Found { lease, orphans: mut left, .. } = found;
+pub(super) async fn bury(engine: &Engine, pipeline: &Pipeline, found: Found, view: View) {
+    let Found { lease, orphans: mut left, void, .. } = found;
     let stuck = Stuck { view, lease: lease.clone() };
     loop {
         let burials = std::mem::take(&mut left).into_iter().map(|claim| async {
@@ -215,7 +211,7 @@ pub(super) async fn bury(
             "the dead letters of {some} tasks that they began cannot be written ({at} is one): if they are too large \
              for their topic, raise its limit"
         ));
-        if !pause(AGAIN, void).await {
+        if !pause(AGAIN, &void).await {
             return;
         }
     }

@@ -26,7 +26,7 @@ use crate::task::{Partition, Position};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Commits follow each other at this distance at least: back to back each costs the broker some 7 ms
+/// Commits follow each other at this distance at least, but for what is urgent or much: back to back each costs the broker some 7 ms
 /// of markers, and batches form in between.
 pub const APART: Duration = Duration::from_millis(10);
 /// Where more than `FEW` wait when a commit ends, the next waits as long as it took, and at most this long: a
@@ -149,6 +149,8 @@ pub struct Committer {
     /// No transaction before this.
     rest: Option<Instant>,
     flush: bool,
+    /// Nothing of what waited could be written down the last time.
+    blocked: bool,
     /// Completions of the next transaction at most: halved when a batch is aborted again and again, so that
     /// one that never goes through is found, and holds up no other.
     most: usize,
@@ -168,6 +170,7 @@ impl Committer {
             not_before: None,
             rest: None,
             flush: false,
+            blocked: false,
             most: usize::MAX,
             aborts: 0,
         }
@@ -201,7 +204,7 @@ impl Committer {
     }
 
     fn hurries(&self) -> bool {
-        self.flush || self.waiting.len() >= WORTH
+        self.flush || (self.waiting.len() >= WORTH && !self.blocked)
     }
 
     /// When `next` should be asked again, if nothing happens before.
@@ -228,7 +231,8 @@ impl Committer {
         let author = Author { instance: self.instance, sequence: self.sequence };
         let (batch, offsets) = self.write_down(taken, author, held);
         (self.began, self.not_before) = (Some(now), Some(now + APART));
-        if batch.handed_in.is_empty() {
+        self.blocked = batch.handed_in.is_empty();
+        if self.blocked {
             // All of it waits for what lies below.
             return (None, settled);
         }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// thousand records of 1 KiB), and goes on when one of them is handed out.
 const HIGH: usize = 2_048;
 const HIGH_BYTES: usize = 4 << 20;
-/// Records of one lane that wait for their time, at most: they stand in nobody's way up to here, and the
-/// lane waits for the first of them beyond it.
+/// Records of one lane that wait for their time, at most: they stand in nobody's way up to here, and beyond it
+/// the lane waits until a fifth of them has come due.
 const LATER: usize = 1_024;
 
 #[derive(Debug)]
@@ -30,11 +30,13 @@ struct Lane {
 }
 
 impl Lane {
-    fn is_full(&self, share: (usize, usize)) -> bool {
-        let at_most = |n: usize| n * share.0 / share.1;
-        self.ready.len() > at_most(HIGH - 1)
-            || self.bytes > at_most(HIGH_BYTES - 1)
-            || self.later.len() > at_most(LATER - 1)
+    fn is_full(&self) -> bool {
+        self.ready.len() >= HIGH || self.bytes >= HIGH_BYTES || self.later.len() >= LATER
+    }
+
+    /// What waits for its time comes due bit by bit, and behind it may lie what is due before.
+    fn has_room_again(&self) -> bool {
+        self.ready.len() < HIGH / 2 && self.bytes < HIGH_BYTES / 2 && self.later.len() < LATER / 5 * 4
     }
 
     /// Which record comes next at `now`, of those below an offset.
@@ -95,7 +97,7 @@ impl Lanes {
             Some(at) => drop(lane.later.insert((at, record.position.offset), record)),
             None => lane.ready.push_back(record),
         }
-        (lane.is_full((1, 1)) && !std::mem::replace(&mut lane.paused, true)).then_some(Flow::Pause)
+        (lane.is_full() && !std::mem::replace(&mut lane.paused, true)).then_some(Flow::Pause)
     }
 
     /// The next record in turn that may be handed out at `now`; `room` is below what offset. `Some(Resume)` when its lane has room again.
@@ -118,7 +120,7 @@ impl Lanes {
             Next::Ready(index) => lane.ready.remove(index),
         }?;
         lane.bytes -= weight(&record);
-        let resumes = lane.paused && !lane.is_full((1, 2));
+        let resumes = lane.paused && lane.has_room_again();
         lane.paused &= !resumes;
         self.turn = Some(at);
         Some((lane.lease.clone(), record, resumes.then_some(Flow::Resume)))

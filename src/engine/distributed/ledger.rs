@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Calls on their way at once, of what is held or owed: a fraction of a second's worth, so that the
 /// heartbeat is never late for them.
 const AT_ONCE: usize = 512;
+/// Bytes of the answers among them: what a slow disk syncs well before the ledger is taken for gone.
+const ANSWERS: usize = 4 << 20;
 
 /// Which slot an answer is for.
 type HeldKey = (ScopedKey, u32, Origin, SlotName);
@@ -62,6 +64,16 @@ struct Held {
     call: LedgerCall,
     /// Its task is sending it itself.
     by_task: bool,
+}
+
+impl Held {
+    /// At least one.
+    fn bytes(&self) -> usize {
+        match &self.call {
+            LedgerCall::Store { value, .. } => value.len().max(1),
+            _ => 1,
+        }
+    }
 }
 
 /// Since when all has been told to a ledger that is reached without a break. Groups are told in their order:
@@ -231,14 +243,22 @@ impl Contact {
         let answers: Vec<(HeldKey, LedgerCall)> = {
             let inner = lock(&self.inner);
             let waiting = inner.held.iter().filter(|(_, held)| !held.by_task).take(AT_ONCE);
-            waiting.map(|(key, held)| (key.clone(), held.call.clone())).collect()
+            let mut bytes = 0;
+            let fits = waiting.take_while(|(_, held)| {
+                let first = bytes == 0;
+                bytes += held.bytes();
+                first || bytes <= ANSWERS
+            });
+            fits.map(|(key, held)| (key.clone(), held.call.clone())).collect()
         };
         if !answers.is_empty() {
-            let calls = answers.iter().map(|(_, call)| self.tell(connection, call.clone()));
-            // It leaves the list once it is acknowledged, not before.
-            futures::future::try_join_all(calls).await?;
-            let mut inner = lock(&self.inner);
-            answers.iter().for_each(|(key, _)| drop(inner.held.remove(key)));
+            let told = answers.into_iter().map(|(key, call)| async move {
+                self.tell(connection, call).await?;
+                // It leaves the list once it is acknowledged, not before, and whatever becomes of the others.
+                lock(&self.inner).held.remove(&key);
+                Ok(())
+            });
+            futures::future::try_join_all(told).await?;
             return Ok(false);
         }
         if !marks {

@@ -54,6 +54,10 @@ impl AppendThread {
         let mut transactor = Transactor::new(&self.properties, &self.name, self.id.clone(), &self.watch);
         let mut left = None;
         while let Some(first) = left.take().or_else(|| appends.recv().ok()) {
+            // Whoever has given up was told that it was perhaps not appended, and sends it again.
+            if first.reply.is_closed() {
+                continue;
+            }
             let mut bytes = first.bytes();
             let mut batch = vec![first];
             while let Ok(next) = appends.try_recv() {

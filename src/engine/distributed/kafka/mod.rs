@@ -51,8 +51,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// What a member may have heard before its group's task has taken it in; then the client waits. More than
-/// two lanes hold, so that a task that is merely busy stops nobody.
+/// What a member may have heard before its group's task has taken it in; then the client waits. About one fetch,
+/// so that a task that is merely busy stops nobody.
 const HEARD: usize = 1_024;
 
 /// One process's way to a Kafka cluster.

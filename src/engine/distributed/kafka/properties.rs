@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(super) const TRANSACTION: Duration = Duration::from_secs(10);
 /// A record that is not delivered by then is given up, while its transaction can still be aborted.
 const DELIVERY: Duration = Duration::from_secs(8);
-/// Whoever the broker has not heard of for so long is no member any more. Clients say so every 3 s.
+/// Whoever the broker has not heard of for so long is no member any more.
 const SESSION: Duration = Duration::from_secs(10);
 /// Largest message that a client takes to a broker; above every limit that a topic may have (four times
 /// 8 MiB, and room for keys and headers). The topic's own limit decides.
@@ -122,6 +122,8 @@ impl Properties {
             // As long as a process is taken for alive by the ledger. Who dies is followed after this, and who has
             // lost its broker for longer gives up its place, which the broker then keeps for as long again.
             .set("session.timeout.ms", SESSION.as_millis().to_string())
+            // A member hears of a rebalance in the answer to this.
+            .set("heartbeat.interval.ms", "1000")
             // Half of what one fetch of small records brings: a pause throws away whatever is fetched ahead.
             .set("queued.min.messages", "512")
             .set("queued.max.messages.kbytes", "16384")

@@ -11,8 +11,8 @@ use redis::{Arg, Cmd, RedisResult, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// Calls of one batch. The store serves nobody else meanwhile: a few milliseconds.
-const TOGETHER: usize = 128;
+/// Calls of one batch. The store serves nobody else meanwhile, some 15 ms; a sync may take as long.
+const TOGETHER: usize = 512;
 /// Bytes from which on a batch is full, for answers of a megabyte: the store keeps all of it until it is run.
 const BYTES: usize = 1 << 20;
 /// Batches under way: one that the store runs, and one that it reads next.
@@ -37,7 +37,7 @@ impl Asked {
 
 /// Ends with its line.
 pub(super) struct Batches {
-    /// As long as callers are let in (see `CALLS`).
+    /// As many as callers are let in (see `CALLS`), and those who have gone since the last turn.
     queue: mpsc::UnboundedSender<Asked>,
     _running: JoinSet<()>,
 }
@@ -68,55 +68,72 @@ async fn run(line: MultiplexedConnection, mut queue: mpsc::UnboundedReceiver<Ask
             Some(()) = under_way.next() => {}
             first = queue.recv(), if under_way.len() < UNDER_WAY => {
                 let Some(first) = first else { return };
-                under_way.push(send(line.clone(), with_what_waits(first, &mut queue)));
+                let batch = with_what_waits(first, &mut queue);
+                if !batch.is_empty() {
+                    under_way.push(send(line.clone(), batch));
+                }
             }
         }
     }
 }
 
+/// Whoever has gone meanwhile is left out: what was never sent need not be taken back.
 fn with_what_waits(first: Asked, queue: &mut mpsc::UnboundedReceiver<Asked>) -> Vec<Asked> {
-    let mut bytes = first.bytes();
-    let mut batch = vec![first];
-    while batch.len() < TOGETHER && bytes < BYTES {
-        let Ok(next) = queue.try_recv() else { break };
-        bytes += next.bytes();
-        batch.push(next);
+    let (mut bytes, mut batch, mut next) = (0, Vec::new(), Some(first));
+    while let Some(asked) = next {
+        if !asked.answer.is_closed() {
+            bytes += asked.bytes();
+            batch.push(asked);
+        }
+        let full = batch.len() >= TOGETHER || bytes >= BYTES;
+        next = if full { None } else { queue.try_recv().ok() };
     }
     batch
 }
 
-/// Unconstrained: a task whose budget is used up would put off writing, and the next batch would overtake it.
-async fn send(mut line: MultiplexedConnection, batch: Vec<Asked>) {
-    let alone = batch.len() == 1;
-    let mut together = redis::pipe();
-    together.atomic();
-    let (mut answers, mut commands) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-    for asked in batch {
-        answers.push(asked.answer);
-        commands.push(asked.command);
-    }
-    let told = if alone {
-        let command = commands.pop().unwrap_or_default();
-        tokio::task::unconstrained(line.send_packed_command(&command)).await.map(|value| vec![value])
+async fn send(mut line: MultiplexedConnection, mut batch: Vec<Asked>) {
+    let told = if batch.len() == 1 {
+        let command = std::mem::take(&mut batch[0].command);
+        line.send_packed_command(&command).await.map(|value| vec![value])
     } else {
-        let count = commands.len();
-        for command in commands {
-            together.add_command(command);
+        let mut together = redis::pipe();
+        together.atomic();
+        for asked in &mut batch {
+            together.add_command(std::mem::take(&mut asked.command));
         }
-        let told = tokio::task::unconstrained(line.send_packed_commands(&together, count + 1, 1)).await;
-        told.map(|mut told| match told.pop() {
-            Some(Value::Array(values)) => values,
-            Some(other) => vec![other],
-            None => Vec::new(),
-        })
+        line.send_packed_commands(&together, batch.len() + 1, 1)
+            .await
+            .and_then(|told| each(told, batch.len()))
     };
-    let mut told = told.map(Vec::into_iter);
-    for answer in answers {
-        let value = match &mut told {
-            Ok(values) => values.next().map(Ok),
-            Err(error) => Some(Err(error.clone())),
-        };
-        // An answer that is missing is dropped, which says that there is none. Who asked may have gone.
-        let _ = value.map(|value| answer.send(value));
+    match told {
+        // Who asked may have gone.
+        Ok(told) => batch.into_iter().zip(told).for_each(|(asked, value)| drop(asked.answer.send(Ok(value)))),
+        Err(error) => batch.into_iter().for_each(|asked| drop(asked.answer.send(Err(error.clone())))),
+    }
+}
+
+/// The answer of a transaction: as many values as calls, or why there are none.
+fn each(told: Vec<Value>, calls: usize) -> RedisResult<Vec<Value>> {
+    match told.into_iter().next() {
+        Some(Value::Array(values)) if values.len() == calls => Ok(values),
+        Some(Value::ServerError(error)) => Err(error.into()),
+        _ => Err((redis::ErrorKind::UnexpectedReturnType, "a strange answer to a transaction").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_transaction_itself_is_refused_for_is_told_to_every_call_of_it() {
+        let values = || vec![Value::Okay, Value::Int(1)];
+        assert_eq!(each(vec![Value::Array(values())], 2).unwrap(), values());
+        let refused = redis::parse_redis_value(b"-OOM command not allowed\r\n").unwrap();
+        let told = each(vec![refused], 2).unwrap_err().to_string();
+        assert!(told.contains("OOM") && told.contains("command not allowed"), "{told}");
+        for strange in [vec![], vec![Value::Nil], vec![Value::Array(vec![Value::Okay])]] {
+            assert!(each(strange, 2).unwrap_err().to_string().contains("strange answer"));
+        }
     }
 }

@@ -30,7 +30,7 @@ const PAGE: usize = 64;
 /// than this means that something else is wrong.
 const RULES: usize = 3;
 /// Many times what a process has in flight. Who had to wait for room could be overtaken, so nobody does.
-pub(super) const CALLS: usize = 16_384;
+const CALLS: usize = 16_384;
 
 pub struct RedisConnection(Arc<Line>);
 
@@ -73,6 +73,18 @@ impl RedisConnection {
 
     pub(super) async fn ask(&self, command: &redis::Cmd) -> Result<Value, Broken> {
         self.0.ask(command.clone()).await
+    }
+
+    /// Whether this user may have several calls run at once, which nothing at the start does.
+    pub(super) async fn may_batch(&self) -> Result<(), Broken> {
+        for command in ["MULTI", "EXEC"] {
+            let answer = self.0.hear(redis::cmd(command)).await?;
+            if let Err(refused) = answer.extract_error() {
+                let why = format!("{command} is refused ({refused}): let this user run MULTI and EXEC");
+                return Err(self.0.end(why));
+            }
+        }
+        Ok(())
     }
 
     /// Nothing where the server answers with an error.

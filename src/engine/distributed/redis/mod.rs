@@ -42,11 +42,6 @@ use written::{BadPrefix, Keys};
 
 /// Of everything that comes before the first call. A server that takes longer is as good as away.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Requests that wait to be written: room for every call, and for those that were given up meanwhile.
-const QUEUE: usize = 2 * connection::CALLS;
-/// Written at once where that many bytes wait: about a batch.
-const WRITE: usize = 64 * 1_024;
-
 /// Where the ledger lies, or what in that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum BadAddress {
@@ -183,11 +178,7 @@ impl Inner {
     }
 
     async fn dial(&self) -> Result<RedisConnection, Broken> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE)
-            .set_write_backpressure_boundary(WRITE);
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let line = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let line = line.map_err(|e| Broken(format!("no connection to the ledger: {e}")))?;
         Ok(RedisConnection::new(line, self.keys.clone(), self.window))
@@ -196,6 +187,7 @@ impl Inner {
     /// The server's run, and what `checks` says of it.
     async fn ask_settings(&self, connection: &RedisConnection) -> Result<(String, Durability), Broken> {
         let info = text_of(connection.ask(&redis::cmd("INFO")).await?);
+        connection.may_batch().await?;
         let config =
             connection.settings(&["maxmemory-policy", "append*", "no-appendfsync-on-rewrite"]).await?;
         let found = checks::judge(&info, &config).map_err(|refused| Broken(refused.to_string()))?;

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH, WORTH};
+use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -118,7 +118,7 @@ fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item
 }
 
 /// When the next commit is due, as with the engine: a while after the last began; and where there is much to do
-/// (`busy`), as long after it has ended as it took, unless very much waits.
+/// (`busy`), as long after it has ended as it took.
 struct Pace {
     due: Instant,
 }
@@ -140,8 +140,8 @@ impl Pace {
     }
 }
 
-/// Copies all that lies on `from`, `records` of them, to `to`: seconds from the first record to the last commit.
-pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
+/// Copies all that lies on `from`, `records` of them, to `to`, at most so many in a commit: seconds from the first record to the last commit.
+pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize, most: usize) -> f64 {
     let consumer = consumer(servers, &format!("bare-{to}"));
     consumer.subscribe(&[from]).unwrap();
     let producer = transactional(servers, &format!("bare-{to}"));
@@ -167,7 +167,7 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize) -> f64 {
             (copied, held) = (copied + 1, held + 1);
             next.insert(message.partition(), message.offset() + 1);
         }
-        let full = copied == records || held >= WORTH || bytes >= BATCH_BYTES;
+        let full = copied == records || held >= most || bytes >= BATCH_BYTES;
         if open && (full || pace.is_due()) {
             pace.around(true, || commit(&producer, &consumer, from, &next));
             (open, held, bytes) = (false, 0, 0);

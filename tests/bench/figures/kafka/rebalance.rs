@@ -32,14 +32,15 @@ async fn one(session: u32, given: &str) {
     let cluster = Cluster::start(&ALWAYS);
     let mut fleet = Fleet::start(&cluster, 4, given, 256).await;
     // Before, as long as the session lasts, and after.
-    let lasts = Duration::from_secs(u64::from(session) + 45);
+    let lasts = Duration::from_secs(u64::from(session) + 60);
     let tasks = usize::try_from(lasts.as_secs() * per_s).unwrap();
     let servers = cluster.kafka_at.clone();
     let (seen, over) = (latency::Times::default(), Arc::new(AtomicBool::new(false)));
     let (at, noting, until) = (servers.clone(), seen.clone(), over.clone());
     let watching = tokio::task::spawn_blocking(move || latency::watch(&at, "results", &noting, &until));
     let feeding = tokio::task::spawn_blocking(move || feed(&servers, tasks, lasts));
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Partitions are shared out by then.
+    tokio::time::sleep(Duration::from_secs(30)).await;
     let killed = Timestamp::now().0;
     fleet.running[1].kill();
     feeding.await.unwrap();
