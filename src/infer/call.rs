@@ -345,7 +345,8 @@ async fn give_back(call: &Call<'_>) {
 /// Reads what the slot holds.
 fn stored(value: &[u8], at: &mut Progress) -> Called {
     match Answer::decode(value) {
-        Some(answer) => called(answer),
+        // It may be that of a buyer who was taken for dead, from before the repeat that was granted here.
+        Some(answer) => called(Answer { repeats: answer.repeats.max(at.repeats), ..answer }),
         None => {
             tracing::error!(
                 "a stored answer is of another version; the task waits for a program that can read it"

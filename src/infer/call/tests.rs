@@ -367,6 +367,19 @@ async fn p3_every_repeat_of_a_slot_is_counted_in_its_answer_over_parks_and_kills
     assert_eq!((got.repeats, w.asked(0)), (1, 1), "the death before the park is not forgotten");
 }
 
+#[test]
+fn p3_an_answer_from_before_a_repeat_tells_of_the_repeat() {
+    let first = Answer::new("yes".to_owned(), vec![], Timestamp::now());
+    for (granted, told) in [(2, 2), (0, 0)] {
+        let mut at = Progress::new(1);
+        at.repeats = granted;
+        assert_eq!(answer(stored(&first.encode(), &mut at)).repeats, told);
+    }
+    let mut at = Progress::new(1);
+    let later = Answer { repeats: 3, ..first };
+    assert_eq!(answer(stored(&later.encode(), &mut at)).repeats, 3);
+}
+
 #[tokio::test]
 async fn after_two_deaths_a_task_runs_alone_and_after_five_it_is_buried() {
     let w = world(vec![vec![says("one")]], Memory::default()).await;
