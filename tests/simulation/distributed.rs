@@ -1,8 +1,18 @@
 //! The engine for many processes, over a broker and a store that fail in every way known of real ones:
-//! the real worker, pipeline and ledger rules, on virtual time, from a seed.
+//! its own decisions and tasks and the ledger's rules, on virtual time, from a seed.
+//!
+//! Who works above it:
+//!
+//! * The real worker and its pipeline, with a task that copies and so makes no call: the searches `calm`,
+//!   `rough`, `offsets lost` and `forgetful`, all of `vanished.rs` (row 20 of the table of crashes), rows 24
+//!   and 25, and row 16 in part.
+//! * A stand-in, `caller.rs`, that asks as the pipeline does and counts what it buys: every other row, and
+//!   the searches with `calls`. What the pipeline itself does with parks, answers, effects and deaths is not
+//!   shown by these. The arbiter beside it, and what is written for parks, reviews and letters, are real.
+//! * Nobody: `owed.rs` speaks to the engine itself.
 //!
 //! `TIDEGATE_SEED=N` begins at another seed, `TIDEGATE_SEEDS=N` runs so many in place of as many as fit
-//! into a minute, `TIDEGATE_TRACE=1` prints what happened.
+//! into 80 seconds, `TIDEGATE_TRACE=1` prints what happened.
 
 mod caller;
 mod chains;
@@ -118,8 +128,8 @@ fn told(seed: u64, why: &str, ran: &Ran) -> String {
 }
 
 /// How long each search takes that was not told how many seeds to run: six of them, two at a time, are
-/// two minutes of the whole gate.
-const BUDGET: Duration = Duration::from_secs(40);
+/// four minutes of the whole gate.
+const BUDGET: Duration = Duration::from_secs(80);
 
 /// Runs many, and says how fast.
 fn search(name: &str, faults: Faults, load: &Load) {
@@ -168,6 +178,7 @@ fn a_story_that_fails_is_told_with_fewer_faults_and_with_the_one_that_matters() 
     let (seed, all) = (1..500).find_map(fails).unwrap();
     let (why, ran) = least(seed, ROUGH, &load).unwrap();
     planted::plant(None);
+    assert_eq!(run(seed, ROUGH, &load).err(), None, "without the mistake");
     let left: Vec<&str> = ran.faults.iter().filter(|(_, spared)| !spared).map(|(name, _)| *name).collect();
     assert!(left.len() < all && left.contains(&"the commit is late"), "{left:?} of {all}");
     let told = told(seed, &why, &ran);
@@ -184,18 +195,26 @@ fn every_planted_mistake_is_found_within_two_thousand_seeds() {
     for bug in planted::ALL {
         planted::plant(Some(bug));
         // In turn: who copies, who buys answers, and who buys them from a ledger that is away for long.
-        let found = (1..=most).find_map(|seed| {
+        let of = |seed: u64| {
             let load = Load { kills: true, calls: seed % 3 != 0, moves: seed % 6 == 1, ..Load::default() };
             // Nothing else acts.
             let acts = bug == planted::Bug::StaleFenceStarts;
             let load = if acts { Load { acts, calls: true, moves: false, ..load } } else { load };
             let away = Faults { ledger_away_s: 15.0, ..ROUGH };
-            let faults = if seed % 3 == 2 { away } else { ROUGH };
-            run(seed, faults, &load).err().map(|why| (seed, why))
-        });
+            (if seed % 3 == 2 { away } else { ROUGH }, load)
+        };
+        let run = |seed| {
+            let (faults, load) = of(seed);
+            run(seed, faults, &load)
+        };
+        let found = (1..=most).find_map(|seed| run(seed).err().map(|why| (seed, why)));
         planted::plant(None);
         match found {
-            Some((seed, why)) => println!("{bug:?}: seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            Some((seed, why)) => {
+                println!("{bug:?}: seed {seed}: {}", why.lines().next().unwrap_or_default());
+                // It was the mistake that was found, and nothing else.
+                assert_eq!(run(seed).err(), None, "without {bug:?}");
+            }
             None => missed.push(bug),
         }
     }

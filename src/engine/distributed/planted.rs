@@ -29,9 +29,11 @@ pub enum Bug {
     StaleFenceStarts,
     /// The ledger believes what a record on a task topic says of its origin.
     OriginBelieved,
+    /// Whoever comes back to the ledger judges at once who has lapsed.
+    JudgesAtOnce,
 }
 
-pub const ALL: [Bug; 12] = [
+pub const ALL: [Bug; 13] = [
     Bug::OffsetsOutside,
     Bug::MembershipOfNow,
     Bug::CloseBeforeCommit,
@@ -44,6 +46,7 @@ pub const ALL: [Bug; 12] = [
     Bug::AnswerForgotten,
     Bug::StaleFenceStarts,
     Bug::OriginBelieved,
+    Bug::JudgesAtOnce,
 ];
 
 #[cfg(feature = "planted-bugs")]

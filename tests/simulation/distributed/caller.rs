@@ -2,8 +2,8 @@
 //!
 //! It asks the ledger as the pipeline does: admission, `start`, the call, `store`, commit; who hears
 //! `Stale` asks for admission again. What else a task does on its way its payload says, in `does`:
-//! `parks`, `asks` a person, `dies`, `kills` its process, `acts` upon the world. That the worker of the
-//! product does the same is tested where it does so; here the engine below is.
+//! `parks`, `asks` a person, `dies`, `kills` its process, `acts` upon the world, or makes a `slow` call. That
+//! the worker of the product does the same is tested where it does so; here the engine below is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// No call takes longer; who has not answered by then gives up.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Milliseconds, in which a partition can go to another process; within the deadline.
+const SLOW: u64 = 2_500;
 const IN_FLIGHT: usize = 16;
 
 /// One call that was sent.
@@ -323,7 +325,7 @@ impl Caller {
             calls.len() - 1
         };
         self.pass(Point::Called).await;
-        let takes = 50 + self.world.dice() % 2_000;
+        let takes = if does == "slow" { SLOW } else { 50 + self.world.dice() % 2_000 };
         tokio::time::sleep(Duration::from_millis(takes)).await;
         if does == "kills" {
             self.world.kill(self.process);

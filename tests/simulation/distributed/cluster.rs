@@ -189,6 +189,18 @@ impl Cluster {
         }
     }
 
+    /// As the program does: whose client has failed for good drains, and ends.
+    pub(super) async fn end_those_gone(&mut self) -> Vec<Process> {
+        let is_gone = |process: &Process| matches!(self.health(*process), Health::Gone { .. });
+        let gone: Vec<Process> = self.processes().into_iter().filter(is_gone).collect();
+        for process in &gone {
+            // Whoever waits for a commit has been answered, else it would wait for ever.
+            let leaves = tokio::time::timeout(Duration::from_secs(60), self.leave(*process)).await;
+            assert!(leaves.is_ok(), "process {} never ends", process.0);
+        }
+        gone
+    }
+
     pub(super) fn committed(&self, topic: &str) -> Vec<Record> {
         self.world.committed(&Topic::new(topic))
     }

@@ -25,6 +25,9 @@ use tokio::time::Instant;
 const FETCH: usize = 20;
 /// How long a client waits for the answer to a commit.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// A call that has not come back for so long has hung, says the client's watchdog: longer than a
+/// transaction lasts.
+const HUNG: Duration = Duration::from_secs(20);
 
 /// Joins groups for one process.
 pub struct SimulatedBroker {
@@ -335,7 +338,7 @@ impl Client {
                     let Some(current) = epoch else { return };
                     match self.transact(&name, current, transaction).await {
                         Some(ended) => self.say(Heard::Ended(ended)),
-                        None => return,
+                        None => return self.hung().await,
                     }
                 }
                 Order::Renew => {
@@ -352,6 +355,12 @@ impl Client {
                 _ => {}
             }
         }
+    }
+
+    /// The call does not come back: nothing more is done, and the watchdog says so, unless the process is dead.
+    async fn hung(&self) {
+        tokio::time::sleep(HUNG).await;
+        self.say(Heard::Gone("a call of the client has not come back".to_owned()));
     }
 
     /// As `init_transactions`: settles what was open, fences what is late. `None`: the process died.

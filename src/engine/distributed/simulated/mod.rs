@@ -21,5 +21,5 @@ mod world;
 
 pub use member::SimulatedBroker;
 pub use reader::SimulatedLog;
-pub use store::{Reached, SimulatedStore};
+pub use store::{Reached, SimulatedStore, Snapshot};
 pub use world::{CutOff, Faults, Point, Process, World};

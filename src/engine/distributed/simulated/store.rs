@@ -44,6 +44,19 @@ struct Inner {
     longest: Duration,
 }
 
+impl Inner {
+    /// How many claims it does not know as it did.
+    fn return_to(&mut self, then: Kept) -> usize {
+        let is_lost = |(key, entry): &(&Vec<u8>, &Entry)| then.entries.get(*key) != Some(*entry);
+        let lost = self.kept.entries.iter().filter(is_lost).count();
+        self.kept = then;
+        lost
+    }
+}
+
+/// What the ledger holds at one moment.
+pub struct Snapshot(Kept);
+
 /// The one store of a cluster.
 pub struct SimulatedStore {
     world: Arc<World>,
@@ -93,13 +106,12 @@ impl SimulatedStore {
             self.world.delay(Duration::from_secs_f64(if most > 0.0 { most } else { 3.0 })).await;
             let mut inner = lock(&self.inner);
             inner.longest = inner.longest.max(gone.elapsed());
-            if forgets {
-                inner.kept = inner.remembered.clone();
-            }
+            let remembered = forgets.then(|| inner.remembered.clone());
+            let lost = remembered.map_or(0, |then| inner.return_to(then));
             inner.away = false;
             // No loss reaches back past the one before.
             inner.remembered = inner.kept.clone();
-            self.world.say(format_args!("the ledger is back"));
+            self.world.say(format_args!("the ledger is back; claims forgotten: {lost}"));
         }
     }
 
@@ -112,12 +124,30 @@ impl SimulatedStore {
 
     /// Away for exactly so long; nothing is forgotten.
     pub async fn away_for(&self, pause: Duration) {
-        {
-            let mut inner = lock(&self.inner);
-            (inner.away, inner.epoch) = (true, inner.epoch + 1);
-        }
+        self.set_away(true);
         tokio::time::sleep(pause).await;
-        lock(&self.inner).away = false;
+        self.set_away(false);
+    }
+
+    /// From now on, until it is told otherwise. Nothing is forgotten.
+    pub fn set_away(&self, away: bool) {
+        self.world.say(format_args!("the ledger {}", if away { "goes away" } else { "is back" }));
+        let mut inner = lock(&self.inner);
+        (inner.away, inner.epoch) = (away, inner.epoch + u64::from(away));
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(lock(&self.inner).kept.clone())
+    }
+
+    /// While it is away: what it has acknowledged since is lost. How many claims that changes.
+    pub fn return_to(&self, then: Snapshot) -> usize {
+        let mut inner = lock(&self.inner);
+        let lost = inner.return_to(then.0);
+        // No loss reaches back past this one.
+        inner.remembered = inner.kept.clone();
+        self.world.say(format_args!("claims forgotten: {lost}"));
+        lost
     }
 
     /// How long it was away at most.
