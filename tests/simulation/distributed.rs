@@ -196,7 +196,8 @@ fn every_planted_mistake_is_found_within_two_thousand_seeds() {
         planted::plant(Some(bug));
         // In turn: who copies, who buys answers, and who buys them from a ledger that is away for long.
         let of = |seed: u64| {
-            let load = Load { kills: true, calls: seed % 3 != 0, moves: seed % 6 == 1, ..Load::default() };
+            let load =
+                Load { kills: true, calls: !seed.is_multiple_of(3), moves: seed % 6 == 1, ..Load::default() };
             // Nothing else acts.
             let acts = bug == planted::Bug::StaleFenceStarts;
             let load = if acts { Load { acts, calls: true, moves: false, ..load } } else { load };

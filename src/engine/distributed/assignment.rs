@@ -36,13 +36,16 @@
 //! what lies there was not complete under our offset, so either way it is read from its beginning, and what
 //! was not complete of the old log is looked for as vanished. Or nothing has happened to the log, and the
 //! answer came from a broker that does not know yet that another one leads: then the records are there, and
-//! an orphan that is buried would get a second outcome as soon as its record is delivered, and what is read
-//! from its beginning would be published again. So it is believed only when it is said again `REFUSED` later,
-//! and whoever searches reads the log at each claim's origin. If one record lies there with its own timestamp, nothing
+//! an orphan that is buried would get a second outcome as soon as its record is delivered. So whoever
+//! searches reads the log at each claim's origin. If one record lies there with its own timestamp, nothing
 //! is concluded, about no claim: neither is one buried, nor does one count as complete, nor is the partition
 //! read from its beginning, which would run again what the ledger has not heard of. The partition is refused,
 //! and read in again later, when its true end is known; then the record is a hole like any other, and
 //! delivered.
+//!
+//! It is believed at once where no such record is found: a log that was cut short goes on growing, and once it
+//! has passed the old offset nothing tells what was cut off. So a stale end is believed too where no open claim
+//! lies above it: what is read again then is silent, but for what the ledger has not heard of (`dedupe = false`).
 //!
 //! Not seen: records at or above `end` that vanish while the partition is served (they look like a gap
 //! that a transaction marker leaves), and a log cut short or made anew that has grown past the old offset.
@@ -186,8 +189,6 @@ struct Part {
     confirmed: Option<Instant>,
     /// Hardly any more holes can be written down beside the offset: what lies at or above this offset waits.
     crowded: Option<u64>,
-    /// The end was below the offset when it was last asked for.
-    beyond: bool,
 }
 
 #[derive(Debug)]
@@ -246,7 +247,6 @@ impl Assignment {
             loading: now,
             confirmed: None,
             crowded: None,
-            beyond: false,
         };
         self.parts.insert(at.clone(), part);
         Lease { at, epoch: self.epoch }
@@ -426,12 +426,6 @@ impl Assignment {
         let mut todo = Vec::new();
         let note = |what| Do::Note { at: at.clone(), what };
         let beyond = found.committed.as_ref().filter(|(offset, _)| *offset > found.end);
-        if beyond.is_some() && !std::mem::replace(&mut part.beyond, true) {
-            part.phase = Phase::Refused;
-            todo.push(Do::Refuse { at: at.clone(), why: beyond_the_end() });
-            return todo;
-        }
-        part.beyond = beyond.is_some();
         let from_the_beginning = found.committed.is_none() || beyond.is_some();
         let old = found.oldest.is_some_and(|oldest| oldest.plus(window) <= now);
         if from_the_beginning && old && !start_anyway {
@@ -580,12 +574,6 @@ fn too_old() -> String {
     "no offset is committed for it, or one beyond its end, and its oldest record is older than the dedupe window: what was done \
      long ago would be done again. Delete what is old from it, which is noticed within half a minute; or stop all processes of \
      the group and commit an offset with your Kafka tools, or set `start = \"earliest\"` under [engine] to have all of it read"
-        .to_owned()
-}
-
-fn beyond_the_end() -> String {
-    "its committed offset lies beyond its end: the topic was made anew or cut short, or the broker that says so does not lead it \
-     any more. It is asked again in half a minute, and believed if it says so again; nothing is to be done until then"
         .to_owned()
 }
 

@@ -224,35 +224,10 @@ fn row_20_p1_what_lies_above_an_offset_that_is_not_ours_is_never_called_an_orpha
         let mut held = Assignment::new(WINDOW, 0);
         let now = Instant::now();
         let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
-        let found = Loaded { committed, first: 10, ..nothing() };
-        let beyond = found.committed.as_ref().is_some_and(|(offset, _)| *offset > found.end);
-        let todo = match beyond {
-            true => again(&mut held, &lease, &found, now),
-            false => held.loaded(&lease, found, false, TODAY),
-        };
+        let todo = held.loaded(&lease, Loaded { committed, first: 10, ..nothing() }, false, TODAY);
         assert!(!words(&todo).contains(&"tell vanished 0".to_owned()), "{todo:?}");
         assert_eq!(words(&todo)[todo.len() - 1], "serve 0 from 10");
     }
-}
-
-/// An end below the offset is believed when it is said again.
-fn again(held: &mut Assignment, lease: &Lease, found: &Loaded, now: Instant) -> Vec<Do> {
-    assert_eq!(words(&held.loaded(lease, found.clone(), false, TODAY)), ["refuse 0"]);
-    assert_eq!(words(&held.tick(now + REFUSED, |_| false)), ["load 0"]);
-    held.loaded(lease, found.clone(), false, TODAY)
-}
-
-#[test]
-fn p1_an_end_below_the_offset_that_is_said_once_and_taken_back_changes_nothing() {
-    let now = Instant::now();
-    let mut held = Assignment::new(WINDOW, 0);
-    let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
-    let text = metadata::write(&Progress::at(500), Author { instance: Instance(7), sequence: 3 });
-    let stale = Loaded { committed: Some((500, text)), ..nothing() };
-    let right = Loaded { end: 600, ..stale.clone() };
-    assert_eq!(words(&held.loaded(&lease, stale.clone(), false, TODAY)), ["refuse 0"]);
-    assert_eq!(words(&held.tick(now + REFUSED, |_| false)), ["load 0"]);
-    assert_eq!(words(&held.loaded(&lease, right, false, TODAY)), ["tell assigned 0", "serve 0 from 500"]);
 }
 
 #[test]
@@ -262,7 +237,7 @@ fn an_offset_beyond_the_end_is_of_another_topic_of_that_name() {
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let text = metadata::write(&Progress::at(500), Author { instance: Instance(7), sequence: 3 });
     let found = Loaded { committed: Some((500, text)), ..nothing() };
-    let todo = again(&mut held, &lease, &found, now);
+    let todo = held.loaded(&lease, found, false, TODAY);
     assert_eq!(words(&todo)[0], "note Recreated { committed: 500, end: 100 }");
     assert_eq!(words(&todo)[1..], ["tell assigned 0", "tell vanished 0"]);
     let gone = vanished(&todo)[0].clone();
@@ -340,7 +315,7 @@ fn p1_a_log_that_was_cut_short_is_not_read_again_from_a_time_that_nobody_remembe
     let mut held = Assignment::new(WINDOW, 0);
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let found = Loaded { committed: Some((500, text)), first: 0, end: 495, oldest: old };
-    assert_eq!(words(&again(&mut held, &lease, &found, now)), ["refuse 0"]);
+    assert_eq!(words(&held.loaded(&lease, found, false, TODAY)), ["refuse 0"]);
 }
 
 #[test]
@@ -384,10 +359,10 @@ fn row_20_p1_a_record_that_is_there_after_all_means_that_nothing_is_concluded_an
     let mut held = Assignment::new(WINDOW, 0);
     let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
     let found = Loaded { committed: Some((500, text)), ..nothing() };
-    assert_eq!(vanished(&again(&mut held, &lease, &found, now)).len(), 1);
+    assert_eq!(vanished(&held.loaded(&lease, found.clone(), false, TODAY)).len(), 1);
     assert_eq!(words(&held.not_gone(&lease)), ["refuse 0"]);
-    assert!(held.not_gone(&lease).is_empty() && held.tick(now + REFUSED, |_| false).is_empty());
-    assert_eq!(words(&held.tick(now + 2 * REFUSED, |_| false)), ["load 0"]);
+    assert!(held.not_gone(&lease).is_empty() && held.tick(now, |_| false).is_empty());
+    assert_eq!(words(&held.tick(now + REFUSED, |_| false)), ["load 0"]);
     let todo = held.loaded(&lease, Loaded { end: 600, ..found }, false, TODAY);
     assert_eq!(words(&todo), ["tell assigned 0", "serve 0 from 500"]);
     let delivered: Vec<u64> = (500..522).filter(|o| held.fetched(&lease, *o).0).collect();
