@@ -279,18 +279,12 @@ impl Seat {
     /// cost more than the record.
     fn heard(&self, first: Heard, member: &mut dyn Member) {
         let mut core = lock(&self.core);
-        let mut next = Some(first);
-        for _ in 0..TOGETHER {
-            let Some(heard) = next.take() else { return };
-            let is_record = matches!(heard, Heard::Fetched(..));
+        let (mut next, mut taken) = (Some(first), 0);
+        while let Some(heard) = next {
+            taken += 1;
+            let goes_on = matches!(heard, Heard::Fetched(..)) && taken < TOGETHER;
             core.heard(heard, now());
-            if !is_record {
-                return;
-            }
-            next = member.heard().now_or_never();
-        }
-        if let Some(last) = next {
-            core.heard(last, now());
+            next = if goes_on { member.heard().now_or_never() } else { None };
         }
     }
 }
