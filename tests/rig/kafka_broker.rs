@@ -144,6 +144,12 @@ fn started(dir: &Path, told: &[(&str, &str)]) -> String {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        // A failure beside a broker may be the broker's.
+        if std::thread::panicking() {
+            let log = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+            let last = String::from_utf8_lossy(&log[log.len().saturating_sub(4_000)..]).into_owned();
+            eprintln!("--- the broker said at last:\n{last}");
+        }
         // A test that has failed already should say why itself.
         let _ = script("kafka-down", self.dir.path()).status();
     }
