@@ -436,17 +436,18 @@ impl Assignment {
         let read = found.committed.as_ref().map(|(offset, text)| (*offset, metadata::read(*offset, text)));
         part.author = read.as_ref().and_then(|(_, read)| read.as_ref().ok()).map(|(_, author)| *author);
         let anew = beyond.map(|_| found.first);
+        // What no commit of ours covers is not complete: there it is read again (limit 2 of `claims`), and a task
+        // whose record is no longer there is nobody's. Copies of it are silent meanwhile, for ever.
         let gone = match read {
             None => {
                 todo.push(note(Notice::NothingCommitted));
-                part.tracker = Tracker::new(Progress::at(found.first));
-                Gone::default()
+                part.tracker = Tracker::new(Progress::at(0));
+                part.tracker.begins(found.first)
             }
             Some((offset, read)) => {
                 if anew.is_some() {
                     todo.push(note(Notice::Recreated { committed: offset, end: found.end }));
                 }
-                let known = read.is_ok();
                 let progress = read.map_or_else(
                     |why| {
                         todo.push(note(Notice::Foreign(why)));
@@ -460,8 +461,7 @@ impl Assignment {
                 if anew.is_none() && !gone.is_empty() {
                     todo.push(note(Notice::Vanished(gone.clone())));
                 }
-                // Of what lies above another's offset nobody knows whether it was complete.
-                if known { gone } else { Gone::default() }
+                gone
             }
         };
         part.phase = Phase::Searching { anew };

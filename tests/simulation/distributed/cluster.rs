@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::consume::Kinds;
-use tidegate::dedupe::Instance;
+use tidegate::dedupe::{ClaimView, Instance};
 use tidegate::engine::distributed::simulated::{
     Faults, Process, Reached, SimulatedBroker, SimulatedLog, SimulatedStore, World,
 };
@@ -266,6 +266,13 @@ impl Cluster {
     /// Keys of claims that the ledger calls open.
     pub(super) fn open(&self) -> BTreeSet<String> {
         self.store.open().into_iter().map(|claim| claim.key.key.to_string()).collect()
+    }
+
+    /// What the ledger has open of these keys.
+    pub(super) fn claims(&self, keys: &[String]) -> Vec<ClaimView> {
+        let mut open = self.store.open();
+        open.retain(|claim| keys.iter().any(|key| **key == *claim.key.key));
+        open
     }
 
     pub(super) fn trace(&self) -> Vec<String> {

@@ -63,6 +63,7 @@ impl Default for Load {
 }
 
 /// One record that was sent.
+#[derive(Debug)]
 struct Sent {
     key: String,
     payload: String,
@@ -133,7 +134,9 @@ impl Load {
                 break;
             }
             if began.elapsed() > REST {
-                return Err(format!("P2: nothing has become of {missing:?}"));
+                let claims = cluster.claims(&missing);
+                let of: Vec<_> = sent.iter().filter(|s| missing.contains(&s.key)).collect();
+                return Err(format!("P2: nothing has become of {missing:?}; sent {of:?}; open {claims:?}"));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

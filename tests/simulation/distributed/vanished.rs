@@ -22,14 +22,19 @@ struct Lossy {
 }
 
 impl Lossy {
-    /// Two processes of the real worker; each partition has an offset of ours.
-    async fn new(seed: u64) -> Lossy {
+    /// Two processes of the real worker; nothing was ever committed.
+    async fn fresh(seed: u64) -> Lossy {
         virtual_clock();
         let mut cluster = Cluster::new(seed, CONFIGURATION, None);
         cluster.start();
         cluster.start();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let mut lossy = Lossy { cluster, sent: BTreeMap::new() };
+        Lossy { cluster, sent: BTreeMap::new() }
+    }
+
+    /// Two processes of the real worker; each partition has an offset of ours.
+    async fn new(seed: u64) -> Lossy {
+        let mut lossy = Lossy::fresh(seed).await;
         for n in 0..8 {
             lossy.send(&format!("before{n}"));
         }
@@ -133,6 +138,21 @@ fn row_20_p1_p2_tasks_whose_records_were_trimmed_away_are_buried_once() {
         on_virtual_time(async {
             let mut row = Lossy::new(seed).await;
             let sent = row.dies_with(Point::Produced, 12).await;
+            row.trim();
+            row.pass(60).await;
+            row.ends(&sent, 1..=12).await;
+        });
+    }
+}
+
+#[test]
+fn row_20_p1_p2_tasks_whose_records_were_trimmed_away_before_anything_was_committed_are_buried_once() {
+    for seed in 1..9 {
+        on_virtual_time(async {
+            let mut row = Lossy::fresh(seed).await;
+            let sent = row.dies_with(Point::Produced, 12).await;
+            let at = row.cluster.world.partitions(&Topic::new("tasks.copy"));
+            assert!(at.iter().any(|at| row.cluster.world.offset("worker", at).is_none()), "{}", row.trace());
             row.trim();
             row.pass(60).await;
             row.ends(&sent, 1..=12).await;

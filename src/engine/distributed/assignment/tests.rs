@@ -219,14 +219,31 @@ fn row_20_p2_nothing_is_read_and_passed_over_until_it_is_known_which_tasks_had_v
 }
 
 #[test]
-fn row_20_p1_what_lies_above_an_offset_that_is_not_ours_is_never_called_an_orphan() {
-    for committed in [None, Some((5, String::new())), Some((500, "consumer-7".to_owned()))] {
+fn row_20_p2_what_no_commit_of_ours_covers_and_is_gone_is_searched_for_tasks_that_it_began() {
+    for (committed, span) in [
+        (None, 0..10),
+        (Some((5, String::new())), 5..10),
+        (Some((500, "consumer-7".to_owned())), 500..u64::MAX),
+    ] {
         let mut held = Assignment::new(WINDOW, 0);
         let now = Instant::now();
         let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), now))[0].clone();
         let todo = held.loaded(&lease, Loaded { committed, first: 10, ..nothing() }, false, TODAY);
-        assert!(!words(&todo).contains(&"tell vanished 0".to_owned()), "{todo:?}");
-        assert_eq!(words(&todo)[todo.len() - 1], "serve 0 from 10");
+        let gone = Gone { each: BTreeSet::new(), span };
+        assert_eq!(vanished(&todo), std::slice::from_ref(&gone));
+        assert!(!held.is_open(&lease), "not served yet");
+        assert_eq!(words(&held.orphaned(&lease, &gone, &BTreeSet::new())).last().unwrap(), "serve 0 from 10");
+    }
+}
+
+#[test]
+fn a_log_that_begins_at_its_beginning_has_lost_nothing() {
+    for committed in [None, Some((5, String::new()))] {
+        let mut held = Assignment::new(WINDOW, 0);
+        let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), Instant::now()))[0].clone();
+        let todo = held.loaded(&lease, Loaded { committed, ..nothing() }, false, TODAY);
+        assert_eq!(vanished(&todo), []);
+        assert!(words(&todo).last().unwrap().starts_with("serve 0 from "), "{:?}", words(&todo));
     }
 }
 
