@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::client::Client;
-use super::text::{field, many, number, plain, row, say, say_json, short, size, span, table, wrap};
+use super::text::{field, number, plain, row, say, say_json, short, size, span, table, wrap};
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -41,8 +41,9 @@ fn report(status: &Value, all: bool) -> String {
             number(count("reviews_open"))
         ),
     ));
+    let at_most = if status["records_at_most"] == true { "at most " } else { "" };
     let letters = status["dead_letters"].as_u64();
-    out.push(row("dead letters", &letters.map_or("unknown".to_owned(), number)));
+    out.push(row("dead letters", &letters.map_or("unknown".to_owned(), |n| count_of(n, at_most))));
     for broken in status["broken"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         out.push(row("broke off", &format!("{broken}: tried again after a restart")));
     }
@@ -73,7 +74,7 @@ fn report(status: &Value, all: bool) -> String {
         out.push(row("held", &format!("{}: {}", kinds.join(", "), field(held, "why"))));
     }
     out.extend(models(&status["models"]));
-    out.extend(topics(&status["topics"], all));
+    out.extend(topics(&status["topics"], all, at_most));
     out.join("\n")
 }
 
@@ -129,7 +130,12 @@ fn trouble(model: &Value) -> Option<String> {
     (!said.is_empty()).then(|| wrap(&format!("{}: {}", short(field(model, "name"), 30), said.join("; ")), 0))
 }
 
-fn topics(topics: &Value, all: bool) -> Option<String> {
+/// None is none, however it is counted.
+fn count_of(n: u64, at_most: &str) -> String {
+    format!("{}{}", if n == 0 { "" } else { at_most }, number(n))
+}
+
+fn topics(topics: &Value, all: bool, at_most: &str) -> Option<String> {
     let wanted = |t: &&Value| all || t["open"].as_u64().is_some_and(|open| open > 0);
     let topics: Vec<&Value> = topics.as_array()?.iter().filter(wanted).collect();
     if topics.is_empty() {
@@ -138,11 +144,8 @@ fn topics(topics: &Value, all: bool) -> Option<String> {
     let mut lines = table(&["topic", "waiting", "records"]);
     for topic in topics {
         let open = topic["open"].as_u64().map_or("-".to_owned(), number);
-        lines.add_row([
-            short(field(topic, "topic"), 40),
-            open,
-            many(topic["records"].as_u64().unwrap_or(0), "record"),
-        ]);
+        let records = count_of(topic["records"].as_u64().unwrap_or(0), at_most);
+        lines.add_row([short(field(topic, "topic"), 40), open, records]);
     }
     Some(format!("\n{}", trim(&lines.to_string())))
 }
@@ -205,6 +208,12 @@ mod tests {
         }
         assert!(!said.contains("results"), "nothing waits there:\n{said}");
         assert!(report(&status, true).contains("results"));
+        let mut on_kafka = status;
+        on_kafka["records_at_most"] = true.into();
+        let said = report(&on_kafka, false);
+        assert!(said.contains("dead letters  at most 1,500\n") && said.contains("at most 9"), "{said}");
+        on_kafka["dead_letters"] = 0.into();
+        assert!(report(&on_kafka, false).contains("dead letters  0\n"));
         let unread = json!({ "sentence": "", "backlog": null, "broken": ["tasks.ticket/0/7"] });
         let said = report(&unread, false);
         assert!(said.contains("unknown (the log cannot be read), 0 for a person"), "{said}");

@@ -229,12 +229,21 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
 async fn upkeep(app: App, stop: CancellationToken) {
     let mut tick = tokio::time::interval(UPKEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = stop.cancelled() => return,
         }
-        status::gauge(&app).await;
+        let away = status::gauge(&app).await.err();
+        match &away {
+            Some(away) if told.as_ref() != Some(away) => {
+                tracing::warn!(%away, "the log cannot be read; its gauges stay as they were");
+            }
+            None if told.is_some() => tracing::info!("the log can be read again"),
+            _ => {}
+        }
+        told = away;
         telemetry::metrics().upkeep();
     }
 }

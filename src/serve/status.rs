@@ -174,7 +174,7 @@ fn because(why: &str) -> String {
 #[derive(Serialize)]
 struct TopicLine {
     topic: String,
-    /// Records the log holds.
+    /// Records the log holds; see `records_at_most`.
     records: u64,
     /// Records not complete yet; null where nothing completes them.
     open: Option<u64>,
@@ -206,6 +206,8 @@ pub(super) async fn status(Shared(app): Shared<App>) -> Response {
         "broken": app.worker.broken().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "reviews_open": now.reviews,
         "dead_letters": dead_letters,
+        // On Kafka the end of each transaction takes a place too, and nothing but reading them all tells them apart.
+        "records_at_most": app.settings.engine.cluster.is_some(),
         "held": now.held,
         "kinds": kinds(&app, &topics),
         "topics": topics,
@@ -250,7 +252,7 @@ fn waits(app: &App, lines: &[TopicLine]) -> u64 {
     parked.filter_map(|l| l.open).sum()
 }
 
-/// Dead letters that the log holds, sent again or not.
+/// Dead letters that the log holds, sent again or not; as exact as its records are.
 fn buried(app: &App, lines: &[TopicLine]) -> u64 {
     let topic = app.settings.topics.dead_letters.as_str();
     lines.iter().filter(|l| l.topic == topic).map(|l| l.records).sum()
@@ -286,25 +288,23 @@ fn line(topic: &Topic, ends: &[Ends]) -> TopicLine {
     }
 }
 
-/// Sets the gauges to what they are now.
-pub(super) async fn gauge(app: &App) {
+/// Sets the gauges to what they are now; those of the log stay as they were where it cannot be read.
+pub(super) async fn gauge(app: &App) -> Result<(), Unavailable> {
     let now = State::of(app);
     set("tidegate_reviews_open", now.reviews as u64);
     set("tidegate_kinds_held", now.held.iter().map(|h| h.kinds.len() as u64).sum());
     set("tidegate_models_unavailable", now.away.len() as u64);
-    let lines = lines(app).await.unwrap_or_else(|away| {
-        tracing::warn!(%away, "the log cannot be read; its gauges stay as they were");
-        vec![]
-    });
-    for line in lines {
+    let lines = lines(app).await;
+    for line in lines.iter().flatten() {
         if let Some(open) = line.open {
-            metrics::gauge!("tidegate_records_open", "topic" => line.topic).set(to_f64(open));
+            metrics::gauge!("tidegate_records_open", "topic" => line.topic.clone()).set(to_f64(open));
         }
     }
     let storage = app.engine.operation.storage().await;
     set("tidegate_log_bytes", storage.log_bytes);
     set("tidegate_ledger_bytes", storage.ledger_bytes);
     set("tidegate_disk_free_bytes", storage.free_bytes);
+    lines.map(drop)
 }
 
 fn set(name: &'static str, value: u64) {

@@ -97,6 +97,11 @@ pub(crate) struct Campaign {
     world: World,
 }
 
+/// Requests after which a life has done something, and how long it is waited for them: a life without any work
+/// to do ends too.
+const BUSY: usize = 40;
+const PATIENT: Duration = Duration::from_secs(8);
+
 impl Campaign {
     pub(crate) async fn new(mode: Mode, seed: u64) -> Self {
         let frail_is_down = Arc::new(AtomicBool::new(false));
@@ -250,13 +255,20 @@ impl Campaign {
         command
     }
 
-    /// A life that ends at a random moment, sometimes before it is ready.
+    /// A life that ends at a random moment; one in four perhaps before it is ready. The others have something
+    /// done: on a busy machine the same few tasks would be there at five deaths in a row.
     async fn live_for_a_while(&mut self) {
         let command = self.command();
+        let began = Instant::now();
         let mut process = Process::start(command, &self.place.log());
         let mut clients = clients(&self.place.api(), &self.promised, self.life, self.seed);
         let lives_for = Duration::from_millis(150 + self.dice.pick(2_350));
+        let may_be_idle = self.dice.pick(4) == 0;
         tokio::time::sleep(lives_for).await;
+        let asked = || self.asked_in.lock().unwrap().values().filter(|life| **life == self.life).count();
+        while !may_be_idle && asked() < BUSY && began.elapsed() < PATIENT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert!(process.ended().is_none(), "it ended by itself:\n{}", tail(&process.words()));
         process.kill();
         clients.shutdown().await;

@@ -49,12 +49,12 @@ pub enum OpenError {
     Topics(Vec<String>),
     #[error(
         "this Redis keeps the claims of another Kafka cluster ({bound}; yours is {asked}): keys of one would be taken \
-         for copies of the other's; give this one a Redis or a database of its own (redis://host:6379/1), or a `prefix`"
+         for copies of the other's; give this one a Redis or a database of its own (redis://host:6379/1), or an `[engine] prefix`"
     )]
     OtherCluster { bound: String, asked: String },
     #[error(
         "processes of the group `{0}` work on this Redis, and two groups would each publish what the other publishes: \
-         stop them first, or give this installation a `prefix`"
+         set `[engine] group` back, or stop them first; a second installation needs an `[engine] prefix` of its own"
     )]
     OtherGroup(String),
 }
@@ -167,12 +167,18 @@ async fn sound(
 /// A group that was renamed may follow once the last heartbeat of the one before has run out.
 async fn bind(store: &RedisStore, id: &str, group: &str) -> Result<(), OpenError> {
     let until = Instant::now() + LEASE + Duration::from_secs(2);
+    let mut told = false;
     loop {
         match store.bind(id, group).await.map_err(|broken| OpenError::Redis(broken.0))? {
             Bound::Here => return Ok(()),
             Bound::Elsewhere(bound) => return Err(OpenError::OtherCluster { bound, asked: id.to_owned() }),
             Bound::OtherGroup(other) if Instant::now() >= until => return Err(OpenError::OtherGroup(other)),
-            Bound::OtherGroup(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            Bound::OtherGroup(other) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(group = %other, "another group was at work on this Redis a moment ago: waiting until its last heartbeat has run out");
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
         }
     }
 }

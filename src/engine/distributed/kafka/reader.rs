@@ -76,16 +76,16 @@ impl ReaderThread {
                 Question::Done(_, _, reply) if reply.is_closed() => {}
                 Question::Since(_, _, reply) if reply.is_closed() => {}
                 Question::Read(from, max, reply) => {
-                    let _ = reply.send(told(self.read(&from, max)));
+                    let _ = reply.send(told(&from.at.topic, self.read(&from, max)));
                 }
                 Question::Ends(topic, reply) => {
-                    let _ = reply.send(told(self.ends(&topic)));
+                    let _ = reply.send(told(&topic, self.ends(&topic)));
                 }
                 Question::Done(topic, more_than, reply) => {
-                    let _ = reply.send(told(self.done(&topic, more_than)));
+                    let _ = reply.send(told(&topic, self.done(&topic, more_than)));
                 }
                 Question::Since(at, since, reply) => {
-                    let _ = reply.send(told(self.since(&at, since)));
+                    let _ = reply.send(told(&at.topic, self.since(&at, since)));
                 }
             }
             // What the client has to say by itself: its log, and what came too late.
@@ -272,8 +272,9 @@ fn offset_of(found: &TopicPartitionList, at: &Partition) -> KafkaResult<u64> {
     })
 }
 
-fn told<T>(found: KafkaResult<T>) -> Result<T, Unavailable> {
-    found.map_err(|error| Unavailable(format!("Kafka does not answer: {error}")))
+/// A topic that is not there is answered by silence.
+fn told<T>(topic: &Topic, found: KafkaResult<T>) -> Result<T, Unavailable> {
+    found.map_err(|error| Unavailable(format!("Kafka does not answer about `{topic}`: {error}")))
 }
 
 fn weight(record: &Record) -> usize {
