@@ -32,16 +32,16 @@ impl Remembered {
         }
     }
 
-    /// Writes down what was just lost, one line a key, so that a test can name the loss it blames:
+    /// Writes down what is about to be lost, one line a key, so that a test can name the loss it blames:
     /// number of the loss, time, scope.
-    pub(super) fn note(&self, shared: &Shared) {
-        let (count, now) = (shared.state().forgot, Timestamp::now().rfc3339());
+    pub(super) fn note(&self, shared: &Shared, count: u64) {
+        let now = Timestamp::now().rfc3339();
         let scopes = self.claims.keys().filter_map(|key| crate::task::ScopedKey::from_bytes(key));
         let lines: String = scopes.map(|scope| format!("{count}\t{now}\t{scope}\n")).collect();
         tracing::warn!(
             loss = count,
             claims = self.claims.len(),
-            "the weak ledger has forgotten its latest writes"
+            "the weak ledger forgets its latest writes"
         );
         let path = shared.settings.directory.join("forgotten.tsv");
         let written = shared.files.create(&path).and_then(|f| f.write_at(f.size()?, lines.as_bytes()));

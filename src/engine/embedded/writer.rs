@@ -143,6 +143,10 @@ impl Writer {
         let answers = answers.map_err(Trouble::Base)?;
         let (changes, revoked) = (round.changes, round.revoked);
         drop((state, leases));
+        // Before it happens: who dies in between leaves a loss that took nothing, and none that nobody knows of.
+        if let (Some(count), Some(remembered)) = (changes.forgot, &self.remembered) {
+            remembered.note(&self.shared, count);
+        }
         self.write(changes, stamp)?;
         self.revoke(revoked);
         self.remember(batch);
@@ -212,9 +216,6 @@ impl Writer {
         if batch.iter().any(|c| matches!(c, Command::Forget { .. })) {
             // Calls that were on their way go down with their connection.
             self.shared.connection.fetch_add(1, Ordering::AcqRel);
-            if let Some(remembered) = &self.remembered {
-                remembered.note(&self.shared);
-            }
         }
         if batch.iter().any(|c| matches!(c, Command::Forget { .. } | Command::Remember)) {
             self.remembered = Some(Remembered::default());
@@ -406,6 +407,10 @@ impl Writer {
         }
         let changes = round.changes;
         drop((state, leases));
+        // Before it happens: who dies in between leaves a loss that took nothing, and none that nobody knows of.
+        if let (Some(count), Some(remembered)) = (changes.forgot, &self.remembered) {
+            remembered.note(&self.shared, count);
+        }
         self.write(changes, stamp)?;
         self.swept = last;
         Ok(more)
