@@ -7,7 +7,7 @@ use crate::rig::left_out;
 use crate::rig::place::{Place, Rest};
 use crate::rig::process::{Process, free_port, listening};
 use crate::rig::script::{Asked, Provider, Reply};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -20,6 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub(crate) const PARTITIONS: u32 = 4;
+/// Of the tasks' topic, once it has grown for two processes to have some of them each. A group shares out the
+/// partitions of all its topics together: with no more than the tokens' topics have, the first process may keep
+/// every one of them.
+pub(crate) const SHARED: i32 = 6 * PARTITIONS as i32;
 /// Longer than a session, a heartbeat in the ledger, and a transaction that nobody ends any more, together.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_secs(90);
 const UP: Duration = Duration::from_secs(60);
@@ -171,6 +175,14 @@ impl Fleet {
         grown.into_iter().for_each(|made| drop(made.unwrap()));
     }
 
+    /// Sets one thing of a topic's configuration, as an operator would.
+    pub(crate) async fn alter(&self, name: &str, set: (&str, &str)) {
+        let topic = self.topic(name);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(set.0, set.1);
+        let altered = self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap();
+        altered.into_iter().for_each(|done| drop(done.unwrap()));
+    }
+
     pub(crate) fn sender(&self) -> Sender {
         let mut config = self.config();
         config.set("enable.idempotence", "true").set("message.max.bytes", "4000000");
@@ -315,10 +327,14 @@ impl Sender {
         );
     }
 
+    pub(crate) fn task_in(&self, key: &str, partition: i32) {
+        let (value, headers) = (task(key), [("idempotency-key", key.as_bytes())]);
+        self.send(Some(partition), key, Some(value.as_bytes()), &headers);
+    }
+
     /// A copy of the same task in each of so many partitions, one right after the other.
     pub(crate) fn task_in_each(&self, key: &str, partitions: i32) {
-        let (value, headers) = (task(key), [("idempotency-key", key.as_bytes())]);
-        (0..partitions).for_each(|at| self.send(Some(at), key, Some(value.as_bytes()), &headers));
+        (0..partitions).for_each(|at| self.task_in(key, at));
     }
 
     pub(crate) fn record(&self, under: &str, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {

@@ -26,3 +26,4 @@ mod rig;
 mod rolling;
 mod sequence;
 mod stored;
+mod vanished;
