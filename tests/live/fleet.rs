@@ -109,7 +109,7 @@ impl Fleet {
         self.place.open()
     }
 
-    fn configure(&self, from: &str, to: &str) {
+    pub(crate) fn configure(&self, from: &str, to: &str) {
         let config = std::fs::read_to_string(self.place.config()).unwrap();
         std::fs::write(self.place.config(), config.replace(from, to)).unwrap();
     }
@@ -290,6 +290,20 @@ impl Fleet {
             format!("\n--- process {n}:\n{}", &words[from..])
         });
         words.collect()
+    }
+
+    /// What is committed for the tasks' topic by the worker's group: partition, offset, what lies beside it.
+    pub(crate) fn committed(&self, group: &str) -> Vec<(u32, i64, String)> {
+        let group = format!("{}{group}.worker", self.prefix);
+        let other: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        (0..PARTITIONS as i32).for_each(|at| drop(list.add_partition(&self.topic("tasks.ticket"), at)));
+        let found = other.committed_offsets(list, ASKED).unwrap();
+        let of = |p: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            let Offset::Offset(offset) = p.offset() else { return None };
+            Some((u32::try_from(p.partition()).unwrap(), offset, p.metadata().to_owned()))
+        };
+        found.elements().iter().filter_map(of).collect()
     }
 
     /// Writes offsets of the worker's group as somebody else: partition, offset, what lies beside it.

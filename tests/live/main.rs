@@ -14,6 +14,7 @@ mod deaths;
 mod duplicates;
 mod figures;
 mod fleet;
+mod forgetful;
 mod guarded;
 mod kafka_cluster;
 mod kafka_log;
@@ -23,7 +24,10 @@ mod outages;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
+mod reply_lost;
 mod rolling;
 mod sequence;
 mod stored;
+mod too_large;
 mod vanished;
+mod versions;

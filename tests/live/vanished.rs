@@ -4,7 +4,7 @@
 use crate::fleet::{Fleet, Found, Member, PARTITIONS, TAKEN_OVER, good, key_of, keys};
 use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
-use rdkafka::admin::AdminOptions;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,9 @@ const TOPIC: &str = "tasks.ticket";
 const ORPHANED: &str = "TG-orphaned";
 
 /// Killed in the middle of the calls for `heldP`, and with these done, in every partition P: below each of the
-/// held ones, and between them. By key, where each record lies.
-async fn killed_in_mid_call(fleet: &mut Fleet) -> (Member, BTreeMap<String, Found>) {
-    let first = fleet.start().await;
+/// held ones, and between them. `late`: something comes that it has not read. By key, where each record lies.
+async fn killed_in_mid_call(fleet: &mut Fleet, late: bool) -> (Member, BTreeMap<String, Found>) {
+    let mut first = fleet.start().await;
     let sender = fleet.sender();
     let mut done = BTreeSet::new();
     for p in 0..PARTITIONS as i32 {
@@ -39,10 +39,11 @@ async fn killed_in_mid_call(fleet: &mut Fleet) -> (Member, BTreeMap<String, Foun
     sender.task_in("parked", 3);
     sender.flush();
     first.api.until("ticket", "parked", "waiting-until").await;
-    let mut first = first;
     first.process.kill();
-    (0..PARTITIONS as i32).for_each(|p| sender.task_in(&format!("late{p}"), p));
-    sender.flush();
+    if late {
+        (0..PARTITIONS as i32).for_each(|p| sender.task_in(&format!("late{p}"), p));
+        sender.flush();
+    }
     let lie = fleet.records(TOPIC).into_iter().map(|r| (r.header("idempotency-key").to_owned(), r));
     (first, lie.collect())
 }
@@ -107,7 +108,7 @@ async fn buries(fleet: &mut Fleet, lie: &BTreeMap<String, Found>, orphans: &BTre
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p2_a_task_whose_record_was_trimmed_under_its_open_claim_is_buried_once_and_nothing_else_is() {
     let mut fleet = fleet().await;
-    let (_first, lie) = killed_in_mid_call(&mut fleet).await;
+    let (_first, lie) = killed_in_mid_call(&mut fleet, true).await;
     // In two partitions one of the held ones stays; in the others what was not read yet is all there is.
     let mut cut = TopicPartitionList::new();
     let mut orphans = BTreeSet::new();
@@ -137,4 +138,41 @@ async fn p1_p2_a_task_whose_record_was_trimmed_under_its_open_claim_is_buried_on
     assert!(!third.process.words().contains("no longer in the log"), "it was told, and is over");
     assert_eq!(fleet.records("dead-letters").len(), orphans.len());
     assert!(third.process.stop(SOON).success(), "{}", third.process.words());
+}
+
+/// Where a broker deletes a topic it forgets the offsets that groups have committed for it, and nobody can say any
+/// more what was complete: such claims stay open, for a person to see. Here they are there again, as where a
+/// backup is restored; the same is found where a log was cut short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_a_task_whose_topic_was_made_anew_under_its_open_claim_is_buried_once_and_nothing_else_is() {
+    let mut fleet = fleet().await;
+    let (_first, lie) = killed_in_mid_call(&mut fleet, false).await;
+    let topic = fleet.topic(TOPIC);
+    let committed = fleet.committed("tidegate");
+    assert_eq!(committed.len(), PARTITIONS as usize, "{committed:?}");
+    let (admin, options) = (fleet.admin(), AdminOptions::new());
+    admin.delete_topics(&[&topic], &options).await.unwrap().into_iter().for_each(|done| drop(done.unwrap()));
+    let anew = NewTopic::new(&topic, PARTITIONS as i32, TopicReplication::Fixed(1));
+    eventually("the topic is made anew", SOON, || async {
+        let made = admin.create_topics([&anew], &options).await.unwrap();
+        made.into_iter().all(|made| made.is_ok()).then_some(())
+    })
+    .await;
+    eventually("the broker has forgotten them with the topic", SOON, || async {
+        fleet.committed("tidegate").is_empty().then_some(())
+    })
+    .await;
+    let offsets: Vec<_> = committed.iter().map(|(at, offset, beside)| (*at, *offset, beside.as_str())).collect();
+    fleet.commit("tidegate", &offsets);
+    let orphans = keys(lie.keys().filter(|key| key.starts_with("held")).cloned());
+    let mut second = buries(&mut fleet, &lie, &orphans).await;
+    let words = second.process.words();
+    for (at, offset, _) in &committed {
+        let said = format!("partition={at} committed={offset} end=0");
+        let said = words.lines().filter(|line| line.contains("made anew") && line.contains(&said)).count();
+        assert_eq!(said, 1, "told once, when it was assigned: {words}");
+    }
+    fleet.send(&["new"]);
+    eventually("what comes new is done", SOON, || async { fleet.outcomes().get("new").cloned() }).await;
+    assert!(second.process.stop(SOON).success(), "{}", second.process.words());
 }
