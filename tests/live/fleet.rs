@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -297,9 +297,9 @@ impl Fleet {
         let group = format!("{}{group}.worker", self.prefix);
         let other: BaseConsumer = self.config().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
-        (0..PARTITIONS as i32).for_each(|at| drop(list.add_partition(&self.topic("tasks.ticket"), at)));
+        list.add_partition_range(&self.topic("tasks.ticket"), 0, PARTITIONS as i32 - 1);
         let found = other.committed_offsets(list, ASKED).unwrap();
-        let of = |p: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+        let of = |p: &TopicPartitionListElem<'_>| {
             let Offset::Offset(offset) = p.offset() else { return None };
             Some((u32::try_from(p.partition()).unwrap(), offset, p.metadata().to_owned()))
         };

@@ -137,8 +137,10 @@ async fn p1_p3_the_new_owner_of_a_partition_waits_for_the_answers_that_its_old_o
     assert!(moved.len() < SHARED as usize, "{moved:?}");
     let news = (0..rounds).flat_map(|n| (0..SHARED).map(move |p| format!("new{p}.{n}")));
     let news: BTreeSet<String> = news.collect();
-    eventually("what came new is done", SOON, || async { (fleet.outcomes().len() >= news.len()).then_some(()) })
-        .await;
+    eventually("what came new is done", SOON, || async {
+        (fleet.outcomes().len() >= news.len()).then_some(())
+    })
+    .await;
     assert_eq!(keys(fleet.outcomes().into_keys()), news, "and nothing of what came before");
     assert!(old.process.ended().is_none() && waits_for_all(&fleet), "by its old owner, which lives");
     let ended = async |member: &Member| member.api.metric("tidegate_outcomes_total").await;
@@ -148,7 +150,11 @@ async fn p1_p3_the_new_owner_of_a_partition_waits_for_the_answers_that_its_old_o
     let all = keys(held.iter().chain(&news));
     fleet.one_result_each(&all, TAKEN_OVER).await;
     let once: BTreeMap<String, usize> = all.iter().map(|key| (key.clone(), 1)).collect();
-    assert_eq!((fleet.calls(), fleet.told()), (once.clone(), once), "no call is made twice, and none counted so");
+    assert_eq!(
+        (fleet.calls(), fleet.told()),
+        (once.clone(), once),
+        "no call is made twice, and none counted so"
+    );
     let askers = fleet.provider.asked().into_iter().filter(|asked| key_of(asked).starts_with("held"));
     assert!(askers.map(|asked| asked.asker).all(|asker| asker == "1"), "the new owner has asked for none");
     let ended = [ended(&old).await - before[0], ended(&new).await - before[1]];

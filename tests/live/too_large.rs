@@ -25,7 +25,8 @@ fn says(note: &str, confidence: f64) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_p2_p3_an_outcome_that_its_topic_does_not_take_is_buried_smaller_and_its_neighbours_are_published() {
+async fn p1_p2_p3_an_outcome_that_its_topic_does_not_take_is_buried_smaller_and_its_neighbours_are_published()
+{
     let (release, released) = watch::channel(false);
     let large = noise(2 * LIMIT);
     let mut fleet = Fleet::new(move |asked| {
@@ -103,7 +104,11 @@ async fn p1_p2_p3_an_outcome_that_its_topic_does_not_take_is_buried_smaller_and_
         let key = letter.header("tidegate-key");
         let (value, whole) = (letter.value.clone().unwrap_or_default(), sent[key].as_bytes());
         assert_eq!(letter.header("tidegate-original-bytes"), whole.len().to_string(), "{key}");
-        assert_eq!(value, whole[..whole.len().min(64 << 10)], "what fits of the original, byte for byte: {key}");
+        assert_eq!(
+            value,
+            whole[..whole.len().min(64 << 10)],
+            "what fits of the original, byte for byte: {key}"
+        );
         assert_eq!(letter.header("idempotency-key"), key, "its own headers");
         assert_eq!(letter.header("tidegate-source"), lie[key], "where the original lies: {key}");
         assert!(letter.header("tidegate-origin").contains(&lie[key]), "{letter:?}");

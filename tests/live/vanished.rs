@@ -126,7 +126,8 @@ async fn p1_p2_a_task_whose_record_was_trimmed_under_its_open_claim_is_buried_on
     let words = second.process.words();
     for (p, first) in firsts {
         let said = words.lines().filter(|line| line.contains("no longer in the log"));
-        let said: Vec<_> = said.filter(|line| line.contains(&format!("partition={p} first={first} "))).collect();
+        let said: Vec<_> =
+            said.filter(|line| line.contains(&format!("partition={p} first={first} "))).collect();
         assert_eq!(said.len(), 1, "told once, when it was assigned: {words}");
     }
     assert_eq!(fleet.told()["held0b"], 2, "{:?}", fleet.told());
@@ -162,7 +163,8 @@ async fn p1_p2_a_task_whose_topic_was_made_anew_under_its_open_claim_is_buried_o
         fleet.committed("tidegate").is_empty().then_some(())
     })
     .await;
-    let offsets: Vec<_> = committed.iter().map(|(at, offset, beside)| (*at, *offset, beside.as_str())).collect();
+    let offsets: Vec<_> =
+        committed.iter().map(|(at, offset, beside)| (*at, *offset, beside.as_str())).collect();
     fleet.commit("tidegate", &offsets);
     let orphans = keys(lie.keys().filter(|key| key.starts_with("held")).cloned());
     let mut second = buries(&mut fleet, &lie, &orphans).await;

@@ -77,7 +77,10 @@ async fn p1_p3_what_a_newer_version_refuses_of_what_an_older_one_has_admitted_ha
         let said = said.map(|name| letter.header(&format!("tidegate-{name}")));
         assert_eq!(said, ["ticket", "0", "0", "yes"], "the outcome of its key: {letter:?}");
         let lay = format!("{}/{partition}/", fleet.topic("tasks.ticket"));
-        assert!(letter.header("tidegate-origin").contains(&lay), "of the record that was admitted: {letter:?}");
+        assert!(
+            letter.header("tidegate-origin").contains(&lay),
+            "of the record that was admitted: {letter:?}"
+        );
         assert!(letter.header("tidegate-detail").contains("urgency"), "{letter:?}");
         assert_eq!(letter.json()["text"], format!("number {key} ."), "byte for byte");
     }
