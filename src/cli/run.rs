@@ -119,8 +119,14 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
 
 /// Until the clients of Kafka have failed for good: a new process may do better. Or until this one ends.
 async fn gone(mut health: tokio::sync::watch::Receiver<Health>, ends: CancellationToken) {
+    let failed = async {
+        let gone = health.wait_for(|health| matches!(health, Health::Gone { .. })).await;
+        gone.ok().map(|health| health.clone())
+    };
     tokio::select! {
-        _ = health.wait_for(|health| matches!(health, Health::Gone { .. })) => {}
+        failed = failed => if let Some(Health::Gone { why }) = failed {
+            tracing::error!(%why, "the engine is done for");
+        },
         () = ends.cancelled() => {}
     }
 }

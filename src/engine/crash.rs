@@ -1,7 +1,8 @@
-//! Named places between two durable steps, where a test may end the process.
+//! Named places between two durable steps, where a test may end the process, or have a call hang.
 //!
 //! `TIDEGATE_CRASH_AT=name` aborts the process the first time it comes past that place,
-//! `name:n` the n-th time. Costs one comparison where no test asks for it.
+//! `name:n` the n-th time; at a place that is for hanging, its thread stays there for ever. Costs one comparison
+//! where no test asks for it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,13 +45,25 @@ struct Wanted {
 
 /// Dies here, without any clean-up, if the environment says so.
 pub fn crash_point(name: &str) {
-    if let Some(wanted) = wanted().filter(|w| w.name == name)
-        && wanted.left.fetch_sub(1, Ordering::SeqCst) == 1
-    {
+    if is_reached(name) {
         eprintln!("crash point {name}");
         // No unwinding, no destructors: as near to a power cut as a process gets by itself.
         std::process::abort();
     }
+}
+
+/// Never comes back from here, if the environment says so: a call of a client that ignores its own timeout.
+pub fn hang_point(name: &str) {
+    if is_reached(name) {
+        eprintln!("hang point {name}");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn is_reached(name: &str) -> bool {
+    wanted().is_some_and(|w| w.name == name && w.left.fetch_sub(1, Ordering::SeqCst) == 1)
 }
 
 /// Whether this place is the one asked for: for steps that are only worth splitting then.

@@ -8,7 +8,7 @@ use crate::rig::cluster;
 use crate::rig::eventually;
 use crate::rig::redis_server::{ALWAYS, Server};
 use crate::rig::script::{Reply, SOON};
-use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::AdminOptions;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use redis::AsyncCommands as _;
 use serde_json::json;
@@ -335,14 +335,7 @@ async fn p2_a_topic_that_would_lose_work_is_refused_at_the_start_with_the_comman
     let mut fleet = Fleet::new(|_| good()).await;
     let sent = done(&mut fleet).await;
     let topic = fleet.topic("retry.5s");
-    let alter = |value: &'static str| {
-        let of = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("cleanup.policy", value);
-        let (admin, options) = (fleet.admin(), AdminOptions::new());
-        async move {
-            admin.alter_configs([&of], &options).await.unwrap().into_iter().for_each(|r| drop(r.unwrap()))
-        }
-    };
-    alter("compact").await;
+    fleet.alter("retry.5s", ("cleanup.policy", "compact")).await;
     let (code, said) = fleet.refused(&[]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains(&format!("`{topic}` has cleanup.policy=compact")), "{said}");

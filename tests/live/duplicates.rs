@@ -1,15 +1,12 @@
 //! Rows 10 and 11 of the crash table: copies of a task while it runs, and copies that race. Nothing dies, and
 //! one of them is the task.
 
-use crate::fleet::{Fleet, Member, PARTITIONS, good, key_of, keys};
+use crate::fleet::{Fleet, Member, SHARED, good, key_of, keys};
 use crate::rig::eventually;
 use crate::rig::script::{Reply, SOON};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
-/// Of the tasks' topic. A group shares out the partitions of all its topics together: with no more than the
-/// tokens' topics have, the first process may keep every one of them.
-const SHARED: i32 = 6 * PARTITIONS as i32;
 const COPIES: f64 = SHARED as f64;
 
 /// Two processes that both have some of them: each has asked for something of its own.

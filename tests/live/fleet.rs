@@ -7,19 +7,23 @@ use crate::rig::left_out;
 use crate::rig::place::{Place, Rest};
 use crate::rig::process::{Process, free_port, listening};
 use crate::rig::script::{Asked, Provider, Reply};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub(crate) const PARTITIONS: u32 = 4;
+/// Of the tasks' topic, once it has grown for two processes to have some of them each. A group shares out the
+/// partitions of all its topics together: with no more than the tokens' topics have, the first process may keep
+/// every one of them.
+pub(crate) const SHARED: i32 = 6 * PARTITIONS as i32;
 /// Longer than a session, a heartbeat in the ledger, and a transaction that nobody ends any more, together.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_secs(90);
 const UP: Duration = Duration::from_secs(60);
@@ -105,7 +109,7 @@ impl Fleet {
         self.place.open()
     }
 
-    fn configure(&self, from: &str, to: &str) {
+    pub(crate) fn configure(&self, from: &str, to: &str) {
         let config = std::fs::read_to_string(self.place.config()).unwrap();
         std::fs::write(self.place.config(), config.replace(from, to)).unwrap();
     }
@@ -169,6 +173,14 @@ impl Fleet {
         let more = [NewPartitions::new(&topic, partitions)];
         let grown = self.admin().create_partitions(&more, &AdminOptions::new()).await.unwrap();
         grown.into_iter().for_each(|made| drop(made.unwrap()));
+    }
+
+    /// Sets one thing of a topic's configuration, as an operator would.
+    pub(crate) async fn alter(&self, name: &str, set: (&str, &str)) {
+        let topic = self.topic(name);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(set.0, set.1);
+        let altered = self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap();
+        altered.into_iter().for_each(|done| drop(done.unwrap()));
     }
 
     pub(crate) fn sender(&self) -> Sender {
@@ -280,6 +292,20 @@ impl Fleet {
         words.collect()
     }
 
+    /// What is committed for the tasks' topic by the worker's group: partition, offset, what lies beside it.
+    pub(crate) fn committed(&self, group: &str) -> Vec<(u32, i64, String)> {
+        let group = format!("{}{group}.worker", self.prefix);
+        let other: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.topic("tasks.ticket"), 0, PARTITIONS as i32 - 1);
+        let found = other.committed_offsets(list, ASKED).unwrap();
+        let of = |p: &TopicPartitionListElem<'_>| {
+            let Offset::Offset(offset) = p.offset() else { return None };
+            Some((u32::try_from(p.partition()).unwrap(), offset, p.metadata().to_owned()))
+        };
+        found.elements().iter().filter_map(of).collect()
+    }
+
     /// Writes offsets of the worker's group as somebody else: partition, offset, what lies beside it.
     pub(crate) fn commit(&self, group: &str, offsets: &[(u32, i64, &str)]) {
         let group = format!("{}{group}.worker", self.prefix);
@@ -315,10 +341,14 @@ impl Sender {
         );
     }
 
+    pub(crate) fn task_in(&self, key: &str, partition: i32) {
+        let (value, headers) = (task(key), [("idempotency-key", key.as_bytes())]);
+        self.send(Some(partition), key, Some(value.as_bytes()), &headers);
+    }
+
     /// A copy of the same task in each of so many partitions, one right after the other.
     pub(crate) fn task_in_each(&self, key: &str, partitions: i32) {
-        let (value, headers) = (task(key), [("idempotency-key", key.as_bytes())]);
-        (0..partitions).for_each(|at| self.send(Some(at), key, Some(value.as_bytes()), &headers));
+        (0..partitions).for_each(|at| self.task_in(key, at));
     }
 
     pub(crate) fn record(&self, under: &str, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {

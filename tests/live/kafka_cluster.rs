@@ -63,10 +63,7 @@ impl Running {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        Self::over(Broker::start()).await
-    }
-
-    pub(crate) async fn over(broker: Broker) -> Self {
+        let broker = Broker::start();
         if std::env::var("TIDEGATE_TRACE").is_ok() {
             let filter = tracing_subscriber::EnvFilter::new("tidegate=trace,librdkafka=trace");
             // Another test may have done so.

@@ -14,15 +14,21 @@ mod deaths;
 mod duplicates;
 mod figures;
 mod fleet;
+mod forgetful;
 mod guarded;
+mod hung;
 mod kafka_cluster;
 mod kafka_log;
 mod kafka_outcomes;
 mod line;
 mod outages;
+mod reply_lost;
 #[path = "../rig/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses its part of the rig")]
 mod rig;
 mod rolling;
 mod sequence;
 mod stored;
+mod too_large;
+mod vanished;
+mod versions;

@@ -1,7 +1,7 @@
 //! Processes come and go under load, as in a deploy: each key has one outcome, and no call is bought twice
 //! but by the process that was cut off in the middle of its calls.
 
-use crate::fleet::{Fleet, Member, TAKEN_OVER, good, key_of, keys};
+use crate::fleet::{Fleet, Member, SHARED, TAKEN_OVER, good, key_of, keys};
 use crate::rig::process::says;
 use crate::rig::script::{Asked, Reply, SOON};
 use crate::rig::{eventually, number};
@@ -93,4 +93,74 @@ async fn p1_p2_p3_a_deploy_of_many_processes_and_back_repeats_only_what_a_second
     assert_eq!(uncounted, [], "every call is owned up to");
     println!("{} keys, {} asked for again", sent.len(), cut.len());
     drop(members);
+}
+
+/// Row 12 of the crash table. The new owner has a partition while the old one lives and its calls there run: it
+/// asks for what comes new, and waits for the answers to what came before, which the old one gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p3_the_new_owner_of_a_partition_waits_for_the_answers_that_its_old_owner_gets() {
+    let (release, released) = watch::channel(false);
+    let mut fleet = Fleet::new(move |asked| match key_of(asked) {
+        key if key.starts_with("held") => Reply::Once(released.clone(), Box::new(good())),
+        _ => good(),
+    })
+    .await;
+    fleet.names_its_members();
+    fleet.place.apply(fleet.place.command().env("MEMBER", "0"));
+    fleet.grow(SHARED as usize).await;
+    let mut old = fleet.start().await;
+    let sender = fleet.sender();
+    let held: Vec<String> = (0..SHARED).map(|p| format!("held{p}")).collect();
+    (0..SHARED).for_each(|p| sender.task_in(&held[p as usize], p));
+    sender.flush();
+    let waits_for_all = |fleet: &Fleet| {
+        let calls = fleet.provider.under_way();
+        calls.iter().all(|asked| asked.asker == "1") && keys(calls.iter().map(key_of)) == keys(&held)
+    };
+    eventually("all are under way", SOON, || async { waits_for_all(&fleet).then_some(()) }).await;
+    let mut new = fleet.start().await;
+    // Who asks for what comes to a partition now has been given all that came to it before.
+    let mut rounds = 0;
+    let moved = eventually("partitions have moved", SOON, || {
+        (0..SHARED).for_each(|p| sender.task_in(&format!("new{p}.{rounds}"), p));
+        sender.flush();
+        rounds += 1;
+        let asked = fleet.provider.asked().into_iter().filter(|asked| asked.asker == "2");
+        let partition = |asked: Asked| key_of(&asked)[3..].split('.').next().map(str::to_owned);
+        let moved: BTreeSet<String> = asked.filter_map(partition).collect();
+        async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            (!moved.is_empty()).then_some(moved)
+        }
+    })
+    .await;
+    assert!(moved.len() < SHARED as usize, "{moved:?}");
+    let news = (0..rounds).flat_map(|n| (0..SHARED).map(move |p| format!("new{p}.{n}")));
+    let news: BTreeSet<String> = news.collect();
+    eventually("what came new is done", SOON, || async {
+        (fleet.outcomes().len() >= news.len()).then_some(())
+    })
+    .await;
+    assert_eq!(keys(fleet.outcomes().into_keys()), news, "and nothing of what came before");
+    assert!(old.process.ended().is_none() && waits_for_all(&fleet), "by its old owner, which lives");
+    let ended = async |member: &Member| member.api.metric("tidegate_outcomes_total").await;
+    let before = [ended(&old).await, ended(&new).await];
+    release.send_replace(true);
+
+    let all = keys(held.iter().chain(&news));
+    fleet.one_result_each(&all, TAKEN_OVER).await;
+    let once: BTreeMap<String, usize> = all.iter().map(|key| (key.clone(), 1)).collect();
+    assert_eq!(
+        (fleet.calls(), fleet.told()),
+        (once.clone(), once),
+        "no call is made twice, and none counted so"
+    );
+    let askers = fleet.provider.asked().into_iter().filter(|asked| key_of(asked).starts_with("held"));
+    assert!(askers.map(|asked| asked.asker).all(|asker| asker == "1"), "the new owner has asked for none");
+    let ended = [ended(&old).await - before[0], ended(&new).await - before[1]];
+    assert_eq!(ended[0] + ended[1], held.len() as f64);
+    assert!(ended[1] >= moved.len() as f64, "its new owner has published what moved: {ended:?} {moved:?}");
+    for member in [&mut old, &mut new] {
+        assert!(member.process.stop(SOON).success(), "{}", member.process.words());
+    }
 }

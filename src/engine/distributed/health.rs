@@ -61,6 +61,11 @@ impl Condition {
         changed
     }
 
+    #[cfg(feature = "kafka")]
+    pub(super) fn reaches_broker(&self) -> bool {
+        !lock(&self.troubles).keys().any(|part| matches!(part, Part::Broker(_)))
+    }
+
     /// For good.
     pub(super) fn gone(&self, why: String) {
         self.told.send_replace(Health::Gone { why });

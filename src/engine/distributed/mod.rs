@@ -101,6 +101,18 @@ impl Parts {
         self.running.condition.told()
     }
 
+    /// As far as the groups have heard.
+    #[cfg(feature = "kafka")]
+    fn reaches_broker(&self) -> bool {
+        self.running.condition.reaches_broker()
+    }
+
+    /// For good; what is committed is committed.
+    #[cfg(feature = "kafka")]
+    fn gone(&self, why: &str) {
+        self.running.condition.gone(why.to_owned());
+    }
+
     /// Ends in order, once nothing is in flight any more: tells the ledger what it is owed, leaves the groups.
     pub async fn close(&self) {
         // Too late is as if the process had died.

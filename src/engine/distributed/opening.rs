@@ -92,8 +92,7 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     let start = Start { instance, window: cluster.window, start_anyway: cluster.start_anyway };
     let parts = Arc::new(open(&start, kafka.clone(), Arc::new(store)));
     let mut tasks = JoinSet::new();
-    let looking: Arc<KafkaLog> = log.clone();
-    tasks.spawn(looking.look());
+    tasks.spawn(watch_over(log.clone(), parts.clone()));
     let kept = cluster.topics.iter().filter(|spec| spec.internal).map(|spec| spec.topic.clone()).collect();
     tasks.spawn(trim(kafka.topics().map_err(broken)?, log.clone(), kept, cluster.window));
     Ok(Engine {
@@ -104,6 +103,13 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         journal: parts.journal.clone(),
         operation: Arc::new(Running { parts, kafka, tasks: Mutex::new(tasks) }),
     })
+}
+
+/// As long as the log's own client works. Without it nothing is taken in and no decision counts: a new process
+/// may do better.
+async fn watch_over(log: Arc<KafkaLog>, parts: Arc<Parts>) {
+    log.look(|| parts.reaches_broker()).await;
+    parts.gone("a call of the Kafka client that appends has not come back although a broker is reached");
 }
 
 /// How often what is done is deleted from the topics that keep everything, and how many records must have

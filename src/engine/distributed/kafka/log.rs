@@ -16,7 +16,7 @@ use rdkafka::consumer::BaseConsumer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// How often followers look for what others have appended: what a person takes for at once.
@@ -32,6 +32,8 @@ pub struct KafkaLog {
     questions: SyncSender<Question>,
     limits: BTreeMap<Topic, usize>,
     news: watch::Sender<u64>,
+    /// Over the client that appends.
+    appending: Arc<Watch>,
 }
 
 impl KafkaLog {
@@ -51,11 +53,12 @@ impl KafkaLog {
         let (questions, asked) = sync_channel(WAITING);
         let news = watch::Sender::new(0);
         let limits: BTreeMap<Topic, usize> = topics.iter().map(|t| (t.topic.clone(), t.limit)).collect();
+        let watched = Arc::new(Watch::default());
         let appending = AppendThread {
             properties: properties.clone(),
             name: format!("{name}-append"),
             id: format!("{name}-append"),
-            watch: Arc::new(Watch::default()),
+            watch: watched.clone(),
             reader: questions.clone(),
             limits: limits.clone(),
             news: news.clone(),
@@ -64,12 +67,13 @@ impl KafkaLog {
         thread("append").spawn(move || appending.run(&appended)).map_err(|e| cannot(&e))?;
         let reading = ReaderThread::new(client, properties.clone(), format!("{name}-read"), readers);
         thread("read").spawn(move || reading.run(&asked)).map_err(|e| cannot(&e))?;
-        Ok(Arc::new(KafkaLog { appends, questions, limits, news }))
+        Ok(Arc::new(KafkaLog { appends, questions, limits, news, appending: watched }))
     }
 
-    /// Tells followers now and then to look. Until it is dropped.
-    pub async fn look(self: Arc<Self>) {
-        loop {
+    /// Tells followers now and then to look. Until the client that appends has hung: nothing is appended by this
+    /// process any more. `is_reachable`: as whoever looks for brokers says it; without one nothing hangs.
+    pub async fn look(&self, is_reachable: impl Fn() -> bool) {
+        while !self.appending.hangs(is_reachable(), Instant::now()) {
             tokio::time::sleep(NEWS).await;
             self.news.send_modify(|n| *n += 1);
         }
@@ -175,5 +179,23 @@ mod tests {
         let last = asked.pop().and_then(|last| last.now_or_never());
         assert_eq!(last, Some(Err(Unavailable("too much is asked of Kafka at once".to_owned()))));
         assert_eq!(asked[0].as_mut().now_or_never(), None, "it waits for its turn");
+    }
+
+    #[tokio::test]
+    async fn it_looks_until_the_client_that_appends_has_hung_and_not_while_no_broker_is_reached() {
+        let properties = Properties::new(BTreeMap::new()).unwrap();
+        let log = KafkaLog::open(&properties, "test", Readers::default(), &[]).unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(30)).unwrap();
+        let looks = async |is_reachable: bool| {
+            let soon = Duration::from_millis(100);
+            tokio::time::timeout(soon, log.look(|| is_reachable)).await.is_err()
+        };
+        assert!(looks(true).await, "nothing runs");
+        log.appending.begin(long_ago);
+        assert!(looks(false).await, "time without a broker does not count");
+        log.appending.begin(long_ago);
+        assert!(!looks(true).await, "it has hung");
+        log.appending.end();
+        assert!(looks(true).await, "it has come back");
     }
 }

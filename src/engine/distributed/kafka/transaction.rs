@@ -22,7 +22,7 @@ use super::line::Watch;
 use super::properties::{Properties, TRANSACTION};
 use super::record;
 use crate::engine::Output;
-use crate::engine::crash::{crash_point, is_wanted};
+use crate::engine::crash::{crash_point, hang_point, is_wanted};
 use crate::task::Position;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -289,6 +289,7 @@ impl Making<'_> {
         if completes {
             crash_point("transaction.offsets");
         }
+        hang_point(if completes { "transaction.hang" } else { "append.hang" });
         match self.producer.commit_transaction(self.left().max(COMMIT_LEAST)) {
             Ok(()) => {
                 if completes {
