@@ -60,6 +60,10 @@ pub const METRICS: &[Described] = &[
         "tidegate_panics_total",
         "Panics that were caught, by part of the process; a task's, a request's, or a part that ended it.",
     ),
+    counter(
+        "tidegate_ledger_emptied_total",
+        "Times that Redis was found to have lost all it knew of this installation.",
+    ),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(
         "tidegate_repaired_total",

@@ -30,5 +30,6 @@ mod rolling;
 mod sequence;
 mod stored;
 mod too_large;
+mod upkeep;
 mod vanished;
 mod versions;

@@ -15,6 +15,9 @@ pub(super) enum Part {
     /// The broker, as a group of this process sees it; by its place among them.
     Broker(usize),
     Ledger,
+    /// Redis and the topics are not as a start would want them.
+    Store,
+    Topics,
     Partition(Partition),
 }
 
@@ -47,7 +50,7 @@ impl Condition {
         };
         let now = match troubles.iter().next() {
             // The others are read, and whoever asks is served.
-            Some((Part::Partition(_), why)) => Health::Partly { why: why.clone() },
+            Some((Part::Partition(_) | Part::Store | Part::Topics, why)) => Health::Partly { why: why.clone() },
             Some((_, why)) => Health::Paused { why: why.clone() },
             None => Health::Well,
         };
@@ -88,6 +91,7 @@ mod tests {
         assert!(why(&told.borrow()).contains("not been reached yet"));
         let partition = Part::Partition(Partition { topic: Topic::new("t"), index: 3 });
         assert!(condition.is(partition.clone(), Some("not read".into())));
+        assert!(condition.is(Part::Topics, Some("a topic is missing".into())));
         assert!(condition.is(Part::Ledger, Some("no Redis".into())));
         assert!(!condition.is(Part::Ledger, Some("no Redis".into())), "no news");
         assert!(condition.is(Part::Broker(1), Some("no Kafka".into())));
@@ -95,6 +99,8 @@ mod tests {
         assert!(condition.is(Part::Broker(1), None));
         assert_eq!(why(&told.borrow()), "no Redis");
         assert!(condition.is(Part::Ledger, None));
+        assert_eq!(*told.borrow(), Health::Partly { why: "a topic is missing".into() });
+        assert!(condition.is(Part::Topics, None));
         assert_eq!(*told.borrow(), Health::Partly { why: "not read".into() }, "the others are served");
         assert!(condition.is(partition, None));
         assert_eq!(*told.borrow(), Health::Well);

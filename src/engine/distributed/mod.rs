@@ -36,6 +36,8 @@ pub mod redis;
 pub mod simulated;
 pub mod topology;
 pub mod tracker;
+#[cfg(feature = "kafka")]
+mod upkeep;
 
 #[cfg(feature = "kafka")]
 pub use opening::{Cluster, OpenError, connect};
@@ -105,6 +107,12 @@ impl Parts {
     #[cfg(feature = "kafka")]
     fn reaches_broker(&self) -> bool {
         self.running.condition.reaches_broker()
+    }
+
+    /// `None`: it is well again. Whether that is news.
+    #[cfg(feature = "kafka")]
+    fn trouble(&self, part: health::Part, why: Option<String>) -> bool {
+        self.running.condition.is(part, why)
     }
 
     /// For good; what is committed is committed.

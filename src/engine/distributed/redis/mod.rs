@@ -30,7 +30,7 @@ pub use connection::RedisConnection;
 
 use super::client::{Broken, Connection, Store};
 use super::lock;
-use checks::Durability;
+use checks::{Durability, Refused};
 use connection::text_of;
 use futures::future::BoxFuture;
 use redis::io::tcp::TcpSettings;
@@ -151,6 +151,33 @@ impl RedisStore {
     }
 }
 
+/// How a store stands that was in order at the start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Looked {
+    Well,
+    /// Its settings were changed to what no start would accept: why, and what to do.
+    Refused(String),
+    /// It knew nothing of the log any more, so it knows of no claim from before either. It is tied to it again.
+    Emptied,
+}
+
+impl RedisStore {
+    /// Looks whether it is still what `check` and `bind` have found.
+    pub async fn look(&self, log: &str, group: &str) -> Result<Looked, Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            if let (_, Err(refused)) = self.0.judged(&connection).await? {
+                return Ok(Looked::Refused(refused.to_string()));
+            }
+            let mut bind = redis::cmd("SET");
+            bind.arg(self.0.keys.bound()).arg(format!("{log} {group}")).arg("NX");
+            let was_there = connection.ask(&bind).await? == redis::Value::Nil;
+            Ok(if was_there { Looked::Well } else { Looked::Emptied })
+        })
+        .await
+    }
+}
+
 async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, Broken> {
     let late = |_| Broken(format!("no connection to the ledger within {} s", CONNECT.as_secs()));
     tokio::time::timeout(CONNECT, steps).await.unwrap_or_else(|e| Err(late(e)))
@@ -186,13 +213,20 @@ impl Inner {
 
     /// The server's run, and what `checks` says of it.
     async fn ask_settings(&self, connection: &RedisConnection) -> Result<(String, Durability), Broken> {
+        let (run, judged) = self.judged(connection).await?;
+        Ok((run, judged.map_err(|refused| Broken(refused.to_string()))?))
+    }
+
+    async fn judged(
+        &self,
+        connection: &RedisConnection,
+    ) -> Result<(String, Result<Durability, Refused>), Broken> {
         let info = text_of(connection.ask(&redis::cmd("INFO")).await?);
         connection.may_batch().await?;
         let config =
             connection.settings(&["maxmemory-policy", "append*", "no-appendfsync-on-rewrite"]).await?;
-        let found = checks::judge(&info, &config).map_err(|refused| Broken(refused.to_string()))?;
         let run = info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:"));
-        Ok((run.unwrap_or_default().to_owned(), found))
+        Ok((run.unwrap_or_default().to_owned(), checks::judge(&info, &config)))
     }
 
     /// Has the server close the connection before this one, and remembers this one's number.

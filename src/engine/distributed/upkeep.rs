@@ -1,0 +1,64 @@
+//! Looks now and then whether what was made sure of at the start still holds: topics as they must be, a Redis
+//! that keeps what it is told and still knows this installation. Tells what it finds, and stops nothing: work
+//! that meets the trouble waits by itself.
+
+use super::Parts;
+use super::health::Part;
+use super::kafka::TopicAdmin;
+use super::opening::{names, sound};
+use super::redis::{Looked, RedisStore};
+use crate::engine::TopicSpec;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Soon enough for a person who has just changed something, and some twenty small questions each time.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+pub(super) struct Upkeep {
+    pub(super) admin: TopicAdmin,
+    pub(super) topics: Vec<TopicSpec>,
+    pub(super) window: Duration,
+    pub(super) store: Arc<RedisStore>,
+    /// Whose claims the store keeps: the cluster's id, and the group.
+    pub(super) log: String,
+    pub(super) group: String,
+    pub(super) parts: Arc<Parts>,
+}
+
+impl Upkeep {
+    /// For as long as the engine is open.
+    pub(super) async fn run(self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            // A server that does not answer is told by those who need it.
+            if let Ok(found) = self.admin.describe(&names(&self.topics)).await {
+                let why = sound(&self.topics, &found, self.window).err();
+                self.tell(Part::Topics, why.map(|why| why.to_string()));
+            }
+            match self.store.look(&self.log, &self.group).await {
+                Ok(Looked::Well) => self.tell(Part::Store, None),
+                Ok(Looked::Refused(why)) => self.tell(Part::Store, Some(why)),
+                Ok(Looked::Emptied) => {
+                    metrics::counter!("tidegate_ledger_emptied_total").increment(1);
+                    tracing::error!(
+                        window_s = self.window.as_secs(),
+                        "Redis has lost everything that it knew of this installation (FLUSHALL, another server, an \
+                         older file?): copies of what was done before get a second outcome until the dedupe window \
+                         has passed; stop whatever sends copies or redrives"
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn tell(&self, part: Part, why: Option<String>) {
+        if !self.parts.trouble(part, why.clone()) {
+            return;
+        }
+        match why {
+            Some(why) => tracing::error!(%why, "work goes on where it can"),
+            None => tracing::info!("topics and Redis are as they must be again"),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What an operator changes under a running process is told, in `status` or in its log, with what to do; and work
+//! goes on by itself once it is put right.
+
+use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys};
+use crate::rig::cluster;
+use crate::rig::eventually;
+use crate::rig::redis_server::{ALWAYS, Server};
+use crate::rig::script::SOON;
+use rdkafka::admin::AdminOptions;
+
+async fn says(member: &Member, part: &str) -> String {
+    eventually(&format!("status says `{part}`"), SOON, || async {
+        let (_, status) = member.api.get("/v1/status").await.ok()?;
+        status["sentence"].as_str().filter(|said| said.contains(part)).map(str::to_owned)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_what_changes_under_a_running_process_is_told_with_what_to_do_and_loses_nothing() {
+    let redis = Server::start_own(&ALWAYS);
+    let mut fleet = Fleet::on(&cluster::servers().kafka, &redis.url(), "", |_| good()).await;
+    let mut member = fleet.start().await;
+    fleet.send(&["k1"]);
+    fleet.one_result_each(&keys(["k1"]), SOON).await;
+
+    let mut plain = redis.plain().await;
+    for (policy, said) in [("allkeys-lru", "set `maxmemory-policy noeviction`"), ("noeviction", "All is well")] {
+        let mut set = redis::cmd("CONFIG");
+        let _: () = set.arg("SET").arg("maxmemory-policy").arg(policy).query_async(&mut plain).await.unwrap();
+        says(&member, said).await;
+    }
+
+    let results = fleet.topic("results");
+    let deleted = fleet.admin().delete_topics(&[&results], &AdminOptions::new()).await.unwrap();
+    deleted.into_iter().for_each(|topic| drop(topic.unwrap()));
+    let said = says(&member, &format!("there is no `{results}`")).await;
+    assert!(said.contains("tidegate topics plan"), "{said}");
+    fleet.send(&["k2"]);
+    let (code, said, problem) = fleet.place.tool(&["topics", "apply"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    // What was published before went with its topic.
+    fleet.one_result_each(&keys(["k2"]), TAKEN_OVER).await;
+    says(&member, "All is well").await;
+
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut plain).await.unwrap();
+    eventually("an emptied Redis is told", SOON, || async {
+        (member.api.metric("tidegate_ledger_emptied_total").await == 1.0).then_some(())
+    })
+    .await;
+    assert!(member.process.words().contains("Redis has lost everything that it knew"), "{}", fleet.said());
+    assert!(member.process.stop(SOON).success(), "{}", fleet.said());
+}
