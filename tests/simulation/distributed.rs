@@ -165,7 +165,7 @@ fn the_same_seed_is_the_same_story() {
     }
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "for-tests")]
 #[test]
 fn a_story_that_fails_is_told_with_fewer_faults_and_with_the_one_that_matters() {
     use tidegate::engine::distributed::planted;
@@ -186,7 +186,7 @@ fn a_story_that_fails_is_told_with_fewer_faults_and_with_the_one_that_matters() 
 }
 
 /// Each mistake is found within this many seeds.
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "for-tests")]
 #[test]
 fn every_planted_mistake_is_found_within_two_thousand_seeds() {
     use tidegate::engine::distributed::planted;

@@ -6,7 +6,7 @@
 use super::kafka::{Kafka, KafkaLog, Properties, Refused, TopicAdmin};
 use super::link::LEASE;
 use super::redis::{BadAddress, Bound, RedisStore};
-use super::topology::{Change, Difference, differences};
+use super::topology::{Change, Difference, Found, differences};
 use super::{Parts, Start, open};
 use crate::dedupe::Instance;
 use crate::engine::{Engine, Health, Log as _, Operation, StorageReport, TopicSpec, Unavailable, lock};
@@ -60,15 +60,18 @@ pub enum OpenError {
 }
 
 /// How long members of groups get to leave at an orderly end.
-const LEAVE: Duration = Duration::from_secs(5);
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
 
 /// Makes sure of both servers and opens the engine. Must be called on a runtime.
 pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     let servers = cluster.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+    #[cfg(feature = "for-tests")]
+    if let Some(address) = super::simulated::address(&servers) {
+        return super::simulated::connect(address, cluster).await;
+    }
+    let start = start(&cluster);
     let properties = Properties::new(cluster.properties).map_err(OpenError::Properties)?;
-    // Random, so never used twice.
-    let instance = Instance(rand::random::<u128>().max(1));
-    let kafka = Kafka::new(properties, instance, &cluster.group);
+    let kafka = Kafka::new(properties, start.instance, &cluster.group);
     let broken = |why| OpenError::Kafka { servers: servers.clone(), why };
     let id = kafka.reach().await.map_err(broken)?;
     let store = RedisStore::new(&cluster.redis, &cluster.prefix, cluster.window)?;
@@ -82,14 +85,11 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     if let Some(bound) = store.is_of_another(&id).await.map_err(|broken| OpenError::Redis(broken.0))? {
         return Err(OpenError::OtherCluster { bound, asked: id });
     }
-    sound(&kafka, &cluster.topics, cluster.window).await.map_err(|why| match why {
-        Ok(topics) => OpenError::Topics(topics),
-        Err(why) => broken(why),
-    })?;
+    let found = kafka.topics().map_err(broken)?.describe(&names(&cluster.topics)).await.map_err(broken)?;
+    sound(&cluster.topics, &found, cluster.window)?;
     // Last of all: a start that fails binds nothing.
     bind(&store, &id, &cluster.group).await?;
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
-    let start = Start { instance, window: cluster.window, start_anyway: cluster.start_anyway };
     let parts = Arc::new(open(&start, kafka.clone(), Arc::new(store)));
     let mut tasks = JoinSet::new();
     let looking: Arc<KafkaLog> = log.clone();
@@ -104,6 +104,12 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         journal: parts.journal.clone(),
         operation: Arc::new(Running { parts, kafka, tasks: Mutex::new(tasks) }),
     })
+}
+
+pub(super) fn start(cluster: &Cluster) -> Start {
+    // Random, so never used twice.
+    let instance = Instance(rand::random::<u128>().max(1));
+    Start { instance, window: cluster.window, start_anyway: cluster.start_anyway }
 }
 
 /// How often what is done is deleted from the topics that keep everything, and how many records must have
@@ -140,16 +146,18 @@ async fn old(log: &KafkaLog, topic: &Topic, window: Duration) -> Result<Vec<Posi
     Ok(old)
 }
 
-/// Topics that would break a promise, or why they are not known.
-async fn sound(
-    kafka: &Kafka,
+pub(super) fn names(specs: &[TopicSpec]) -> Vec<Topic> {
+    specs.iter().map(|spec| spec.topic.clone()).collect()
+}
+
+/// Refuses topics that would break a promise.
+pub(super) fn sound(
     specs: &[TopicSpec],
+    found: &BTreeMap<Topic, Found>,
     window: Duration,
-) -> Result<(), Result<Vec<String>, String>> {
-    let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
-    let found = kafka.topics().map_err(Err)?.describe(&names).await.map_err(Err)?;
+) -> Result<(), OpenError> {
     let (mut missing, mut breaking) = (Vec::new(), Vec::new());
-    for Difference { topic, change, breaks, .. } in differences(specs, &found, window) {
+    for Difference { topic, change, breaks, .. } in differences(specs, found, window) {
         match (breaks, change) {
             (Some(_), Change::Create { .. }) => missing.push(format!("`{topic}`")),
             (Some(why), Change::Set { name, from, .. }) => {
@@ -161,7 +169,7 @@ async fn sound(
     if !missing.is_empty() {
         breaking.insert(0, format!("there is no {}", missing.join(", ")));
     }
-    if breaking.is_empty() { Ok(()) } else { Err(Ok(breaking)) }
+    if breaking.is_empty() { Ok(()) } else { Err(OpenError::Topics(breaking)) }
 }
 
 /// A group that was renamed may follow once the last heartbeat of the one before has run out.

@@ -1,6 +1,6 @@
 //! Mistakes that can be put in on purpose, to see that the simulator finds them.
 //!
-//! Without the feature `planted-bugs` every question here is answered `false` at compile time.
+//! Without the feature `for-tests` every question here is answered `false` at compile time.
 
 /// One mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,23 +49,23 @@ pub const ALL: [Bug; 13] = [
     Bug::JudgesAtOnce,
 ];
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "for-tests")]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// From now on this thread makes this mistake, and no other.
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "for-tests")]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "for-tests")]
 pub(super) fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-#[cfg(not(feature = "planted-bugs"))]
+#[cfg(not(feature = "for-tests"))]
 pub(super) const fn is(_: Bug) -> bool {
     false
 }
