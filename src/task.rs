@@ -226,7 +226,7 @@ pub struct Fingerprint {
 
 /// What carries a task through the log. `consume` makes it; only internal topics are believed
 /// about anything but key and payload.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Token {
     pub key: ScopedKey,
     pub generation: u32,

@@ -5,12 +5,16 @@
 
 use super::Global;
 use super::text::{many, say, say_json, wrap};
+use crate::engine::distributed::client::Topics;
 use crate::engine::distributed::kafka::{Properties, TopicAdmin};
+#[cfg(feature = "simulator")]
+use crate::engine::distributed::simulated;
 use crate::engine::distributed::topology::{Allow, Change, Difference, differences};
-use crate::settings::{self, ClusterSettings, Settings};
+use crate::settings::{self, Settings};
 use crate::task::Topic;
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args, Debug)]
@@ -45,6 +49,18 @@ impl Allowed {
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(global.config())?;
+    let admin = admin(&settings)?;
+    let found = planned(&settings, admin.as_ref()).await?;
+    match args.action {
+        Action::Plan => {
+            plan(&found, global.json);
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Apply { allow } => apply(&found, &allow, admin.as_ref(), &settings, global.json).await,
+    }
+}
+
+fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
     let Some(cluster) = &settings.engine.cluster else {
         anyhow::bail!(
             "{} uses the embedded engine, which makes its topics by itself; set `[engine] kafka` and `redis` to \
@@ -52,26 +68,20 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
             settings.file.display()
         );
     };
-    let admin = admin(cluster)?;
-    let found = planned(&settings, &admin).await?;
-    match args.action {
-        Action::Plan => {
-            plan(&found, global.json);
-            Ok(ExitCode::SUCCESS)
-        }
-        Action::Apply { allow } => apply(&found, &allow, &admin, &settings, global.json).await,
+    #[cfg(feature = "simulator")]
+    if let Some(address) = simulated::address(&cluster.kafka) {
+        let (ledger, group) = (&cluster.ledger, &cluster.group);
+        return Ok(simulated::Remote::new(address, ledger, group, settings.engine.dedupe_window));
     }
-}
-
-fn admin(cluster: &ClusterSettings) -> anyhow::Result<TopicAdmin> {
     // They were looked at when the settings were read.
     let properties = Properties::new(cluster.client_properties()).map_err(|refused| {
         anyhow::anyhow!(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
-    TopicAdmin::new(properties).map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))
+    let admin = TopicAdmin::new(properties);
+    Ok(Arc::new(admin.map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))?))
 }
 
-async fn planned(settings: &Settings, admin: &TopicAdmin) -> anyhow::Result<Vec<Difference>> {
+async fn planned(settings: &Settings, admin: &dyn Topics) -> anyhow::Result<Vec<Difference>> {
     let specs = settings::topics(settings);
     let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
     let servers = settings.engine.cluster.as_ref().map_or("", |c| c.kafka.as_str());
@@ -114,7 +124,7 @@ fn needed(found: &[Difference]) -> Vec<&'static str> {
 async fn apply(
     found: &[Difference],
     allow: &[Allowed],
-    admin: &TopicAdmin,
+    admin: &dyn Topics,
     settings: &Settings,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
@@ -161,7 +171,7 @@ async fn apply(
 }
 
 /// A broker answers before all of them know of a change; who starts Tidegate next should find it. 5 s at most.
-async fn settled(made: &[Difference], settings: &Settings, admin: &TopicAdmin) {
+async fn settled(made: &[Difference], settings: &Settings, admin: &dyn Topics) {
     for _ in 0..50 {
         match planned(settings, admin).await {
             Ok(now) if now.iter().any(|left| made.contains(left)) => {

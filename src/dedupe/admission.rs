@@ -11,6 +11,7 @@ use crate::fingerprint;
 use crate::outcome::OutcomeKind;
 use crate::task::{Position, Timestamp, Token};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A delivery asks to be admitted, for the token it carries.
@@ -29,7 +30,7 @@ pub struct Ask<'a> {
 }
 
 /// What an admitted delivery holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claim {
     pub lease: Lease,
     pub nonce: Nonce,
@@ -41,7 +42,7 @@ pub struct Claim {
 pub type Slots = BTreeMap<SlotName, Bytes>;
 
 /// Why a record completes without a trace but a count.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Silence {
     /// Its own chain has its outcome.
     Done { outcome: OutcomeKind, at: Position },
@@ -53,7 +54,7 @@ pub enum Silence {
     Older,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Admission {
     Fresh(Claim),
     Resumed(Claim, Slots),

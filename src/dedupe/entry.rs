@@ -5,6 +5,7 @@ use crate::outcome::OutcomeKind;
 use crate::task::{Fingerprint, Origin, Position, ScopedKey, Timestamp, Token};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -138,7 +139,7 @@ impl SlotEntry {
             SlotState::Stored { .. } => "stored",
             SlotState::Barred => "barred",
         };
-        SlotView { name: name.0.to_string(), state, times: self.times, deaths: self.deaths }
+        SlotView { name: name.0.to_string(), state: state.into(), times: self.times, deaths: self.deaths }
     }
 }
 
@@ -162,7 +163,7 @@ pub enum SlotState {
 }
 
 /// A claim as look-ups and `status` show it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClaimView {
     pub key: ScopedKey,
     pub generation: u32,
@@ -176,11 +177,11 @@ pub struct ClaimView {
     pub changed: Timestamp,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SlotView {
     pub name: String,
     /// `free`, `started`, `stored` or `barred`.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     pub times: u32,
     pub deaths: u32,
 }

@@ -40,13 +40,13 @@ pub enum SlotKind {
     Effect,
 }
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Slot {
     pub name: SlotName,
     pub kind: SlotKind,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Started {
     /// Make it, before the deadline. `repeat`: an earlier grant may have been used; `times`: how often
     /// that was so, this time included.
@@ -65,7 +65,7 @@ pub enum Started {
     Stale,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Bar {
     Barred,
     /// Started or stored: settle it first.
@@ -73,7 +73,7 @@ pub enum Bar {
     Stale,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Standing {
     Stands,
     /// Ask for admission again.

@@ -20,20 +20,21 @@ pub use crate::dedupe::{Claim, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::collections::BTreeSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A process's right to a partition. An epoch is never used twice in a process.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Lease {
     pub at: Partition,
     pub epoch: u64,
 }
 
 /// The log hands a record out. The nonce names this delivery in every slot it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Delivery {
     pub lease: Lease,
     pub record: Arc<Record>,
@@ -104,7 +105,7 @@ pub enum Health {
 }
 
 /// The ledger or the log cannot be reached, or cannot take writes. Nothing has been decided.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
@@ -144,7 +145,7 @@ pub struct Completion {
 
 /// What the ledger is told after a commit. For `Close` the engine puts in the position of
 /// `outputs[output]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Mark {
     Close { token: Token, outcome: crate::outcome::OutcomeKind, output: usize },
     Moved { token: Token, hop: u32, phase: crate::dedupe::OpenPhase },
@@ -161,7 +162,7 @@ impl Mark {
 }
 
 /// A record to be appended. Its partition is chosen by key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Output {
     pub topic: Topic,
     pub key: Option<Bytes>,
@@ -196,7 +197,7 @@ pub trait Commits: Send + Sync {
 }
 
 /// First and last of what a partition holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ends {
     pub at: Partition,
     /// Offset of the first record still there.
@@ -222,7 +223,7 @@ pub trait Log: Send + Sync {
     fn news(&self) -> tokio::sync::watch::Receiver<u64>;
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum AppendError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -230,6 +231,18 @@ pub enum AppendError {
     TooLarge { index: usize, bytes: usize, limit: usize, topic: Topic },
     #[error("no topic `{0}`")]
     NoSuchTopic(Topic),
+}
+
+impl AppendError {
+    /// Of the first output that no topic takes, if there is one.
+    fn of(batch: &[Output], limits: &BTreeMap<Topic, usize>) -> Option<Self> {
+        batch.iter().enumerate().find_map(|(index, output)| {
+            let topic = output.topic.clone();
+            let Some(limit) = limits.get(&topic) else { return Some(AppendError::NoSuchTopic(topic)) };
+            let (limit, bytes) = (*limit, output.size());
+            (bytes > limit).then_some(AppendError::TooLarge { index, bytes, limit, topic })
+        })
+    }
 }
 
 /// Who owns a key, by `dedupe`. Heartbeats, the order after a reconnect and confirmed leases are the

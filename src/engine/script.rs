@@ -11,6 +11,7 @@ use crate::engine::{Delivery, Mark};
 use crate::outcome::OutcomeKind;
 use crate::task::{Origin, Position, ScopedKey, Timestamp, Token};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long a heartbeat lasts. Longer than any pause of a healthy process, short enough that the work of a
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub const LEASE: Duration = Duration::from_secs(10);
 
 /// What can be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum LedgerCall {
     Admit { delivery: Delivery, token: Token, decider: Option<Position> },
     Refuse { delivery: Delivery, token: Token },
@@ -32,7 +33,7 @@ pub enum LedgerCall {
 }
 
 /// Each kind of call has one kind of reply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum LedgerReply {
     Admission(Box<Admission>),
     Started(Started),

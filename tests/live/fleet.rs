@@ -4,7 +4,7 @@
 use crate::rig::api::Api;
 use crate::rig::cluster;
 use crate::rig::left_out;
-use crate::rig::place::{Place, Rest};
+use crate::rig::place::{self, Place, Rest};
 use crate::rig::process::{Process, free_port, listening};
 use crate::rig::script::{Asked, Provider, Reply};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
@@ -90,7 +90,7 @@ impl Fleet {
         rule: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let provider = Provider::start(rule).await;
-        let prefix = cluster::prefix();
+        let prefix = place::prefix();
         let engine = cluster::engine(kafka, redis, &prefix, PARTITIONS) + more;
         let place =
             Place::on(prefix.clone(), engine, &format!("{KINDS}{}", provider.patient_model("main", 60)));

@@ -22,23 +22,9 @@ pub(crate) struct Shared {
     _held: ChildStdin,
 }
 
-/// `None`: stories run on the embedded engine.
-pub(crate) fn shared() -> Option<&'static Shared> {
-    match std::env::var("TIDEGATE_STORIES").as_deref() {
-        Err(_) | Ok("" | "embedded") => None,
-        Ok("kafka") => Some(servers()),
-        Ok(other) => panic!("TIDEGATE_STORIES is `embedded` or `kafka`, not `{other}`"),
-    }
-}
-
 pub(crate) fn servers() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(start)
-}
-
-/// One that no other place has.
-pub(crate) fn prefix() -> String {
-    format!("s{:08x}.", rand::random::<u32>())
 }
 
 /// The lines of an `[engine]` with this prefix. Sessions are short, so that a killed process is soon missed.

@@ -16,6 +16,8 @@ pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod schemas;
 pub(crate) mod script;
+#[cfg(feature = "simulator")]
+pub(crate) mod simulator;
 
 use std::time::{Duration, Instant};
 
@@ -59,15 +61,34 @@ fn note(line: &str) {
     writeln!(notes, "{line}").unwrap();
 }
 
+/// What stories run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    Embedded,
+    Kafka,
+    Simulated,
+}
+
+pub(crate) fn on() -> On {
+    match std::env::var("TIDEGATE_STORIES").as_deref() {
+        Err(_) | Ok("" | "embedded") => On::Embedded,
+        Ok("kafka") => On::Kafka,
+        Ok("simulated") => On::Simulated,
+        Ok(other) => panic!("TIDEGATE_STORIES is `embedded`, `kafka` or `simulated`, not `{other}`"),
+    }
+}
+
 /// Whether the embedded engine is what this test is about, and it runs on another one: it is left out then,
 /// and says so.
 pub(crate) fn is_for_embedded_only(why: &str) -> bool {
-    let elsewhere = std::env::var("TIDEGATE_STORIES").is_ok_and(|engine| engine == "kafka");
-    if elsewhere {
-        let thread = std::thread::current();
-        left_out(&format!("{} on Kafka", thread.name().unwrap_or("a story")), why);
-    }
-    elsewhere
+    let elsewhere = match on() {
+        On::Embedded => return false,
+        On::Kafka => "Kafka",
+        On::Simulated => "the simulator",
+    };
+    let thread = std::thread::current();
+    left_out(&format!("{} on {elsewhere}", thread.name().unwrap_or("a story")), why);
+    true
 }
 
 /// Repeatable random numbers; `pick(n)` is below `n`.

@@ -1,14 +1,17 @@
 //! A scratch place for one test: a directory, a configuration, and the log read while nobody runs.
 //!
-//! On the embedded engine; or on Kafka and Redis, where `[engine]` says so and nothing else differs.
+//! On the embedded engine; or on Kafka and Redis, or on the simulator, where `[engine]` says so and nothing else
+//! differs.
 
 use super::process::{Process, free_port, listening, tidegate};
-use super::{api::Api, eventually};
+use super::{On, api::Api, eventually, on};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+#[cfg(feature = "kafka")]
+use tidegate::engine::distributed;
 use tidegate::engine::{Engine, embedded};
 use tidegate::settings::{self, Settings};
 use tidegate::task::{Partition, Position, Record, Topic};
@@ -142,17 +145,29 @@ impl Place {
 }
 
 /// The prefix of a new place and the lines that its `[engine]` begins with.
-#[cfg(feature = "kafka")]
 fn engine() -> (String, String) {
-    let Some(shared) = super::cluster::shared() else { return Default::default() };
-    let prefix = super::cluster::prefix();
-    let engine = super::cluster::engine(&shared.kafka, &shared.redis, &prefix, 2);
-    (prefix, engine)
+    match on() {
+        On::Embedded => Default::default(),
+        #[cfg(feature = "kafka")]
+        On::Kafka => {
+            let (prefix, shared) = (prefix(), super::cluster::servers());
+            let engine = super::cluster::engine(&shared.kafka, &shared.redis, &prefix, 2);
+            (prefix, engine)
+        }
+        #[cfg(feature = "simulator")]
+        On::Simulated => {
+            let prefix = prefix();
+            let engine = super::simulator::engine(&prefix, 2);
+            (prefix, engine)
+        }
+        #[cfg(not(all(feature = "kafka", feature = "simulator")))]
+        other => panic!("{other:?}: the tests were built without what that needs"),
+    }
 }
 
-#[cfg(not(feature = "kafka"))]
-fn engine() -> (String, String) {
-    Default::default()
+/// One that no other place has.
+pub(crate) fn prefix() -> String {
+    format!("s{:08x}.", rand::random::<u32>())
 }
 
 /// An empty directory, removed with everything in it when dropped.
@@ -168,11 +183,14 @@ pub(crate) fn opened(settings: &Settings) -> Engine {
     #[cfg(feature = "kafka")]
     if let Some(cluster) = settings.cluster() {
         // Stories open what is there in the middle of a sentence, as they do with a directory.
-        let connecting = || {
-            let connect = tidegate::engine::distributed::connect(cluster);
-            tokio::runtime::Handle::current().block_on(connect)
+        let connecting = async {
+            let engine = distributed::connect(cluster).await.unwrap_or_else(|e| panic!("{e}"));
+            // It opens without its ledger, and comes to it by itself.
+            let asked = || async { engine.ledger.list(None, 1).await.ok() };
+            eventually("the ledger is reached", UP, asked).await;
+            engine
         };
-        return tokio::task::block_in_place(connecting).unwrap_or_else(|e| panic!("{e}"));
+        return tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(connecting));
     }
     let how = settings.engine.embedded();
     embedded::open(how, settings::topics(settings), Arc::new(embedded::Disk))

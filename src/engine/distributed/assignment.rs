@@ -55,6 +55,7 @@ use super::planted::{self, Bug};
 use super::tracker::Tracker;
 use crate::engine::{Event, Gone, Lease};
 use crate::task::{Partition, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,11 +69,11 @@ pub const DRAIN: Duration = Duration::from_millis(500);
 pub const REFUSED: Duration = Duration::from_secs(30);
 
 /// What the group coordinator calls this member.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct MemberId(pub Arc<str>);
 
 /// As the group knew this process when it last said something: what a transaction is checked against.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Membership {
     pub member: MemberId,
     /// Rises with every rebalance.
@@ -80,7 +81,7 @@ pub struct Membership {
 }
 
 /// What the group says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Said {
     /// These come to what is held.
     Assigned(Vec<Partition>),
@@ -103,7 +104,7 @@ impl std::fmt::Display for Said {
 }
 
 /// What was found when a partition was read in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Loaded {
     /// Offset and metadata as they were committed last; a stable read, never past an open transaction.
     pub committed: Option<(u64, String)>,

@@ -6,17 +6,19 @@
 
 use super::assignment::{Loaded, MemberId, Membership, Said};
 use super::committer::{Ended, Transaction};
+use super::topology::{Change, Found};
 use crate::dedupe::{ClaimView, Instance};
 use crate::engine::Lease;
 use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::task::{Partition, Record, ScopedKey, Topic};
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// What a member of a group is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Take over, paused.
     Assign(Vec<Partition>),
@@ -41,12 +43,14 @@ pub enum Order {
 }
 
 /// What a member hears.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Heard {
     Said(Said, Membership),
     Loaded(Lease, Loaded),
     Fetched(Lease, Arc<Record>),
     Confirmed {
+        /// Means something in this process alone: whoever passes this on tells it in another way.
+        #[serde(skip, default = "Instant::now")]
         asked: Instant,
         member: MemberId,
         parts: Vec<Partition>,
@@ -73,11 +77,11 @@ pub trait Broker: Send + Sync {
 }
 
 /// The connection is gone, or this call was never received over it. Nothing is known of what was sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Broken(pub String);
 
 /// A call, and whether its process may judge others.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     pub call: LedgerCall,
     pub settled: bool,
@@ -100,4 +104,17 @@ pub trait Connection: Send + Sync {
 
 pub trait Store: Send + Sync {
     fn connect(&self) -> BoxFuture<'static, Result<Arc<dyn Connection>, Broken>>;
+}
+
+/// What is asked or done about topics.
+pub trait Topics: Send + Sync {
+    /// Those of `topics` that exist, with all their settings.
+    fn describe<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<BTreeMap<Topic, Found>, String>>;
+    /// `replication`: copies of a new topic; `None`: as many as the brokers make by default.
+    fn carry_out<'a>(
+        &'a self,
+        topic: &'a Topic,
+        change: &'a Change,
+        replication: Option<u16>,
+    ) -> BoxFuture<'a, Result<(), String>>;
 }

@@ -23,6 +23,7 @@ use super::planted::{self, Bug};
 use crate::dedupe::Instance;
 use crate::engine::{Commit, Completion, Lease, Mark, Output};
 use crate::task::{Partition, Position};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ const ABORTS: u32 = 3;
 pub struct Ticket(pub u64);
 
 /// One transaction: all of it becomes visible, or nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Transaction {
     pub outputs: Vec<Output>,
     /// Partition, offset, metadata.
@@ -69,7 +70,7 @@ pub enum Act {
 }
 
 /// How a transaction ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Ended {
     /// Where each output lies.
     Visible(Vec<Position>),

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The decisions take events and return what to do: no I/O, no waiting, no clock. The simulator drives
-//! these very decisions and tasks, and the worker above them.
+//! these very decisions and tasks, and the worker above them. That it behaves as real servers do is shown by
+//! the stories of the whole program, which run over it as they run over Kafka and Redis.
 
 pub mod assignment;
 pub mod client;

@@ -66,6 +66,10 @@ pub(super) const LEAVE: Duration = Duration::from_secs(5);
 /// Makes sure of both servers and opens the engine. Must be called on a runtime.
 pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     let servers = cluster.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+    #[cfg(feature = "simulator")]
+    if let Some(address) = super::simulated::address(&servers) {
+        return super::simulated::connect(address, cluster).await;
+    }
     let start = start(&cluster);
     let properties = Properties::new(cluster.properties).map_err(OpenError::Properties)?;
     let kafka = Kafka::new(properties, start.instance, &cluster.group);

@@ -5,11 +5,12 @@
 
 use crate::engine::TopicSpec;
 use crate::task::Topic;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A topic as its brokers describe it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Found {
     pub partitions: u32,
     /// Every setting in force, whoever set it.

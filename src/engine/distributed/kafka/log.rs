@@ -104,15 +104,6 @@ impl KafkaLog {
             }
         })
     }
-
-    fn refuse(&self, batch: &[Output]) -> Option<AppendError> {
-        batch.iter().enumerate().find_map(|(index, output)| {
-            let topic = output.topic.clone();
-            let Some(limit) = self.limits.get(&topic) else { return Some(AppendError::NoSuchTopic(topic)) };
-            let (limit, bytes) = (*limit, output.size());
-            (bytes > limit).then_some(AppendError::TooLarge { index, bytes, limit, topic })
-        })
-    }
 }
 
 /// To a thread that ends with us.
@@ -125,7 +116,7 @@ fn hand_over<T>(to: &SyncSender<T>, what: T) -> Result<(), Unavailable> {
 
 impl Log for KafkaLog {
     fn append(&self, batch: Vec<Output>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
-        if let Some(error) = self.refuse(&batch) {
+        if let Some(error) = AppendError::of(&batch, &self.limits) {
             return Box::pin(async { Err(error) });
         }
         if batch.is_empty() {

@@ -2,10 +2,12 @@
 //!
 //! Decides nothing: `topology` does. One request at a time, each with a deadline.
 
+use super::super::client::Topics;
 use super::super::topology::{Change, Found};
 use super::context::Quiet;
 use super::properties::Properties;
 use crate::task::{Position, Topic};
+use futures::future::BoxFuture;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier,
     TopicReplication,
@@ -127,6 +129,21 @@ impl TopicAdmin {
             Some(Err((_, code))) => Err(KafkaError::AdminOp(code).to_string()),
             _ => Ok(()),
         }
+    }
+}
+
+impl Topics for TopicAdmin {
+    fn describe<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<BTreeMap<Topic, Found>, String>> {
+        Box::pin(self.describe(topics))
+    }
+
+    fn carry_out<'a>(
+        &'a self,
+        topic: &'a Topic,
+        change: &'a Change,
+        replication: Option<u16>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.carry_out(topic, change, replication))
     }
 }
 

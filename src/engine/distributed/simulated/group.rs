@@ -15,6 +15,8 @@ pub(super) type Told = (MemberId, Said, Membership);
 
 pub(super) struct GroupMember {
     pub(super) process: Process,
+    /// What it may be given: the partitions of its topics.
+    pub(super) subscribed: BTreeSet<Partition>,
     /// What the client believes that it holds.
     pub(super) believes: BTreeSet<Partition>,
 }
@@ -24,6 +26,7 @@ pub(super) struct GroupState {
     pub(super) generation: u32,
     pub(super) members: BTreeMap<MemberId, GroupMember>,
     owners: BTreeMap<Partition, MemberId>,
+    /// All that any member has ever subscribed to.
     partitions: BTreeSet<Partition>,
     committed: BTreeMap<Partition, (u64, String)>,
     /// Offsets of transactions that have not ended.
@@ -31,8 +34,8 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    pub(super) fn join(&mut self, id: MemberId, member: GroupMember, partitions: &[Partition]) -> Vec<Told> {
-        self.partitions.extend(partitions.iter().cloned());
+    pub(super) fn join(&mut self, id: MemberId, member: GroupMember) -> Vec<Told> {
+        self.partitions.extend(member.subscribed.iter().cloned());
         self.members.insert(id, member);
         self.rebalance()
     }
@@ -62,27 +65,28 @@ impl GroupState {
         self.owners.iter().filter(|(_, owner)| *owner == id).map(|(at, _)| at.clone()).collect()
     }
 
-    /// A new generation. Nobody gets what another still owns.
+    pub(super) fn reads(&self, at: &Partition) -> bool {
+        self.partitions.contains(at)
+    }
+
+    /// A new generation. Nobody gets what another still owns, or what it has not subscribed to; partitions that
+    /// the same members have subscribed to are shared out evenly among them.
     fn rebalance(&mut self) -> Vec<Told> {
         self.generation += 1;
-        let ids: Vec<MemberId> = self.members.keys().cloned().collect();
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        let share = self.partitions.len().div_ceil(ids.len());
-        let mut targets: BTreeMap<MemberId, BTreeSet<Partition>> =
-            ids.iter().map(|id| (id.clone(), BTreeSet::new())).collect();
-        for (at, owner) in &self.owners {
-            if let Some(target) = targets.get_mut(owner).filter(|t| t.len() < share) {
-                target.insert(at.clone());
+        let mut alike: BTreeMap<Vec<MemberId>, Vec<Partition>> = BTreeMap::new();
+        for at in &self.partitions {
+            let may = self.members.iter().filter(|(_, member)| member.subscribed.contains(at));
+            let may: Vec<MemberId> = may.map(|(id, _)| id.clone()).collect();
+            if !may.is_empty() {
+                alike.entry(may).or_default().push(at.clone());
             }
         }
-        let free: Vec<Partition> =
-            self.partitions.iter().filter(|at| !self.owners.contains_key(*at)).cloned().collect();
-        for at in free {
-            let Some(id) = ids.iter().min_by_key(|id| targets[*id].len()) else { break };
-            self.owners.insert(at.clone(), id.clone());
-            targets.entry(id.clone()).or_default().insert(at);
+        let mut targets: BTreeMap<MemberId, BTreeSet<Partition>> =
+            self.members.keys().map(|id| (id.clone(), BTreeSet::new())).collect();
+        for (ids, partitions) in alike {
+            for (id, at) in self.share_out(&ids, partitions) {
+                targets.entry(id).or_default().insert(at);
+            }
         }
         let mut told = Vec::new();
         for (id, target) in targets {
@@ -97,6 +101,29 @@ impl GroupState {
             told.push((id, Said::Assigned(assigned), by));
         }
         told
+    }
+
+    /// Who keeps or gets what. What has an owner stays where it is, or is free once that one has let go of it.
+    fn share_out(&mut self, ids: &[MemberId], partitions: Vec<Partition>) -> Vec<(MemberId, Partition)> {
+        let share = partitions.len().div_ceil(ids.len());
+        let mut counts: BTreeMap<&MemberId, usize> = ids.iter().map(|id| (id, 0)).collect();
+        let (owned, free): (Vec<_>, Vec<_>) =
+            partitions.into_iter().partition(|at| self.owners.contains_key(at));
+        let mut given = Vec::new();
+        for at in owned {
+            let Some(owner) = self.owners.get(&at) else { continue };
+            if let Some(count) = counts.get_mut(owner).filter(|count| **count < share) {
+                *count += 1;
+                given.push((owner.clone(), at));
+            }
+        }
+        for at in free {
+            let Some(id) = ids.iter().min_by_key(|id| counts[*id]) else { break };
+            counts.entry(id).and_modify(|count| *count += 1);
+            self.owners.insert(at.clone(), id.clone());
+            given.push((id.clone(), at));
+        }
+        given
     }
 
     /// As a coordinator checks a transactional offset commit: by member and generation, not by owner.
@@ -149,5 +176,35 @@ impl GroupState {
     /// Forgets every offset, as a group that was deleted.
     pub(super) fn forget(&mut self) {
         self.committed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Topic;
+
+    fn parts(topic: &str, count: u32) -> BTreeSet<Partition> {
+        (0..count).map(|index| Partition { topic: Topic::new(topic), index }).collect()
+    }
+
+    #[test]
+    fn nobody_is_given_what_it_has_not_subscribed_to_also_where_others_have_and_once_they_are_gone() {
+        let mut group = GroupState::default();
+        let [old, new] = ["old", "new"].map(|name| MemberId(name.into()));
+        let member =
+            |n, subscribed| GroupMember { process: Process(n), subscribed, believes: BTreeSet::new() };
+        let (both, kept) = (&parts("tasks.gone", 3) | &parts("tasks.kept", 4), parts("tasks.kept", 4));
+        group.join(old.clone(), member(1, both));
+        assert_eq!(group.owns(&old).len(), 7);
+        let told = group.join(new.clone(), member(2, kept.clone()));
+        let gives_up = told.iter().find_map(|(id, said, _)| match said {
+            Said::Revoked(parts) if *id == old => Some(parts.clone()),
+            _ => None,
+        });
+        group.let_go(&old, &gives_up.unwrap());
+        assert_eq!((group.owns(&old).len(), group.owns(&new).len()), (5, 2));
+        group.expire(&old);
+        assert_eq!(group.owns(&new).into_iter().collect::<BTreeSet<_>>(), kept);
     }
 }

@@ -142,8 +142,9 @@ impl Client {
         lock(&self.mine).id = Some(id.clone());
         let told = {
             let mut inner = lock(&self.world.inner);
-            let member = GroupMember { process: self.process, believes };
-            inner.groups.entry(self.group.clone()).or_default().join(id, member, &self.parts)
+            let subscribed = self.parts.iter().cloned().collect();
+            let member = GroupMember { process: self.process, subscribed, believes };
+            inner.groups.entry(self.group.clone()).or_default().join(id, member)
         };
         self.world.tell(told);
     }

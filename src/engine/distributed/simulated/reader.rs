@@ -9,6 +9,9 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// Of one answer, as the port says.
+const BYTES: usize = 8 << 20;
+
 pub struct SimulatedLog {
     world: Arc<World>,
     health: watch::Sender<Health>,
@@ -18,6 +21,12 @@ impl SimulatedLog {
     pub fn new(world: Arc<World>) -> Arc<Self> {
         Arc::new(SimulatedLog { world, health: watch::Sender::new(Health::Well) })
     }
+}
+
+fn weight(record: &Record) -> usize {
+    let headers: usize = record.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
+    let length = |part: &Option<bytes::Bytes>| part.as_ref().map_or(0, bytes::Bytes::len);
+    headers + length(&record.key) + length(&record.value)
 }
 
 impl Log for SimulatedLog {
@@ -31,7 +40,12 @@ impl Log for SimulatedLog {
         Box::pin(async move {
             let inner = lock(&world.inner);
             let found = inner.logs.get(&from.at).map(|log| log.read(from.offset, max).0).unwrap_or_default();
-            Ok(found.into_iter().map(|r| (*r).clone()).collect())
+            let mut bytes = 0;
+            let fits = found.into_iter().enumerate().take_while(|(index, record)| {
+                bytes += weight(record);
+                *index == 0 || bytes <= BYTES
+            });
+            Ok(fits.map(|(_, record)| (*record).clone()).collect())
         })
     }
 
@@ -41,7 +55,12 @@ impl Log for SimulatedLog {
             let inner = lock(&world.inner);
             let parts = inner.logs.iter().filter(|(at, _)| at.topic == topic);
             Ok(parts
-                .map(|(at, log)| Ends { at: at.clone(), first: log.first(), next: log.stable(), open: None })
+                .map(|(at, log)| Ends {
+                    at: at.clone(),
+                    first: log.first(),
+                    next: log.stable(),
+                    open: inner.open(at, log),
+                })
                 .collect())
         })
     }
@@ -72,5 +91,30 @@ impl Operation for SimulatedLog {
 
     fn close(&self) -> BoxFuture<'static, ()> {
         Box::pin(async {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Headers;
+
+    #[tokio::test]
+    async fn an_answer_has_no_more_bytes_than_the_port_says_and_at_least_one_record() {
+        let world = World::new(0, &[]);
+        let topic = Topic::new("results");
+        world.make(&topic, 1, std::collections::BTreeMap::new());
+        let log = SimulatedLog::new(world);
+        for size in [9 << 20, 3 << 20, 3 << 20, 3 << 20] {
+            let value = Some(vec![0; size].into());
+            let headers = Headers::default();
+            let output = Output { topic: topic.clone(), key: None, value, headers, not_before: None };
+            log.append(vec![output]).await.unwrap();
+        }
+        let at = Partition { topic, index: 0 };
+        for (offset, count) in [(0, 1), (1, 2), (3, 1)] {
+            let found = log.read(Position { at: at.clone(), offset }, 1_000).await.unwrap();
+            assert_eq!(found.len(), count, "from {offset} on");
+        }
     }
 }

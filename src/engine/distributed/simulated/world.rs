@@ -6,10 +6,12 @@ use super::super::assignment::MemberId;
 use super::super::client::Heard;
 use super::super::lock;
 use super::super::metadata::{self, Progress};
+use super::super::topology::Found;
 use super::group::{GroupState, Told};
 use super::log::{PartitionLog, Tx};
 use crate::engine::{AppendError, Output, TopicSpec};
 use crate::task::{Partition, Position, Record, Timestamp, Topic};
+use futures::FutureExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +21,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How long a broker keeps the session of a member that it does not hear from.
+/// How long a broker keeps the session of a member that it does not hear from, where nothing else is said.
 const SESSION: Duration = Duration::from_secs(10);
 /// How long it keeps a transaction open.
 const TRANSACTION: Duration = Duration::from_secs(10);
+/// What each marker of a transaction takes.
+const MARKER: Duration = Duration::from_millis(20);
 /// How often it looks for both.
 const CLEANUP: Duration = Duration::from_millis(500);
 
@@ -113,7 +117,10 @@ pub(super) struct Transacting {
 pub(super) struct Inner {
     pub(super) dice: StdRng,
     pub(super) faults: Faults,
+    session: Duration,
+    prompt: bool,
     pub(super) limits: BTreeMap<Topic, usize>,
+    settings: BTreeMap<Topic, BTreeMap<String, String>>,
     pub(super) logs: BTreeMap<Partition, PartitionLog>,
     pub(super) groups: BTreeMap<String, GroupState>,
     pub(super) seats: BTreeMap<MemberId, UnboundedSender<Heard>>,
@@ -156,6 +163,9 @@ impl World {
         let inner = Inner {
             dice: StdRng::seed_from_u64(seed),
             faults: Faults::default(),
+            session: SESSION,
+            prompt: false,
+            settings: BTreeMap::new(),
             limits: topics.iter().map(|t| (t.topic.clone(), t.limit)).collect(),
             logs,
             groups: BTreeMap::new(),
@@ -187,6 +197,42 @@ impl World {
 
     pub fn set_faults(&self, faults: Faults) {
         lock(&self.inner).faults = faults;
+    }
+
+    /// From now on sessions are this long, and the markers of a transaction are written together as soon as it
+    /// is decided: on brokers with little to do nobody sees it otherwise.
+    pub fn at_ease(&self, session: Duration) {
+        let mut inner = lock(&self.inner);
+        (inner.session, inner.prompt) = (session, true);
+    }
+
+    /// Makes a topic; one that is there may get more partitions, and other settings.
+    pub fn make(&self, topic: &Topic, partitions: u32, settings: BTreeMap<String, String>) {
+        let mut inner = lock(&self.inner);
+        for index in 0..partitions {
+            inner.logs.entry(Partition { topic: topic.clone(), index }).or_default();
+        }
+        let all = inner.settings.entry(topic.clone()).or_default();
+        all.extend(settings);
+        let limit = all.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
+        inner.limits.insert(topic.clone(), limit.unwrap_or(usize::MAX));
+    }
+
+    /// Those of `topics` that exist.
+    pub fn describe(&self, topics: &[Topic]) -> BTreeMap<Topic, Found> {
+        let inner = lock(&self.inner);
+        let of = |topic: &Topic| {
+            let partitions = inner.logs.keys().filter(|at| at.topic == *topic).count();
+            let settings = inner.settings.get(topic).cloned().unwrap_or_default();
+            Found { partitions: u32::try_from(partitions).unwrap_or(u32::MAX), settings }
+        };
+        let found = topics.iter().filter(|topic| inner.limits.contains_key(*topic));
+        found.map(|topic| (topic.clone(), of(topic))).collect()
+    }
+
+    /// Whether a group still counts a member of this process.
+    pub fn is_member(&self, process: Process) -> bool {
+        lock(&self.inner).groups.values().flat_map(|g| g.members.values()).any(|m| m.process == process)
     }
 
     /// The process is gone: what it was doing stops between two steps.
@@ -332,13 +378,7 @@ impl World {
         let inner = lock(&self.inner);
         let mut open = Vec::new();
         for (at, log) in inner.logs.iter().filter(|(at, _)| at.topic == *topic) {
-            let committed = inner.groups.get(group).and_then(|g| g.stable(at)).flatten();
-            let done = committed.map_or_else(
-                || Progress::at(0),
-                |(base, text)| {
-                    metadata::read(base, &text).map_or_else(|_| Progress::at(base), |(done, _)| done)
-                },
-            );
+            let done = progress(inner.groups.get(group).and_then(|g| g.stable(at)).flatten());
             let records = log.read(0, usize::MAX).0;
             open.extend(records.iter().map(|r| r.position.clone()).filter(|p| !done.is_done(p.offset)));
         }
@@ -410,16 +450,10 @@ impl World {
     /// As any producer would.
     pub fn append(&self, batch: Vec<Output>) -> Result<Vec<Position>, AppendError> {
         let mut inner = lock(&self.inner);
-        let mut places = Vec::new();
-        for (index, output) in batch.iter().enumerate() {
-            let topic = output.topic.clone();
-            let Some(limit) = inner.limits.get(&topic) else { return Err(AppendError::NoSuchTopic(topic)) };
-            let (limit, bytes) = (*limit, output.size());
-            if bytes > limit {
-                return Err(AppendError::TooLarge { index, bytes, limit, topic });
-            }
-            places.push(inner.place(output));
+        if let Some(error) = AppendError::of(&batch, &inner.limits) {
+            return Err(error);
         }
+        let places: Vec<Partition> = batch.iter().map(|output| inner.place(output)).collect();
         let positions = batch.iter().zip(places).map(|(o, at)| inner.put(&at, o, None)).collect();
         drop(inner);
         self.publish();
@@ -474,17 +508,22 @@ impl World {
     pub(super) fn end(self: &Arc<Self>, tx: Tx, commit: bool) -> bool {
         let steps = self.decide(tx, commit);
         let decided = !steps.is_empty();
-        if decided {
+        let prompt = lock(&self.inner).prompt;
+        if decided && prompt {
+            self.finish(tx, steps, Duration::ZERO).now_or_never();
+        } else if decided {
             let world = self.clone();
-            self.later(async move { world.finish(tx, steps).await });
+            self.later(async move { world.finish(tx, steps, MARKER).await });
         }
         decided
     }
 
     /// Writes the markers of a transaction that was decided.
-    async fn finish(&self, tx: Tx, steps: Vec<Option<Partition>>) {
+    async fn finish(&self, tx: Tx, steps: Vec<Option<Partition>>, each: Duration) {
         for step in steps {
-            self.delay(Duration::from_millis(20)).await;
+            if !each.is_zero() {
+                self.delay(each).await;
+            }
             let mut inner = lock(&self.inner);
             let Some((commit, group)) =
                 inner.transactions.get(&tx).map(|t| (t.ending == Some(true), t.group.clone()))
@@ -543,10 +582,10 @@ impl World {
                     cut.process == *process
                         && cut.from != CutOff::Ledger
                         && now < cut.until
-                        && cut.since + SESSION <= now
+                        && cut.since + inner.session <= now
                 };
                 let dead = |process: &Process| {
-                    inner.dead.get(process).is_some_and(|at| at.elapsed() >= SESSION)
+                    inner.dead.get(process).is_some_and(|at| at.elapsed() >= inner.session)
                         || inner.cuts.iter().any(|cut| unheard(cut, process))
                 };
                 let gone: Vec<(String, MemberId)> = inner
@@ -576,7 +615,21 @@ impl World {
     }
 }
 
+/// What is complete, as a group has committed it.
+fn progress(committed: Option<(u64, String)>) -> Progress {
+    let Some((base, text)) = committed else { return Progress::at(0) };
+    metadata::read(base, &text).map_or_else(|_| Progress::at(base), |(done, _)| done)
+}
+
 impl Inner {
+    /// Records of a partition that the group which reads it has not completed; `None`: no group does.
+    pub(super) fn open(&self, at: &Partition, log: &PartitionLog) -> Option<u64> {
+        let group = self.groups.values().find(|group| group.reads(at))?;
+        let done = progress(group.peek(at));
+        let records = log.read(done.base, usize::MAX).0;
+        Some(records.iter().filter(|r| !done.is_done(r.position.offset)).count() as u64)
+    }
+
     /// By key, as any producer would; without one, in turn.
     pub(super) fn place(&mut self, output: &Output) -> Partition {
         let count = self.logs.keys().filter(|at| at.topic == output.topic).count().max(1) as u64;
