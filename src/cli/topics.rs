@@ -49,7 +49,7 @@ impl Allowed {
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(global.config())?;
-    let admin = admin(&settings)?;
+    let admin = admin(&settings).await?;
     let found = planned(&settings, admin.as_ref()).await?;
     match args.action {
         Action::Plan => {
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
     }
 }
 
-fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
+async fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
     let Some(cluster) = &settings.engine.cluster else {
         anyhow::bail!(
             "{} uses the embedded engine, which makes its topics by itself; set `[engine] kafka` and `redis` to \
@@ -77,19 +77,24 @@ fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
     let properties = Properties::new(cluster.client_properties()).map_err(|refused| {
         anyhow::anyhow!(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
-    let admin = TopicAdmin::new(properties);
-    Ok(Arc::new(admin.map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))?))
+    let admin = TopicAdmin::new(properties)
+        .map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))?;
+    // The answer to a question alone never tells a wrong password from a wrong port.
+    admin.reach().await.map_err(|why| unasked(settings, &why))?;
+    Ok(Arc::new(admin))
+}
+
+fn unasked(settings: &Settings, why: &str) -> anyhow::Error {
+    let servers = settings.engine.cluster.as_ref().map_or("", |c| c.kafka.as_str());
+    anyhow::anyhow!(
+        "Kafka at {servers} cannot be asked: {why}; start it, or mend `[engine] kafka` and `properties`"
+    )
 }
 
 async fn planned(settings: &Settings, admin: &dyn Topics) -> anyhow::Result<Vec<Difference>> {
     let specs = settings::topics(settings);
     let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
-    let servers = settings.engine.cluster.as_ref().map_or("", |c| c.kafka.as_str());
-    let found = admin.describe(&names).await.map_err(|why| {
-        anyhow::anyhow!(
-            "Kafka at {servers} cannot be asked: {why}; start it, or mend `[engine] kafka` and `properties`"
-        )
-    })?;
+    let found = admin.describe(&names).await.map_err(|why| unasked(settings, &why))?;
     Ok(differences(&specs, &found, settings.engine.dedupe_window))
 }
 

@@ -222,7 +222,7 @@ mod built {
         };
         if let Err(refused) = Properties::new(settings.client_properties()) {
             for refused in refused {
-                let help = "leave it out, or mend it; librdkafka's CONFIGURATION.md lists what there is";
+                let help = "leave it out, or write what librdkafka's CONFIGURATION.md lists";
                 cx.report.add(of(&refused.name), refused.to_string(), help);
             }
         }

@@ -25,7 +25,9 @@ async fn p1_p2_what_changes_under_a_running_process_is_told_with_what_to_do_and_
     fleet.one_result_each(&keys(["k1"]), SOON).await;
 
     let mut plain = redis.plain().await;
-    for (policy, said) in [("allkeys-lru", "set `maxmemory-policy noeviction`"), ("noeviction", "All is well")] {
+    for (policy, said) in
+        [("allkeys-lru", "set `maxmemory-policy noeviction`"), ("noeviction", "All is well")]
+    {
         let mut set = redis::cmd("CONFIG");
         let _: () = set.arg("SET").arg("maxmemory-policy").arg(policy).query_async(&mut plain).await.unwrap();
         says(&member, said).await;

@@ -50,7 +50,9 @@ impl Condition {
         };
         let now = match troubles.iter().next() {
             // The others are read, and whoever asks is served.
-            Some((Part::Partition(_) | Part::Store | Part::Topics, why)) => Health::Partly { why: why.clone() },
+            Some((Part::Partition(_) | Part::Store | Part::Topics, why)) => {
+                Health::Partly { why: why.clone() }
+            }
             Some((_, why)) => Health::Paused { why: why.clone() },
             None => Health::Well,
         };

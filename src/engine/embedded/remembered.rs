@@ -38,11 +38,7 @@ impl Remembered {
         let now = Timestamp::now().rfc3339();
         let scopes = self.claims.keys().filter_map(|key| crate::task::ScopedKey::from_bytes(key));
         let lines: String = scopes.map(|scope| format!("{count}\t{now}\t{scope}\n")).collect();
-        tracing::warn!(
-            loss = count,
-            claims = self.claims.len(),
-            "the weak ledger forgets its latest writes"
-        );
+        tracing::warn!(loss = count, claims = self.claims.len(), "the weak ledger forgets its latest writes");
         let path = shared.settings.directory.join("forgotten.tsv");
         let written = shared.files.create(&path).and_then(|f| f.write_at(f.size()?, lines.as_bytes()));
         if let Err(e) = written {

@@ -240,7 +240,8 @@ fn row_20_p2_what_no_commit_of_ours_covers_and_is_gone_is_searched_for_tasks_tha
 fn a_log_that_begins_at_its_beginning_has_lost_nothing() {
     for committed in [None, Some((5, String::new()))] {
         let mut held = Assignment::new(WINDOW, 0);
-        let lease = leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), Instant::now()))[0].clone();
+        let lease =
+            leases(&held.said(Said::Assigned(vec![part(0)]), &member("a"), Instant::now()))[0].clone();
         let todo = held.loaded(&lease, Loaded { committed, ..nothing() }, false, TODAY);
         assert_eq!(vanished(&todo), []);
         assert!(words(&todo).last().unwrap().starts_with("serve 0 from "), "{:?}", words(&todo));

@@ -6,6 +6,7 @@ use super::super::client::Topics;
 use super::super::topology::{Change, Found};
 use super::context::Quiet;
 use super::properties::Properties;
+use super::reaching;
 use crate::task::{Position, Topic};
 use futures::future::BoxFuture;
 use rdkafka::admin::{
@@ -33,6 +34,13 @@ impl TopicAdmin {
         let config = properties.admin("tidegate-topics");
         let admin = config.create_with_context(Quiet).map_err(|error| error.to_string())?;
         Ok(TopicAdmin { admin, properties })
+    }
+
+    /// Waits for a first answer of the cluster. Or why there is none.
+    pub async fn reach(&self) -> Result<(), String> {
+        let properties = self.properties.clone();
+        let asked = tokio::task::spawn_blocking(move || reaching::id(&properties, "tidegate-topics")).await;
+        asked.unwrap_or_else(|lost| Err(lost.to_string())).map(drop)
     }
 
     /// Those of `topics` that exist, with all their settings.
