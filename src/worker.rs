@@ -9,7 +9,7 @@ mod intake;
 mod orphans;
 
 use crate::consume::Kinds;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Health, Lease};
+use crate::engine::{Commit, Completion, Delivery, Engine, Event, Lease};
 use crate::infer::{Availability, Models};
 use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
@@ -159,7 +159,6 @@ impl Worker {
         let mut leases = Leases::default();
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
-        let mut told = None;
         loop {
             let permit = permits.clone().try_acquire_owned().ok();
             let event = tokio::select! {
@@ -250,14 +249,7 @@ impl Worker {
                     let (engine, void) = (self.engine.clone(), leases.void(&lease, &leave));
                     orphans.spawn(orphans::search(engine, lease, gone, void, self.view()));
                 }
-                Event::Assigned { .. } => {}
-                // Each group of the process hears of it.
-                Event::Health(health) => {
-                    if told.as_ref() != Some(&health) {
-                        tell(&health);
-                        told = Some(health);
-                    }
-                }
+                Event::Assigned { .. } | Event::Health(_) => {}
             }
         }
         drain(&mut running, &leave, self.settings.worker.drain).await;
@@ -383,15 +375,6 @@ async fn one(
                 }
             }
         }
-    }
-}
-
-fn tell(health: &Health) {
-    match health {
-        Health::Well => tracing::info!("the engine is well"),
-        Health::Partly { why } => tracing::warn!(%why, "work goes on, but not on all of the log"),
-        Health::Paused { why } => tracing::warn!(%why, "intake pauses, and goes on by itself"),
-        Health::Gone { why } => tracing::error!(%why, "the engine has ended"),
     }
 }
 

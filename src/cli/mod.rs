@@ -108,7 +108,10 @@ pub fn main(cli: Cli) -> ExitCode {
         }
     };
     let json = cli.global.json;
-    match runtime.block_on(run(cli)) {
+    let done = runtime.block_on(run(cli));
+    // A question to a broker that is away may sit on a thread of its own; nobody wants its answer any more.
+    runtime.shutdown_background();
+    match done {
         Ok(code) => code,
         Err(e) => failed(&e, json),
     }

@@ -117,17 +117,24 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
     }
 }
 
-/// Until the clients of Kafka have failed for good: a new process may do better. Or until this one ends.
+/// Tells how the engine is, whenever that changes, until its clients have failed for good: a new process may do
+/// better. Or until this one ends.
 async fn gone(mut health: tokio::sync::watch::Receiver<Health>, ends: CancellationToken) {
-    let failed = async {
-        let gone = health.wait_for(|health| matches!(health, Health::Gone { .. })).await;
-        gone.ok().map(|health| health.clone())
-    };
-    tokio::select! {
-        failed = failed => if let Some(Health::Gone { why }) = failed {
-            tracing::error!(%why, "the engine is done for");
-        },
-        () = ends.cancelled() => {}
+    loop {
+        tokio::select! {
+            changed = health.changed() => if changed.is_err() { return },
+            () = ends.cancelled() => return,
+        }
+        let now = health.borrow_and_update().clone();
+        match now {
+            Health::Well => tracing::info!("the engine is well"),
+            Health::Partly { why } => tracing::warn!(%why, "work goes on, with trouble"),
+            Health::Paused { why } => tracing::warn!(%why, "intake pauses, and goes on by itself"),
+            Health::Gone { why } => {
+                tracing::error!(%why, "the engine is done for");
+                return;
+            }
+        }
     }
 }
 

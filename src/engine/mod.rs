@@ -90,7 +90,7 @@ impl Gone {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Health {
     Well,
-    /// Work goes on, but not on all of the log.
+    /// Work goes on, with trouble: not on all of the log, or beside servers that are not as they must be.
     Partly {
         why: String,
     },

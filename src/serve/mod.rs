@@ -229,7 +229,7 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) {
 async fn upkeep(app: App, stop: CancellationToken) {
     let mut tick = tokio::time::interval(UPKEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = None;
+    let mut told = false;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -237,13 +237,13 @@ async fn upkeep(app: App, stop: CancellationToken) {
         }
         let away = status::gauge(&app).await.err();
         match &away {
-            Some(away) if told.as_ref() != Some(away) => {
+            Some(away) if !told => {
                 tracing::warn!(%away, "the log cannot be read; its gauges stay as they were");
             }
-            None if told.is_some() => tracing::info!("the log can be read again"),
+            None if told => tracing::info!("the log can be read again"),
             _ => {}
         }
-        told = away;
+        told = away.is_some();
         telemetry::metrics().upkeep();
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn sentence(now: &State) -> String {
     match &now.health {
         Health::Gone { why } => return format!("Nothing is processed any more: {why}."),
         Health::Paused { why } => return format!("Intake is paused, nothing is lost: {why}."),
-        Health::Partly { why } => return format!("Work goes on, but not on all of it: {why}."),
+        Health::Partly { why } => return format!("Work goes on, with trouble: {why}."),
         Health::Well => {}
     }
     if now.stopping {

@@ -144,7 +144,12 @@ async fn p1_p3_the_new_owner_of_a_partition_waits_for_the_answers_that_its_old_o
     assert_eq!(keys(fleet.outcomes().into_keys()), news, "and nothing of what came before");
     assert!(old.process.ended().is_none() && waits_for_all(&fleet), "by its old owner, which lives");
     let ended = async |member: &Member| member.api.metric("tidegate_outcomes_total").await;
-    let before = [ended(&old).await, ended(&new).await];
+    // Counted a moment after it is visible.
+    let before = eventually("what came new is counted", SOON, || async {
+        let counts = [ended(&old).await, ended(&new).await];
+        (counts[0] + counts[1] == news.len() as f64).then_some(counts)
+    })
+    .await;
     release.send_replace(true);
 
     let all = keys(held.iter().chain(&news));

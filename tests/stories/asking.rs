@@ -104,9 +104,8 @@ async fn p5_a_confidence_of_81_percent_is_with_a_person_within_half_a_second() {
         Reply::json(answer.clone())
     })
     .await;
-    // A machine that is busy elsewhere may hold up one of them, not each.
-    let mut quickest = Duration::MAX;
-    let mut items = Vec::new();
+    // A machine that is busy elsewhere may hold up one of them, or two.
+    let (mut took, mut items) = (Vec::new(), Vec::new());
     for n in 1..=5 {
         stage.api.submit("ticket", &format!("t{n}"), ticket()).await;
         let began = Instant::now();
@@ -116,12 +115,10 @@ async fn p5_a_confidence_of_81_percent_is_with_a_person_within_half_a_second() {
             assert!(began.elapsed() < SOON, "{open}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        quickest = quickest.min(answered.lock().unwrap().unwrap().elapsed());
-        if quickest < Duration::from_millis(500) {
-            break;
-        }
+        took.push(answered.lock().unwrap().unwrap().elapsed());
     }
-    assert!(quickest < Duration::from_millis(500), "from the model's answer to the item: {quickest:?}");
+    took.sort();
+    assert!(took[2] < Duration::from_millis(500), "from the model's answer to the item: {took:?}");
     let item = items.iter().find(|item| item["key"] == "t1").unwrap();
     assert_eq!((&item["kind"], &item["key"]), (&json!("ticket"), &json!("t1")), "{item}");
     let why = &item["why"][0];

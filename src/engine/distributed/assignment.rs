@@ -24,8 +24,10 @@
 //!
 //! ## What may be concluded from records that vanished
 //!
-//! That a record of offset o began no task that is still open, or an orphaned one, is said only where
-//! our own metadata calls o incomplete; a complete origin may be parked, in review, or done. Orphans are
+//! That a record of offset o began no task that is still open, or an orphaned one, is said only where no
+//! commit of ours calls o complete; a complete origin may be parked, in review, or done. Offsets that were lost
+//! call nothing complete: a task whose mark was lost with its process would be buried then, as it would run
+//! again if its record were there. Orphans are
 //! completed under their own offsets, each in the commit that publishes its dead letter, so a crash in
 //! between buries none twice and forgets none. Until it is known which they are nothing of the partition
 //! is read, and no commit passes over them.
@@ -437,7 +439,7 @@ impl Assignment {
         let read = found.committed.as_ref().map(|(offset, text)| (*offset, metadata::read(*offset, text)));
         part.author = read.as_ref().and_then(|(_, read)| read.as_ref().ok()).map(|(_, author)| *author);
         let anew = beyond.map(|_| found.first);
-        // What no commit of ours covers is not complete: there it is read again (limit 2 of `claims`), and a task
+        // What no commit of ours covers is not complete: there it is read again, and a task
         // whose record is no longer there is nobody's. Copies of it are silent meanwhile, for ever.
         let gone = match read {
             None => {

@@ -15,10 +15,10 @@ pub(super) enum Part {
     /// The broker, as a group of this process sees it; by its place among them.
     Broker(usize),
     Ledger,
-    /// Redis and the topics are not as a start would want them.
-    Store,
-    Topics,
     Partition(Partition),
+    /// Topics and Redis are not as a start would want them.
+    Topics,
+    Store,
 }
 
 pub(super) struct Condition {
@@ -101,10 +101,10 @@ mod tests {
         assert!(condition.is(Part::Broker(1), None));
         assert_eq!(why(&told.borrow()), "no Redis");
         assert!(condition.is(Part::Ledger, None));
-        assert_eq!(*told.borrow(), Health::Partly { why: "a topic is missing".into() });
-        assert!(condition.is(Part::Topics, None));
         assert_eq!(*told.borrow(), Health::Partly { why: "not read".into() }, "the others are served");
         assert!(condition.is(partition, None));
+        assert_eq!(*told.borrow(), Health::Partly { why: "a topic is missing".into() });
+        assert!(condition.is(Part::Topics, None));
         assert_eq!(*told.borrow(), Health::Well);
     }
 

@@ -11,8 +11,8 @@ use crate::engine::TopicSpec;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Soon enough for a person who has just changed something, and some twenty small questions each time.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Soon enough for a person who has just changed something, for two connections and a question about each topic.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) struct Upkeep {
     pub(super) admin: TopicAdmin,
@@ -28,24 +28,33 @@ pub(super) struct Upkeep {
 impl Upkeep {
     /// For as long as the engine is open.
     pub(super) async fn run(self) {
+        let mut emptied = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             // A server that does not answer is told by those who need it.
-            if let Ok(found) = self.admin.describe(&names(&self.topics)).await {
+            if self.parts.reaches_broker()
+                && let Ok(found) = self.admin.describe(&names(&self.topics)).await
+            {
                 let why = sound(&self.topics, &found, self.window).err();
                 self.tell(Part::Topics, why.map(|why| why.to_string()));
             }
             match self.store.look(&self.log, &self.group).await {
-                Ok(Looked::Well) => self.tell(Part::Store, None),
+                Ok(Looked::Well) => self.tell(Part::Store, emptied.clone()),
                 Ok(Looked::Refused(why)) => self.tell(Part::Store, Some(why)),
+                Ok(Looked::Another(other)) => self.tell(
+                    Part::Store,
+                    Some(format!(
+                        "Redis now keeps the claims of another installation ({other}), so each publishes what the \
+                         other publishes: stop one, and give it a Redis or an `[engine] prefix` of its own"
+                    )),
+                ),
                 Ok(Looked::Emptied) => {
                     metrics::counter!("tidegate_ledger_emptied_total").increment(1);
-                    tracing::error!(
-                        window_s = self.window.as_secs(),
-                        "Redis has lost everything that it knew of this installation (FLUSHALL, another server, an \
-                         older file?): copies of what was done before get a second outcome until the dedupe window \
-                         has passed; stop whatever sends copies or redrives"
-                    );
+                    let why = "Redis has lost all that it knew of this installation (FLUSHALL, another server, an older \
+                               file?): copies of what was done before get a second outcome until the dedupe window has \
+                               passed, so stop whatever sends copies; told until this process starts anew";
+                    emptied = Some(why.to_owned());
+                    self.tell(Part::Store, emptied.clone());
                 }
                 Err(_) => {}
             }
@@ -53,12 +62,12 @@ impl Upkeep {
     }
 
     fn tell(&self, part: Part, why: Option<String>) {
-        if !self.parts.trouble(part, why.clone()) {
+        if !self.parts.trouble(part.clone(), why.clone()) {
             return;
         }
         match why {
-            Some(why) => tracing::error!(%why, "work goes on where it can"),
-            None => tracing::info!("topics and Redis are as they must be again"),
+            Some(why) => tracing::error!(%why, "not as it must be"),
+            None => tracing::info!(?part, "as it must be again"),
         }
     }
 }

@@ -88,6 +88,9 @@ impl Line {
     }
 }
 
+/// What one look counts at most: a process that stood still for longer has not seen its call hang.
+const LOOKED: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy)]
 struct Running {
     /// How long it has run while a broker was reached.
@@ -113,7 +116,7 @@ impl Watch {
         let mut running = lock(&self.0);
         let Some(running) = running.as_mut() else { return false };
         if reachable {
-            running.reached += now.saturating_duration_since(running.looked);
+            running.reached += now.saturating_duration_since(running.looked).min(LOOKED);
         }
         running.looked = now;
         running.reached >= HUNG
@@ -129,15 +132,20 @@ mod tests {
         let watch = Watch::default();
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);
-        assert!(!watch.hangs(true, at(100)), "nothing runs");
-        watch.begin(began);
-        assert!(!watch.hangs(true, at(15)));
-        assert!(!watch.hangs(false, at(600)), "the broker was away");
-        assert!(!watch.hangs(true, at(604)));
-        assert!(watch.hangs(true, at(605)));
-        watch.begin(at(605));
-        assert!(!watch.hangs(true, at(606)), "the next call begins anew");
+        // Looked at once a second: the last answer.
+        let looked = |reachable, seconds: std::ops::RangeInclusive<u64>| {
+            seconds.map(|s| watch.hangs(reachable, at(s))).last().unwrap()
+        };
+        assert!(!looked(true, 1..=100), "nothing runs");
+        watch.begin(at(100));
+        assert!(!looked(true, 101..=115));
+        assert!(!looked(false, 116..=700), "the broker was away");
+        assert!(!looked(true, 701..=704));
+        assert!(!watch.hangs(true, at(704)) && looked(true, 705..=705));
+        watch.begin(at(705));
+        assert!(!looked(true, 706..=706), "the next call begins anew");
+        assert!(!watch.hangs(true, at(10_000)), "the process stood still, and the call with it");
         watch.end();
-        assert!(!watch.hangs(true, at(900)));
+        assert!(!looked(true, 10_001..=10_100));
     }
 }

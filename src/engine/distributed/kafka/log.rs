@@ -176,15 +176,24 @@ mod tests {
     async fn it_looks_until_the_client_that_appends_has_hung_and_not_while_no_broker_is_reached() {
         let properties = Properties::new(BTreeMap::new()).unwrap();
         let log = KafkaLog::open(&properties, "test", Readers::default(), &[]).unwrap();
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(30)).unwrap();
+        let began = Instant::now();
+        let looked_for_a_minute = |is_reachable| {
+            for s in 1..60 {
+                let _ = log.appending.hangs(is_reachable, began + Duration::from_secs(s));
+            }
+        };
         let looks = async |is_reachable: bool| {
-            let soon = Duration::from_millis(100);
-            tokio::time::timeout(soon, log.look(|| is_reachable)).await.is_err()
+            let (soon, news) = (NEWS + Duration::from_millis(100), log.news());
+            let looks = tokio::time::timeout(soon, log.look(|| is_reachable)).await.is_err();
+            assert_eq!(news.has_changed().unwrap(), looks, "followers are told");
+            looks
         };
         assert!(looks(true).await, "nothing runs");
-        log.appending.begin(long_ago);
-        assert!(looks(false).await, "time without a broker does not count");
-        log.appending.begin(long_ago);
+        log.appending.begin(began);
+        looked_for_a_minute(false);
+        assert!(looks(true).await, "time without a broker does not count");
+        log.appending.begin(began);
+        looked_for_a_minute(true);
         assert!(!looks(true).await, "it has hung");
         log.appending.end();
         assert!(looks(true).await, "it has come back");

@@ -157,6 +157,8 @@ pub enum Looked {
     Well,
     /// Its settings were changed to what no start would accept: why, and what to do.
     Refused(String),
+    /// It is tied to this log and group in place of ours.
+    Another(String),
     /// It knew nothing of the log any more, so it knows of no claim from before either. It is tied to it again.
     Emptied,
 }
@@ -169,10 +171,13 @@ impl RedisStore {
             if let (_, Err(refused)) = self.0.judged(&connection).await? {
                 return Ok(Looked::Refused(refused.to_string()));
             }
-            let mut bind = redis::cmd("SET");
-            bind.arg(self.0.keys.bound()).arg(format!("{log} {group}")).arg("NX");
-            let was_there = connection.ask(&bind).await? == redis::Value::Nil;
-            Ok(if was_there { Looked::Well } else { Looked::Emptied })
+            let (key, ours) = (self.0.keys.bound(), format!("{log} {group}"));
+            let bound = connection.ask(redis::cmd("SET").arg(&key).arg(&ours).arg("NX")).await?;
+            if bound != redis::Value::Nil {
+                return Ok(Looked::Emptied);
+            }
+            let bound = text_of(connection.ask(redis::cmd("GET").arg(&key)).await?);
+            Ok(if bound == ours { Looked::Well } else { Looked::Another(bound) })
         })
         .await
     }
