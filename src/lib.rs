@@ -33,13 +33,15 @@
 //! reviews never expire. Records that are refused before they own their key (no key, a conflict) are
 //! buried under their own coordinates and are no outcomes. A ledger that forgets what it
 //! acknowledged can let a copy through again: the embedded one is durable before it answers, Redis only
-//! with `appendfsync always` and without a failover. On Kafka, offsets that are reset between a commit and
-//! its mark in the ledger can, too. A kind with `dedupe = false` publishes every copy.
+//! with `appendfsync always`, without a failover, and as long as nobody empties it or puts an older file back.
+//! On Kafka, offsets that are reset or lost together with a mark can, too: what was done runs again, or is
+//! buried where its record was trimmed away meanwhile. A kind with `dedupe = false` publishes every copy.
 //!
 //! **P2: nothing is lost.** Every record that is read ends as a result, a review item or a dead letter,
 //! completes as a counted duplicate of one, or is read again. *Limits:* as durable as the log below:
 //! the embedded engine acknowledges after an `fdatasync`, and a disk that lies about it is not found out
-//! before it loses something; Kafka acknowledges once its in-sync replicas have a record. A task whose
+//! before it loses something; Kafka acknowledges once its in-sync replicas have a record, and whoever deletes a
+//! task topic there loses what was not done in it: those keys stay open, and copies of them silent. A task whose
 //! work panics stays open, is shown in `status`, and is tried again after a restart only.
 //!
 //! **P3: an answer that was received is never bought again**, across crashes, restarts and parks.
