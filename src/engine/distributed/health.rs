@@ -17,7 +17,9 @@ pub(super) enum Part {
     Ledger,
     Partition(Partition),
     /// Topics and Redis are not as a start would want them.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "there are none to look after"))]
     Topics,
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "there are none to look after"))]
     Store,
 }
 
