@@ -4,7 +4,7 @@
 //! not Tidegate's own, is done only with `--allow`.
 
 use super::Global;
-use super::text::{many, say, say_json, wrap};
+use super::text::{many, note, say, say_json, wrap};
 use crate::engine::distributed::client::Topics;
 use crate::engine::distributed::kafka::{Properties, TopicAdmin};
 #[cfg(feature = "simulator")]
@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Whoever waits for longer is told for what.
+const SILENT: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -80,8 +83,17 @@ async fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
     let admin = TopicAdmin::new(properties)
         .map_err(|why| anyhow::anyhow!("the Kafka client cannot be made: {why}"))?;
     // The answer to a question alone never tells a wrong password from a wrong port.
-    admin.reach().await.map_err(|why| unasked(settings, &why))?;
+    reached(&admin, &cluster.kafka).await.map_err(|why| unasked(settings, &why))?;
     Ok(Arc::new(admin))
+}
+
+async fn reached(admin: &TopicAdmin, servers: &str) -> Result<(), String> {
+    let mut reach = std::pin::pin!(admin.reach());
+    if let Ok(reached) = tokio::time::timeout(SILENT, &mut reach).await {
+        return reached;
+    }
+    note(format!("waiting for Kafka at {servers}"));
+    reach.await
 }
 
 fn unasked(settings: &Settings, why: &str) -> anyhow::Error {
