@@ -7,7 +7,7 @@
 use super::Global;
 use super::text::{plain, say, say_json};
 use crate::consume::{self, Kinds};
-use crate::dedupe::Admission;
+use crate::dedupe::{Admission, Kept, SlotName};
 use crate::engine::embedded::{self, Disk, EmbeddedSettings};
 use crate::engine::{Delivery, Engine, Event, Output};
 use crate::infer::{Answer, Models};
@@ -137,8 +137,8 @@ async fn answers(engine: &Engine, kinds: &Kinds, delivery: &Delivery) -> Vec<Val
     let Ok(Admission::Resumed(_, slots)) = engine.ledger.admit(delivery, &task.token, None).await else {
         return vec![];
     };
-    let said = |(slot, value): (&crate::dedupe::SlotName, &Bytes)| {
-        let answer = Answer::decode(value)?;
+    let said = |(slot, kept): (&SlotName, &Kept)| {
+        let answer = Answer::decode(&kept.value)?;
         Some(
             json!({ "slot": &*slot.0, "model": answer.model_name, "text": answer.text, "tries": answer.tries }),
         )

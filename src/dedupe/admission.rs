@@ -5,12 +5,11 @@
 //! or closed, they know only from the marks that reached the ledger.
 
 use super::entry::{Entry, Fence, Nonce, Phase, SlotState};
-use super::slots::{self, SlotName};
+use super::slots::{self, Kept, SlotName};
 use crate::engine::Lease;
 use crate::fingerprint;
 use crate::outcome::OutcomeKind;
 use crate::task::{Position, Timestamp, Token};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,7 +38,7 @@ pub struct Claim {
 }
 
 /// The stored answers a resumed task finds.
-pub type Slots = BTreeMap<SlotName, Bytes>;
+pub type Slots = BTreeMap<SlotName, Kept>;
 
 /// Why a record completes without a trace but a count.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -199,7 +198,7 @@ fn resume(e: &mut Entry, ask: &Ask) -> Slots {
     e.fence = ask.fence;
     e.changed = ask.now;
     let stored = e.slots.iter().filter_map(|(name, slot)| match &slot.state {
-        SlotState::Stored { value } => Some((name.clone(), value.clone())),
+        SlotState::Stored { value } => Some((name.clone(), Kept { value: value.clone(), times: slot.times })),
         _ => None,
     });
     stored.collect()

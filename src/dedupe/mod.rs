@@ -19,6 +19,6 @@ pub use entry::{
 };
 pub use marks::{close, moved};
 pub use slots::{
-    Bar, Holder, Observer, Slot, SlotKind, SlotName, Standing, Started, bar, release, start, store,
+    Bar, Holder, Kept, Observer, Slot, SlotKind, SlotName, Standing, Started, bar, release, start, store,
 };
 pub use stored::StoredError;

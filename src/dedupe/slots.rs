@@ -46,6 +46,14 @@ pub struct Slot {
     pub kind: SlotKind,
 }
 
+/// The answer that a slot holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub value: Bytes,
+    /// How often the call was granted again, with or without a part in this answer: whoever publishes it says so.
+    pub times: u32,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Started {
     /// Make it, before the deadline. `repeat`: an earlier grant may have been used; `times`: how often
@@ -55,7 +63,7 @@ pub enum Started {
         times: u32,
         deaths: u32,
     },
-    Done(Bytes),
+    Done(Kept),
     Barred,
     /// Another delivery has it; start again after this long at most.
     Busy(Duration),
@@ -106,7 +114,7 @@ pub fn start(
         return Started::Go { repeat: false, times: 0, deaths: 0 };
     };
     match &found.state {
-        SlotState::Stored { value } => Started::Done(value.clone()),
+        SlotState::Stored { value } => Started::Done(Kept { value: value.clone(), times: found.times }),
         SlotState::Barred => Started::Barred,
         SlotState::Free => {
             found.state = mine(false);
@@ -170,17 +178,18 @@ pub fn bar(entry: &mut Option<Entry>, by: &Holder, slot: &Slot) -> Bar {
 /// Stores an answer: the first writer wins, whatever its fence and whether or not its task was
 /// handed in. Answers the winner, and whether the writer's token stands.
 #[must_use]
-pub fn store(entry: &mut Option<Entry>, token: &Token, slot: &Slot, value: Bytes) -> (Bytes, Standing) {
+pub fn store(entry: &mut Option<Entry>, token: &Token, slot: &Slot, value: Bytes) -> (Kept, Standing) {
     let Some(e) = entry.as_mut().filter(|e| !e.is_closed() && e.same_chain(token)) else {
-        return (value, Standing::Stale);
+        return (Kept { value, times: 0 }, Standing::Stale);
     };
     let standing = if e.hop <= token.hop { Standing::Stands } else { Standing::Stale };
     let found = e.slots.entry(slot.name.clone()).or_default();
+    let times = found.times;
     if let SlotState::Stored { value: first } = &found.state {
-        return (first.clone(), standing);
+        return (Kept { value: first.clone(), times }, standing);
     }
     found.state = SlotState::Stored { value: value.clone() };
-    (value, standing)
+    (Kept { value, times }, standing)
 }
 
 /// On every orderly exit: gives back what this nonce started and did not send, whatever the fence.

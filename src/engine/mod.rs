@@ -14,7 +14,7 @@ pub mod embedded;
 pub mod follow;
 pub mod script;
 
-use crate::dedupe::{Admission, ClaimView, Nonce};
+use crate::dedupe::{Admission, ClaimView, Kept, Nonce};
 /// What the port says in the words of `dedupe`: stages that ask the journal take them from here.
 pub use crate::dedupe::{Claim, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
@@ -297,7 +297,7 @@ pub trait Journal: Send + Sync {
         c: &Claim,
         slot: &Slot,
         value: Bytes,
-    ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>>;
+    ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>>;
     /// On every orderly exit: frees what this nonce started and did not send.
     fn release(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>>;
     /// The same by who never uses the nonce again, and does not wait: told once the ledger is reached.

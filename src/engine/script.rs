@@ -4,7 +4,7 @@
 //! held to it. It keeps nothing, and reads no clock.
 
 use crate::dedupe::{
-    self, Admission, Ask, Bar, Claim, Entry, Fence, Holder, Instance, Nonce, Observer, Slot, Standing,
+    self, Admission, Ask, Bar, Claim, Entry, Fence, Holder, Instance, Kept, Nonce, Observer, Slot, Standing,
     Started,
 };
 use crate::engine::{Delivery, Mark};
@@ -38,7 +38,7 @@ pub enum LedgerReply {
     Admission(Box<Admission>),
     Started(Started),
     Bar(Bar),
-    Stored(Bytes, Standing),
+    Stored(Kept, Standing),
     Done,
 }
 

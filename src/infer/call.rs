@@ -13,11 +13,11 @@ use super::model::Model;
 use super::models::{Guard, Models, Running};
 use super::observe;
 use super::prompt::Request;
+use crate::dedupe::Kept;
 use crate::engine::crash::crash_point;
 use crate::engine::{Claim, Journal, Slot, Standing, Started};
 use crate::outcome::Reason;
 use crate::task::Timestamp;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ pub struct Call<'a> {
     pub claim: &'a Claim,
     pub slot: &'a Slot,
     /// What admission found in the slot: then nobody is asked, and the ledger is spared too.
-    pub stored: Option<&'a Bytes>,
+    pub stored: Option<&'a Kept>,
     /// First preferred, the rest fallbacks.
     pub lineup: &'a [Arc<Model>],
     pub request: &'a Request,
@@ -111,8 +111,8 @@ impl Models {
     /// Waits out a ledger that is away. Every ending that stores nothing has given back what was started.
     pub async fn call(&self, mut call: Call<'_>) -> Called {
         let mut at = Progress::new(call.lineup.len());
-        if let Some(value) = call.stored {
-            return stored(value, &mut at);
+        if let Some(kept) = call.stored {
+            return stored(kept, &mut at);
         }
         let ended = self.rounds(&mut call, &mut at).await;
         if at.granted && !matches!(ended, Called::Answer(_) | Called::Person { .. }) {
@@ -181,7 +181,7 @@ impl Models {
         };
         let (repeat, times, deaths) = match started {
             Started::Go { repeat, times, deaths } => (repeat, times, deaths),
-            Started::Done(value) => return Step::Ended(stored(&value, at)),
+            Started::Done(kept) => return Step::Ended(stored(&kept, at)),
             Started::Barred => return Step::Ended(Called::Barred),
             Started::Busy(wait) => return Step::Pause(wait),
             // Only effects are in doubt; for a call it can only be somebody else's slot.
@@ -343,10 +343,10 @@ async fn give_back(call: &Call<'_>) {
 }
 
 /// Reads what the slot holds.
-fn stored(value: &[u8], at: &mut Progress) -> Called {
-    match Answer::decode(value) {
-        // It may be that of a buyer who was taken for dead, from before the repeat that was granted here.
-        Some(answer) => called(Answer { repeats: answer.repeats.max(at.repeats), ..answer }),
+fn stored(kept: &Kept, at: &mut Progress) -> Called {
+    match Answer::decode(&kept.value) {
+        // It may be that of a buyer who was taken for dead, from before it was granted to somebody else.
+        Some(answer) => called(Answer { repeats: answer.repeats.max(kept.times).max(at.repeats), ..answer }),
         None => {
             tracing::error!(
                 "a stored answer is of another version; the task waits for a program that can read it"

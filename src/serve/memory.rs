@@ -1,7 +1,7 @@
 //! An engine in memory, for the tests of the HTTP API: topics of two partitions and a ledger that
 //! holds what a test puts there. Delivers nothing.
 
-use crate::dedupe::{Admission, Bar, Claim, ClaimView, Nonce, Slot, Standing, Started};
+use crate::dedupe::{Admission, Bar, Claim, ClaimView, Kept, Nonce, Slot, Standing, Started};
 use crate::engine::{
     AppendError, Commit, Commits, Completion, Delivery, Ends, Engine, Event, Group, Groups, Health, Journal,
     Ledger, Log, Operation, Output, StorageReport, Unavailable,
@@ -74,6 +74,10 @@ impl Memory {
 
     /// Appends and says where.
     pub(super) fn put(&self, output: Output) -> Position {
+        self.put_at(output, Timestamp::now())
+    }
+
+    pub(super) fn put_at(&self, output: Output, stamp: Timestamp) -> Position {
         let mut inside = self.inside.lock().unwrap();
         let hash = blake3::hash(output.key.as_deref().unwrap_or_default());
         let index = u32::from(hash.as_bytes()[0]) % PARTITIONS;
@@ -82,7 +86,7 @@ impl Memory {
         let position = Position { at, offset: records.len() as u64 };
         records.push(Record {
             position: position.clone(),
-            stamp: Timestamp::now(),
+            stamp,
             key: output.key,
             value: output.value,
             headers: output.headers,
@@ -233,7 +237,7 @@ impl Journal for Memory {
         _: &Claim,
         _: &Slot,
         _: Bytes,
-    ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>> {
+    ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>> {
         ready(Err(Unavailable("no journal".into()))).boxed()
     }
 

@@ -178,8 +178,8 @@ fn name_of(reply: &LedgerReply, step: &Step) -> &'static str {
         LedgerReply::Bar(Bar::Barred) => "barred",
         LedgerReply::Bar(Bar::Busy) => "busy",
         LedgerReply::Bar(Bar::Stale) => "bar stale",
-        LedgerReply::Stored(winner, standing) => {
-            let own = matches!(&step.call, LedgerCall::Store { value, .. } if value == winner);
+        LedgerReply::Stored(kept, standing) => {
+            let own = matches!(&step.call, LedgerCall::Store { value, .. } if *value == kept.value);
             match (own, standing) {
                 (true, Standing::Stands) => "own stands",
                 (true, Standing::Stale) => "own stale",

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 fn winner(reply: Result<LedgerReply, Broken>) -> String {
     match reply.unwrap() {
-        LedgerReply::Stored(value, Standing::Stands) => String::from_utf8(value.to_vec()).unwrap(),
+        LedgerReply::Stored(kept, Standing::Stands) => String::from_utf8(kept.value.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     }
 }

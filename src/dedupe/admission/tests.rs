@@ -2,7 +2,7 @@
 
 use super::super::examples::*;
 use super::super::marks;
-use super::super::slots::{Standing, bar, store};
+use super::super::slots::{Kept, Standing, bar, store};
 use super::*;
 use crate::task::PrintRule;
 
@@ -81,7 +81,7 @@ fn p3_row_4_a_token_that_comes_again_is_resumed_with_a_new_fence_and_every_store
     assert_eq!(store(&mut entry, &own, &call(), "a".into()).1, Standing::Stands);
     started_by(&mut entry, &THEIRS, &effect());
     let Admission::Resumed(claim, slots) = admit(&mut entry, false, &ask(&own)) else { panic!() };
-    assert_eq!(slots, BTreeMap::from([(call().name, Bytes::from("a"))]));
+    assert_eq!(slots, BTreeMap::from([(call().name, Kept { value: "a".into(), times: 0 })]));
     assert_eq!(claim.fence, Fence(12));
     assert_eq!(entry.as_ref().unwrap().fence, Fence(12));
     assert!(matches!(state(&entry, &effect()), SlotState::Started { .. }));

@@ -19,6 +19,11 @@ fn taken(slot: &Slot) -> (Token, Option<Entry>) {
     (token, entry)
 }
 
+/// Of a slot that was granted once.
+fn kept(value: &'static str) -> Kept {
+    Kept { value: value.into(), times: 0 }
+}
+
 #[test]
 fn whoever_does_not_hold_the_fence_of_an_open_entry_is_stale() {
     let (token, entry) = admitted();
@@ -37,7 +42,7 @@ fn whoever_does_not_hold_the_fence_of_an_open_entry_is_stale() {
 fn p3_what_is_stored_is_done_and_what_is_barred_is_barred() {
     let (token, mut entry) = admitted();
     let _ = store(&mut entry, &token, &call(), "a".into());
-    assert_eq!(go(&mut entry, &MINE, &call(), &NOBODY_LAPSED), Started::Done("a".into()));
+    assert_eq!(go(&mut entry, &MINE, &call(), &NOBODY_LAPSED), Started::Done(kept("a")));
     assert_eq!(bar(&mut entry, &MINE, &effect()), Bar::Barred);
     assert_eq!(go(&mut entry, &MINE, &effect(), &NOBODY_LAPSED), Started::Barred);
 }
@@ -187,18 +192,18 @@ fn p3_the_first_answer_wins_and_a_stale_writer_learns_so() {
     let again = Ask { fence: Fence(99), nonce: Nonce(9), ..ask(&own) };
     assert!(matches!(admit(&mut entry, false, &again), Admission::Resumed(..)));
     // Theirs holds an older fence; what it bought is kept all the same.
-    let kept = store(&mut entry, &own, &call(), "first".into());
-    assert_eq!(kept, ("first".into(), Standing::Stands));
-    let kept = store(&mut entry, &own, &call(), "second".into());
-    assert_eq!(kept, ("first".into(), Standing::Stands));
+    let found = store(&mut entry, &own, &call(), "first".into());
+    assert_eq!(found, (kept("first"), Standing::Stands));
+    let found = store(&mut entry, &own, &call(), "second".into());
+    assert_eq!(found, (kept("first"), Standing::Stands));
     marks::moved(&mut entry, &own, 1, super::super::OpenPhase::Open, Fence(98), NOW);
-    let kept = store(&mut entry, &own, &call(), "third".into());
-    assert_eq!(kept, ("first".into(), Standing::Stale));
+    let found = store(&mut entry, &own, &call(), "third".into());
+    assert_eq!(found, (kept("first"), Standing::Stale));
     let other = Slot { name: SlotName("say".into()), kind: SlotKind::Call };
-    let kept = store(&mut entry, &own, &other, "late".into());
-    assert_eq!(kept, ("late".into(), Standing::Stale));
+    let found = store(&mut entry, &own, &other, "late".into());
+    assert_eq!(found, (kept("late"), Standing::Stale));
     let next = Token { hop: 1, ..own };
-    assert_eq!(store(&mut entry, &next, &other, "x".into()), ("late".into(), Standing::Stands));
+    assert_eq!(store(&mut entry, &next, &other, "x".into()), (kept("late"), Standing::Stands));
 }
 
 #[test]
@@ -209,7 +214,7 @@ fn an_answer_for_another_chain_or_for_none_is_not_kept() {
     let redriven = Token { generation: 1, ..own.clone() };
     for (before, t) in [(&None, &own), (&closed, &own), (&entry, &redriven), (&entry, &token(2, PAYLOAD))] {
         let mut after = before.clone();
-        assert_eq!(store(&mut after, t, &call(), "a".into()), ("a".into(), Standing::Stale));
+        assert_eq!(store(&mut after, t, &call(), "a".into()), (kept("a"), Standing::Stale));
         assert_eq!(after, *before);
     }
 }
@@ -218,8 +223,11 @@ fn an_answer_for_another_chain_or_for_none_is_not_kept() {
 fn a_stored_answer_keeps_the_counts_of_its_slot() {
     let (own, mut entry) = taken(&call());
     let _ = go(&mut entry, &MINE, &call(), &OTHER_LAPSED);
-    let _ = store(&mut entry, &own, &call(), "a".into());
+    let again = Kept { times: 1, ..kept("a") };
+    assert_eq!(store(&mut entry, &own, &call(), "a".into()), (again.clone(), Standing::Stands));
     assert_eq!(counts(&entry, &call()), (1, 1));
+    assert_eq!(store(&mut entry, &own, &call(), "b".into()), (again.clone(), Standing::Stands));
+    assert_eq!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Done(again));
 }
 
 #[test]

@@ -11,7 +11,9 @@ use super::health::{Condition, Part};
 use super::link::{Ask, Link, Step};
 use super::lock;
 use super::planted::{self, Bug};
-use crate::dedupe::{Admission, Bar, Claim, ClaimView, Instance, Nonce, Slot, SlotName, Standing, Started};
+use crate::dedupe::{
+    Admission, Bar, Claim, ClaimView, Instance, Kept, Nonce, Slot, SlotName, Standing, Started,
+};
 use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
 use crate::outcome::OutcomeKind;
@@ -440,7 +442,7 @@ impl Journal for DistributedLedger {
         })
     }
 
-    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> Answer<(Bytes, Standing)> {
+    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> Answer<(Kept, Standing)> {
         let shared = self.0.clone();
         let token = c.token.clone();
         let key = (token.key.clone(), token.generation, token.origin.clone(), slot.name.clone());

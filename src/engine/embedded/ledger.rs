@@ -6,7 +6,7 @@ use super::handle::Handle;
 use super::log::gone;
 use super::queue::{Command, Sent};
 use super::shared::Shared;
-use crate::dedupe::{self, Admission, Bar, Claim, ClaimView, Nonce, Slot, Standing, Started};
+use crate::dedupe::{self, Admission, Bar, Claim, ClaimView, Kept, Nonce, Slot, Standing, Started};
 use crate::engine::script::{LedgerCall, LedgerReply};
 use crate::engine::{Delivery, Journal, Ledger, Unavailable};
 use crate::outcome::OutcomeKind;
@@ -121,7 +121,7 @@ impl Journal for EmbeddedLedger {
         })
     }
 
-    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> Answer<(Bytes, Standing)> {
+    fn store(&self, c: &Claim, slot: &Slot, value: Bytes) -> Answer<(Kept, Standing)> {
         let call = LedgerCall::Store { token: c.token.clone(), slot: slot.clone(), value };
         self.call(call, |r| match r {
             LedgerReply::Stored(winner, standing) => Some((winner, standing)),

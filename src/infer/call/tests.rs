@@ -1,7 +1,9 @@
 //! The loop over a real server and the ledger's own rules.
 
 use super::*;
-use crate::dedupe::{self, Ask, Bar, Entry, Fence, Holder, Instance, Nonce, Observer, SlotKind, SlotName};
+use crate::dedupe::{
+    self, Ask, Bar, Entry, Fence, Holder, Instance, Kept, Nonce, Observer, SlotKind, SlotName,
+};
 use crate::engine::{Lease, Unavailable};
 use crate::infer::model::Api;
 use crate::infer::tests::{Reply, Served, model, says, serve};
@@ -55,7 +57,7 @@ impl Journal for Memory {
         c: &Claim,
         slot: &Slot,
         value: Bytes,
-    ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>> {
+    ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>> {
         if self.away_for_stores {
             return async { Err(Unavailable("away".to_owned())) }.boxed();
         }
@@ -125,7 +127,7 @@ impl World {
         self.ask(claim, cancel, deadline, None, &mut plenty()).await
     }
 
-    async fn call_with(&self, claim: &Claim, stored: Option<&Bytes>) -> Called {
+    async fn call_with(&self, claim: &Claim, stored: Option<&Kept>) -> Called {
         self.ask(claim, &CancellationToken::new(), None, stored, &mut plenty()).await
     }
 
@@ -138,7 +140,7 @@ impl World {
         claim: &Claim,
         cancel: &CancellationToken,
         deadline: Option<Timestamp>,
-        stored: Option<&Bytes>,
+        stored: Option<&Kept>,
         allowance: &mut Allowance,
     ) -> Called {
         let journal: Arc<dyn Journal> = self.memory.clone();
@@ -251,7 +253,7 @@ async fn p3_a_refusal_and_a_half_answer_are_stored_and_not_bought_again_by_the_n
             panic!("stored")
         };
         let nobody = world_of(w.memory.clone(), vec![]).await;
-        let found = nobody.call_with(&admitted(&w.memory, 3), Some(&value)).await;
+        let found = nobody.call_with(&admitted(&w.memory, 3), Some(&Kept { value, times: 0 })).await;
         assert!(matches!(found, Called::Person { .. }), "found at admission as well: {found:?}");
     }
 }
@@ -370,14 +372,16 @@ async fn p3_every_repeat_of_a_slot_is_counted_in_its_answer_over_parks_and_kills
 #[test]
 fn p3_an_answer_from_before_a_repeat_tells_of_the_repeat() {
     let first = Answer::new("yes".to_owned(), vec![], Timestamp::now());
-    for (granted, told) in [(2, 2), (0, 0)] {
+    // Granted here, or to somebody else who published nothing: the slot counts both.
+    for (granted, times, told) in [(2, 0, 2), (0, 2, 2), (0, 0, 0)] {
         let mut at = Progress::new(1);
         at.repeats = granted;
-        assert_eq!(answer(stored(&first.encode(), &mut at)).repeats, told);
+        let kept = Kept { value: first.encode(), times };
+        assert_eq!(answer(stored(&kept, &mut at)).repeats, told);
     }
     let mut at = Progress::new(1);
-    let later = Answer { repeats: 3, ..first };
-    assert_eq!(answer(stored(&later.encode(), &mut at)).repeats, 3);
+    let later = Kept { value: Answer { repeats: 3, ..first }.encode(), times: 0 };
+    assert_eq!(answer(stored(&later, &mut at)).repeats, 3);
 }
 
 #[tokio::test]
@@ -439,7 +443,7 @@ async fn who_leaves_while_waiting_gives_back_what_was_not_sent() {
 #[tokio::test]
 async fn an_answer_found_at_admission_needs_no_model_and_no_ledger() {
     let w = world(vec![vec![says("one")]], Memory::default()).await;
-    let bought = answer(w.call(&admitted(&w.memory, 1)).await).encode();
+    let bought = Kept { value: answer(w.call(&admitted(&w.memory, 1)).await).encode(), times: 0 };
     let claim = admitted(&w.memory, 2);
     *w.memory.entry.lock().unwrap() = None;
     let nobody = world_of(w.memory.clone(), vec![]).await;

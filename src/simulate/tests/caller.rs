@@ -1,7 +1,7 @@
 //! Tidegate's own client against a server of this module, and a plain one for what is not streamed.
 
 use super::super::{Scenario, Summary, serve};
-use crate::dedupe::{Bar, Claim, Fence, Nonce, Slot, SlotKind, SlotName, Standing, Started};
+use crate::dedupe::{Bar, Claim, Fence, Kept, Nonce, Slot, SlotKind, SlotName, Standing, Started};
 use crate::engine::{Journal, Lease, Unavailable};
 use crate::infer::{Allowance, Answer, Api, Call, Called, Model, Models, Request, Timeouts, TryNote};
 use crate::task::{Fingerprint, Origin, Partition, Position, PrintRule, ScopedKey, Timestamp, Token, Topic};
@@ -31,8 +31,8 @@ impl Journal for Forgetful {
         _: &Claim,
         _: &Slot,
         value: Bytes,
-    ) -> BoxFuture<'static, Result<(Bytes, Standing), Unavailable>> {
-        async { Ok((value, Standing::Stands)) }.boxed()
+    ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>> {
+        async { Ok((Kept { value, times: 0 }, Standing::Stands)) }.boxed()
     }
     fn release(&self, _: Nonce, _: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>> {
         async { Ok(()) }.boxed()

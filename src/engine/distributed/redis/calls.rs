@@ -5,7 +5,7 @@
 use super::scripts::Script;
 use super::written::{self, Keys, Unreadable};
 use crate::dedupe::{
-    Admission, Bar, Claim, Fence, Instance, Silence, Slot, SlotKind, SlotName, Standing, Started,
+    Admission, Bar, Claim, Fence, Instance, Kept, Silence, Slot, SlotKind, SlotName, Standing, Started,
 };
 use crate::engine::Mark;
 use crate::engine::script::{LEASE, LedgerCall, LedgerReply};
@@ -216,11 +216,11 @@ fn admission(texts: &[&str], reply: &[Vec<u8>], claim: impl FnOnce() -> Claim) -
     Some(match texts {
         ["fresh"] => Admission::Fresh(claim()),
         ["resumed", ..] => {
-            let (pairs, []) = reply[1..].as_chunks::<2>() else { return None };
-            let pair = |[name, value]: &[Vec<u8>; 2]| {
-                Some((SlotName(std::str::from_utf8(name).ok()?.into()), Bytes::from(value.clone())))
+            let (slots, []) = reply[1..].as_chunks::<3>() else { return None };
+            let slot = |[name, value, times]: &[Vec<u8>; 3]| {
+                Some((SlotName(std::str::from_utf8(name).ok()?.into()), kept(value.clone(), times)?))
             };
-            Admission::Resumed(claim(), pairs.iter().map(pair).collect::<Option<_>>()?)
+            Admission::Resumed(claim(), slots.iter().map(slot).collect::<Option<_>>()?)
         }
         ["silent", "done", kind, at] => {
             Admission::Silent(Silence::Done { outcome: written::read_outcome(kind)?, at: at.parse().ok()? })
@@ -241,7 +241,7 @@ fn started(texts: &[&str], reply: &[Vec<u8>]) -> Option<Started> {
         ["go", repeat, times, deaths] => {
             Started::Go { repeat: *repeat == "1", times: times.parse().ok()?, deaths: deaths.parse().ok()? }
         }
-        ["done", _] => Started::Done(Bytes::from(reply[1].clone())),
+        ["done", _, _] => Started::Done(kept(reply[1].clone(), &reply[2])?),
         ["barred"] => Started::Barred,
         ["busy", wait] => Started::Busy(Duration::from_millis(wait.parse().ok()?)),
         ["unknown"] => Started::Unknown,
@@ -257,10 +257,14 @@ fn stored(texts: &[&str], reply: &[Vec<u8>], own: &Bytes) -> Option<LedgerReply>
         _ => return None,
     };
     match texts {
-        ["own", _] => Some(LedgerReply::Stored(own.clone(), standing)),
-        ["first", _, _] => Some(LedgerReply::Stored(Bytes::from(reply[2].clone()), standing)),
+        ["own", _, _] => Some(LedgerReply::Stored(kept(own.clone(), &reply[2])?, standing)),
+        ["first", _, _, _] => Some(LedgerReply::Stored(kept(reply[3].clone(), &reply[2])?, standing)),
         _ => None,
     }
+}
+
+fn kept(value: impl Into<Bytes>, times: &[u8]) -> Option<Kept> {
+    Some(Kept { value: value.into(), times: std::str::from_utf8(times).ok()?.parse().ok()? })
 }
 
 fn digest_under(rule: &PrintRule, call: &LedgerCall) -> Option<[u8; 32]> {

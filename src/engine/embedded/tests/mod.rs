@@ -1,7 +1,7 @@
 //! Stories of the embedded engine on a real directory.
 
 use super::*;
-use crate::dedupe::{Admission, Slot, SlotKind, SlotName, Started};
+use crate::dedupe::{Admission, Kept, Slot, SlotKind, SlotName, Started};
 use crate::engine::{Commit, Completion, Delivery, Event, Group, Mark, Output};
 use crate::outcome::OutcomeKind;
 use crate::task::{Fingerprint, Headers, Origin, Position, PrintRule, ScopedKey, Token, Topic};
@@ -205,11 +205,12 @@ async fn p3_after_a_crash_a_started_call_is_repeated_and_counted_an_effect_unkno
     else {
         panic!()
     };
-    assert_eq!(slots.into_iter().collect::<Vec<_>>(), [(stored.name.clone(), Bytes::from("bought"))]);
+    let kept = Kept { value: "bought".into(), times: 0 };
+    assert_eq!(slots.into_iter().collect::<Vec<_>>(), [(stored.name.clone(), kept.clone())]);
     let start = async |s| engine.journal.start(&claim, s, second).await.unwrap();
     assert_eq!(start(&call).await, Started::Go { repeat: true, deaths: 1, times: 1 });
     assert_eq!(start(&effect).await, Started::Unknown);
-    assert_eq!(start(&stored).await, Started::Done("bought".into()));
+    assert_eq!(start(&stored).await, Started::Done(kept));
     let view = engine.ledger.list(None, 10).await.unwrap();
     assert_eq!(view.iter().map(|v| v.key.to_string()).collect::<Vec<_>>(), ["copy/one"]);
 }

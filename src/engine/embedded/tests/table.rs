@@ -63,7 +63,7 @@ impl Life {
         let d = next_record(&mut self.group).await;
         match self.admit(&d).await {
             Admission::Resumed(claim, slots) => {
-                (claim, slots.into_iter().map(|(name, value)| (name.0.to_string(), value)).collect())
+                (claim, slots.into_iter().map(|(name, kept)| (name.0.to_string(), kept.value)).collect())
             }
             other => panic!("{other:?}"),
         }

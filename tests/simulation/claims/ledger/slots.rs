@@ -124,7 +124,7 @@ pub(crate) fn store(l: &mut Ledger, t: &Record, which: Which, rules: Rules) -> (
     }
     let named = convert::slot(which == Which::Effect);
     let (winner, standing) = dedupe::store(&mut entry, &token, named, convert::answer());
-    assert_eq!(winner, convert::answer());
+    assert_eq!(winner.value, convert::answer());
     l.entry = convert::back(entry.as_ref(), &before);
     let kept = same_chain(&before, t) && slot(&mut l.entry, which).state == SlotState::Stored;
     let silent = rules.has(Flaw::StaleMeansSilent) && before.phase == Phase::Absent;

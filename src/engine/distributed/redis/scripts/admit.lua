@@ -45,6 +45,7 @@ local function resume(e)
     if s.state == 'stored' then
       answer[#answer + 1] = name
       answer[#answer + 1] = s.value
+      answer[#answer + 1] = tostring(s.times)
     end
   end
   return answer

@@ -19,7 +19,7 @@ return run(function()
   local e = read()
   if not e or e.phase == 'closed' or e.fence ~= fence then return { 'stale' } end
   local s = slot(name)
-  if s.state == 'stored' then return { 'done', s.value } end
+  if s.state == 'stored' then return { 'done', s.value, tostring(s.times) } end
   if s.state == 'barred' then return { 'barred' } end
   if s.state == 'free' then return go(s, '0', '0') end
   -- A lost reply. What was in doubt stays so.
