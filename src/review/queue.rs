@@ -10,7 +10,7 @@ use crate::token;
 use crate::write::record::{Envelope, MadeBy, ReviewItem, Usage, VERSION};
 use bytes::Bytes;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,10 @@ const TEXT_MAX: usize = 500;
 /// length; everything else in a brief is bounded where it comes from. Ten thousand open items, each at
 /// this bound, take some hundred megabytes.
 const WHYS_MAX: usize = 4 * 1024;
+
+/// How many items are remembered that left last: nobody decides more of them in the moment for which it
+/// matters.
+const LEFT_MAX: usize = 1_000;
 
 /// What lists say of an open item. Payloads and answers stay in the log: a backlog of any length fits into
 /// memory, at some hundred bytes each and a few KiB at most.
@@ -110,6 +114,8 @@ pub struct Item {
 #[derive(Clone, Default)]
 pub struct Queue {
     open: Arc<RwLock<BTreeMap<String, Arc<Brief>>>>,
+    /// Those whose tombstone was read last, and when it was appended.
+    left: Arc<RwLock<VecDeque<(String, Timestamp)>>>,
     reading: Arc<RwLock<Reading>>,
 }
 
@@ -205,6 +211,10 @@ impl Queue {
         let mut open = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(value) = &record.value else {
             open.remove(&id);
+            let mut left = self.left.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            left.push_back((id, record.stamp));
+            let over = left.len().saturating_sub(LEFT_MAX);
+            left.drain(..over);
             return;
         };
         open.insert(id, Arc::new(Brief::of(&record, value)));
@@ -214,6 +224,13 @@ impl Queue {
     /// what they have just decided.
     pub fn decided(&self, id: &str) {
         self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
+    }
+
+    /// Which items left last, and when that was appended. Their outcomes are committed; readers may see
+    /// them a moment later.
+    pub fn left(&self) -> Vec<(String, Timestamp)> {
+        let left = self.left.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        left.iter().cloned().collect()
     }
 
     /// Oldest first.

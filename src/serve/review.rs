@@ -23,7 +23,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
+/// How long an outcome may become visible after the tombstone of its item: as long as a commit beside it
+/// commonly takes, and no longer than a person waits.
+const SHOWN: Duration = Duration::from_secs(5);
 /// Items in one list.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
@@ -294,6 +299,11 @@ fn no_such_item(app: &App, id: &str) -> ApiError {
     if let Some(why) = app.queue.unread() {
         return Unavailable(why).into();
     }
+    if app.queue.left().iter().any(|(left, _)| left.starts_with(id)) {
+        let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
+        let what = "this item is decided; the log does not say by whom (not yet, or not any more)";
+        return ApiError::new(StatusCode::CONFLICT, "already-decided", what, help);
+    }
     let id: String = id.chars().take(40).collect();
     ApiError::not_found(
         format!("no review item `{id}`"),
@@ -325,8 +335,28 @@ async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
 }
 
 /// Up to two decided items whose id fits, each with the decision that counted, where the log still
-/// knows.
+/// knows. Waits for that of an item which has just left the queue: its outcome is committed with its
+/// tombstone, yet what another transaction holds up in the one partition may be seen in the other.
 async fn decided(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
+    let until = Instant::now() + SHOWN;
+    let now = Timestamp::now();
+    let mut news = app.engine.log.news();
+    loop {
+        news.borrow_and_update();
+        let found = published(app, &fits).await?;
+        let told = |(id, at): &(String, Timestamp)| {
+            !fits(id) || at.plus(SHOWN) < now || found.iter().any(|o| o.item == *id)
+        };
+        if found.len() == 2 || app.queue.left().iter().all(told) {
+            return Ok(found);
+        }
+        if !matches!(tokio::time::timeout_at(until, news.changed()).await, Ok(Ok(()))) {
+            return Ok(found);
+        }
+    }
+}
+
+async fn published(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
     let topic = &app.settings.topics.review_outcomes;
     let mut found: Vec<ReviewOutcome> = Vec::new();
     let counts = |record: &Record| {
