@@ -1,7 +1,7 @@
 //! `tidegate explain`: what a reason code means and what to do about it.
 
 use super::Global;
-use super::text::{note, say, say_json};
+use super::text::{note, say, say_json, wrap};
 use crate::outcome::Reason;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -35,11 +35,12 @@ fn as_json(reason: Reason) -> Value {
 }
 
 fn in_a_line(reason: Reason) -> String {
-    format!("{:<22} {}", reason.to_string(), reason.what())
+    format!("{:<22} {}", reason.to_string(), wrap(reason.what(), 23).trim_start())
 }
 
 fn in_full(reason: Reason) -> String {
-    format!("{reason}\n\nWhat happened\n  {}\n\nWhat to do\n  {}", reason.what(), reason.remedy())
+    let (what, remedy) = (wrap(reason.what(), 2), wrap(reason.remedy(), 2));
+    format!("{reason}\n\nWhat happened\n{what}\n\nWhat to do\n{remedy}")
 }
 
 /// Points at the codes that were probably meant; without any, at the list.
@@ -73,6 +74,15 @@ mod tests {
         let shown = in_full(Reason::parse("tg-KEY-conflict").unwrap());
         assert!(shown.starts_with("TG-key-conflict\n\nWhat happened\n  The key belongs"), "{shown}");
         assert!(shown.contains("What to do\n  Two different payloads"), "{shown}");
+    }
+
+    #[test]
+    fn every_explanation_fits_a_terminal() {
+        for reason in Reason::ALL {
+            for text in [in_full(*reason), in_a_line(*reason)] {
+                assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn failed(e: &anyhow::Error, json: bool) -> ExitCode {
             text::say_json(&json!({ "error": error }));
         }
         (None, _) if json => text::say_json(&json!({ "error": { "message": format!("{e:#}") } })),
-        (None, _) => text::note(format!("error: {e:#}")),
+        (None, _) => text::complain(&format!("error: {e:#}")),
     }
     match problems {
         Some(_) => ExitCode::from(CONFIGURATION),

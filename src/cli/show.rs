@@ -25,6 +25,11 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
         (Err(Failed::Refused { status: 404, .. }), Some((kind, key))) if args.kind.is_none() => {
             find(&client, &args, key, Some(kind)).await?
         }
+        (Err(Failed::Refused { message, status: 404, code, error, .. }), _) if args.key.ends_with('…') => {
+            let help =
+                "lists for people cut long keys, where this one ends in `…`: `--json` there has it whole";
+            return Err(Failed::Refused { message, status: 404, code, error, help: help.to_owned() }.into());
+        }
         (found, _) => found?,
     };
     if global.json {

@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
@@ -52,6 +52,11 @@ pub(super) fn say_json(value: &Value) {
 pub(super) fn note(line: impl Display) {
     // Nobody is there to hear it.
     let _: std::io::Result<()> = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// What went wrong: in lines on a terminal; elsewhere each sentence whole, for whoever searches there.
+pub(super) fn complain(text: &str) {
+    if std::io::stderr().is_terminal() { note(in_lines(text, 0)) } else { note(text) }
 }
 
 /// Somebody else's text with its control characters spelled out, so that it cannot move a cursor,
@@ -179,6 +184,11 @@ pub(super) fn table(header: &[&str]) -> Table {
 /// JSON for people, indented, each line kept within the terminal.
 pub(super) fn pretty(value: &Value, indent: usize) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    in_lines(&text, indent)
+}
+
+/// Each line as far in as it was and `indent` more; one that is too long goes on below where it begins.
+fn in_lines(text: &str, indent: usize) -> String {
     let line = |line: &str| {
         let lead = line.len() - line.trim_start().len();
         wrap(line.trim_start(), indent + lead)
@@ -195,6 +205,17 @@ mod tests {
         assert_eq!(plain("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert_eq!(plain("Grüße, 世界"), "Grüße, 世界");
         assert_eq!(short("a\nbcdefgh", 6), "a\\u{a…");
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_line_goes_on_below_where_it_began() {
+        let text = format!("error: {}\n  {}", "word ".repeat(20).trim_end(), "help ".repeat(20).trim_end());
+        let lines = in_lines(&text, 0);
+        let found: Vec<&str> = lines.lines().collect();
+        assert_eq!(found.len(), 4, "{lines}");
+        assert!(found.iter().all(|line| line.chars().count() <= WIDTH), "{lines}");
+        assert!(found[0].starts_with("error: word") && found[1].starts_with("word"), "{lines}");
+        assert!(found[2].starts_with("  help") && found[3].starts_with("  help"), "{lines}");
     }
 
     #[test]
