@@ -56,4 +56,17 @@ async fn what_changes_under_a_running_process_is_told_with_what_to_do() {
     let _: () = redis::cmd("SET").arg(&bound[0]).arg(other).query_async(&mut plain).await.unwrap();
     says(&member, other).await;
     assert!(member.process.stop(SOON).success(), "{}", fleet.said());
+
+    // Emptied while nobody runs: whoever starts next finds groups that have worked, and says so at once.
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut plain).await.unwrap();
+    let mut first = fleet.start().await;
+    says(&first, "Redis has lost all that it knew of this installation").await;
+    // Who comes later finds it as it is now.
+    let mut second = fleet.start().await;
+    fleet.send(&["k3"]);
+    fleet.one_result_each(&keys(["k2", "k3"]), TAKEN_OVER).await;
+    assert_eq!(second.api.metric("tidegate_ledger_emptied_total").await, 0.0);
+    for member in [&mut first, &mut second] {
+        assert!(member.process.stop(SOON).success(), "{}", fleet.said());
+    }
 }

@@ -14,6 +14,7 @@
 
 mod append;
 mod asking;
+mod before;
 mod consumer;
 mod context;
 mod described;
@@ -33,9 +34,10 @@ pub use topics::TopicAdmin;
 
 use super::client::{Broker, Heard, Member, Order};
 use super::lock;
+use super::topology::Found;
 use crate::dedupe::Instance;
 use crate::engine::{TopicSpec, Unavailable};
-use crate::task::Topic;
+use crate::task::{Partition, Topic};
 use asking::{Ask, AskingThread};
 use consumer::ConsumerThread;
 use context::Quiet;
@@ -83,6 +85,23 @@ impl Kafka {
         let (properties, name) = (self.properties.clone(), self.name.clone());
         let asked = tokio::task::spawn_blocking(move || reaching::id(&properties, &name)).await;
         asked.unwrap_or_else(|lost| Err(lost.to_string()))
+    }
+
+    /// Whether any of its groups has committed something on these topics.
+    pub async fn has_committed(&self, topics: &BTreeMap<Topic, Found>) -> Result<bool, String> {
+        let parts = topics.iter().flat_map(|(topic, found)| {
+            (0..found.partitions).map(|index| Partition { topic: topic.clone(), index })
+        });
+        let (properties, name) = (self.properties.clone(), format!("{}-before", self.name));
+        let (groups, parts) = (format!("{}.", self.group), parts.collect::<Vec<_>>());
+        let asked =
+            tokio::task::spawn_blocking(move || before::has_committed(&properties, &name, &groups, &parts));
+        match asked.await {
+            Ok(answer) => {
+                answer.map_err(|error| format!("what its groups have committed is not told: {error}"))
+            }
+            Err(lost) => Err(lost.to_string()),
+        }
     }
 
     /// What is asked or done about topics.

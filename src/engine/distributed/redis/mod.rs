@@ -6,6 +6,7 @@
 //!  <prefix>:open                      the scopes of open claims, in order, for `list`
 //!  <prefix>:beat:<instance>           expires one lease after the last heartbeat
 //!  <prefix>:log                       the Kafka cluster and the group that the claims belong to
+//!  <prefix>:tie                       random, new whenever an empty store is tied to a cluster
 //! ```
 //!
 //! Every call of the ledger is one script, which the server runs whole and alone, by its own clock. The rules
@@ -106,21 +107,24 @@ impl RedisStore {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bound {
     /// Those of the log that asked; from now on, if it kept none before.
-    Here,
+    Here(Tie),
     Elsewhere(String),
     /// Processes of this group are alive, or were a moment ago.
     OtherGroup(String),
 }
 
+/// One tying of a store to its log. A store that was emptied and tied again has another one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tie(String);
+
 impl RedisStore {
-    /// The other log that the keys under this prefix are tied to, if they are.
-    pub async fn is_of_another(&self, log: &str) -> Result<Option<String>, Broken> {
+    /// The log that the keys under this prefix are tied to, if they are to any.
+    pub async fn bound_to(&self) -> Result<Option<String>, Broken> {
         within(async {
             let connection = self.0.dial().await?;
             let bound = connection.ask(redis::cmd("GET").arg(self.0.keys.bound())).await?;
             let bound: Option<String> = redis::from_redis_value(bound).map_err(|e| Broken(e.to_string()))?;
-            let other = bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned()));
-            Ok(other.filter(|other| other != log))
+            Ok(bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned())))
         })
         .await
     }
@@ -131,11 +135,13 @@ impl RedisStore {
     pub async fn bind(&self, log: &str, group: &str) -> Result<Bound, Broken> {
         within(async {
             let connection = self.0.dial().await?;
-            let (key, wanted) = (self.0.keys.bound(), format!("{log} {group}"));
-            connection.ask(redis::cmd("SET").arg(&key).arg(&wanted).arg("NX")).await?;
-            let bound = text_of(connection.ask(redis::cmd("GET").arg(&key)).await?);
+            let wanted = format!("{log} {group}");
+            if let Some(tie) = self.0.tie(&connection, &wanted).await? {
+                return Ok(Bound::Here(tie));
+            }
+            let (bound, tie) = self.0.tied(&connection).await?;
             if bound == wanted {
-                return Ok(Bound::Here);
+                return Ok(Bound::Here(tie));
             }
             let (other, readers) = bound.split_once(' ').unwrap_or((&bound, ""));
             if other != log {
@@ -144,8 +150,8 @@ impl RedisStore {
             if self.0.is_somebody_alive(&connection).await? {
                 return Ok(Bound::OtherGroup(readers.to_owned()));
             }
-            connection.ask(redis::cmd("SET").arg(&key).arg(&wanted)).await?;
-            Ok(Bound::Here)
+            connection.ask(redis::cmd("SET").arg(self.0.keys.bound()).arg(&wanted)).await?;
+            Ok(Bound::Here(tie))
         })
         .await
     }
@@ -159,25 +165,29 @@ pub enum Looked {
     Refused(String),
     /// It is tied to this log and group in place of ours.
     Another(String),
-    /// It knew nothing of the log any more, so it knows of no claim from before either. It is tied to it again.
-    Emptied,
+    /// It knew nothing of the log any more, so it knew of no claim from before either. It is tied to it again.
+    Emptied(Tie),
 }
 
 impl RedisStore {
-    /// Looks whether it is still what `check` and `bind` have found.
-    pub async fn look(&self, log: &str, group: &str) -> Result<Looked, Broken> {
+    /// Looks whether it is still what `check` and `bind` have found; whoever else ties an emptied one again, each
+    /// hears of it.
+    pub async fn look(&self, log: &str, group: &str, known: &Tie) -> Result<Looked, Broken> {
         within(async {
             let connection = self.0.dial().await?;
             if let (_, Err(refused)) = self.0.judged(&connection).await? {
                 return Ok(Looked::Refused(refused.to_string()));
             }
-            let (key, ours) = (self.0.keys.bound(), format!("{log} {group}"));
-            let bound = connection.ask(redis::cmd("SET").arg(&key).arg(&ours).arg("NX")).await?;
-            if bound != redis::Value::Nil {
-                return Ok(Looked::Emptied);
+            let ours = format!("{log} {group}");
+            if let Some(tie) = self.0.tie(&connection, &ours).await? {
+                return Ok(Looked::Emptied(tie));
             }
-            let bound = text_of(connection.ask(redis::cmd("GET").arg(&key)).await?);
-            Ok(if bound == ours { Looked::Well } else { Looked::Another(bound) })
+            let (bound, tie) = self.0.tied(&connection).await?;
+            Ok(match bound == ours {
+                false => Looked::Another(bound),
+                true if tie != *known => Looked::Emptied(tie),
+                true => Looked::Well,
+            })
         })
         .await
     }
@@ -189,6 +199,25 @@ async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, 
 }
 
 impl Inner {
+    /// Ties the store, if it is tied to nothing: the new tie.
+    async fn tie(&self, connection: &RedisConnection, to: &str) -> Result<Option<Tie>, Broken> {
+        let tie = format!("{:032x}", rand::random::<u128>());
+        let mut both = redis::cmd("MSETNX");
+        both.arg(self.keys.bound()).arg(to).arg(self.keys.tie()).arg(&tie);
+        let done = connection.ask(&both).await?;
+        Ok((done == redis::Value::Int(1)).then_some(Tie(tie)))
+    }
+
+    /// What the store is tied to, and since which tie.
+    async fn tied(&self, connection: &RedisConnection) -> Result<(String, Tie), Broken> {
+        let mut both = redis::cmd("MGET");
+        both.arg(self.keys.bound()).arg(self.keys.tie());
+        let found = connection.ask(&both).await?;
+        let (bound, tie): (Option<String>, Option<String>) =
+            redis::from_redis_value(found).map_err(|e| Broken(e.to_string()))?;
+        Ok((bound.unwrap_or_default(), Tie(tie.unwrap_or_default())))
+    }
+
     /// Whether any heartbeat has not run out. Reads the names of all keys: for a start that finds another group.
     async fn is_somebody_alive(&self, connection: &RedisConnection) -> Result<bool, Broken> {
         let pattern = format!("{}*", self.keys.beats());

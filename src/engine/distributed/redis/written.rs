@@ -70,6 +70,11 @@ impl Keys {
         format!("{}:log", self.prefix)
     }
 
+    /// Which tie to that log it is.
+    pub fn tie(&self) -> String {
+        format!("{}:tie", self.prefix)
+    }
+
     /// What the key of every heartbeat begins with; the instance follows.
     pub fn beats(&self) -> String {
         format!("{}:beat:", self.prefix)
