@@ -197,6 +197,7 @@ fn commits_keep_their_distance_but_for_what_is_urgent() {
     b.now += APART;
     assert_eq!(values(&b.next().unwrap()), ["two"]);
     b.visible(1..2);
+    b.now += ENDS;
     b.hand_in(0, 2, &["three"]);
     let urgent = Completion { urgent: true, ..b.completion(0, 3, &["four"]) };
     let _ = b.committer.hand_in(ticket(0, 3), urgent, &b.held);
@@ -206,11 +207,9 @@ fn commits_keep_their_distance_but_for_what_is_urgent() {
 #[test]
 fn a_commit_that_took_long_is_followed_by_a_rest_where_more_than_a_few_wait() {
     let many = FEW as u64 + 1;
-    for (wait, took, rest) in [
-        (many, APART * 3, APART * 3),
-        (many, Duration::from_secs(9), BREATH),
-        (many - 1, APART * 3, Duration::ZERO),
-    ] {
+    for (wait, took, rest) in
+        [(many, APART * 3, APART * 3), (many, Duration::from_secs(9), BREATH), (many - 1, APART * 3, ENDS)]
+    {
         let mut b = bench();
         b.hand_in(0, 0, &["slow"]);
         b.next().unwrap();
@@ -219,16 +218,14 @@ fn a_commit_that_took_long_is_followed_by_a_rest_where_more_than_a_few_wait() {
         }
         b.now += took;
         b.visible(0..1);
-        if rest > Duration::ZERO {
-            assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + rest)));
-            b.now += rest;
-        }
+        assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + rest)));
+        b.now += rest;
         assert_eq!(b.next().unwrap().outputs.len() as u64, wait);
     }
 }
 
 #[test]
-fn what_waits_in_numbers_is_committed_without_a_rest() {
+fn what_waits_in_numbers_keeps_no_distance() {
     let now = Instant::now();
     let (mut held, lease, offsets) = far_apart(WORTH as u64 + 1, now);
     let mut committer = Committer::new(ME, 0);
@@ -238,13 +235,29 @@ fn what_waits_in_numbers_is_committed_without_a_rest() {
     };
     hand_in(&mut committer, &held, offsets[0]);
     assert!(committer.next(&mut held, now).0.is_some());
-    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now + APART);
+    let ended = now + Duration::from_millis(1);
+    let _ = committer.ended(Ended::Visible(vec![]), &mut held, ended);
     for (n, offset) in offsets[1..].iter().enumerate() {
         hand_in(&mut committer, &held, *offset);
         let due = committer.due();
-        assert_eq!(due.is_none(), n + 1 == WORTH, "{n}: {due:?}");
+        let in_numbers = n + 1 == WORTH;
+        assert_eq!(due, Some(if in_numbers { ended + ENDS } else { now + APART }), "{n}");
     }
-    assert!(committer.next(&mut held, now + APART).0.is_some());
+    assert!(committer.next(&mut held, ended + ENDS).0.is_some());
+}
+
+#[test]
+fn nothing_is_so_urgent_that_it_is_begun_before_the_broker_has_written_the_last_ends() {
+    let mut b = bench();
+    b.hand_in(0, 0, &["one"]);
+    b.next().unwrap();
+    b.now += APART * 3;
+    b.visible(0..1);
+    let urgent = Completion { urgent: true, ..b.completion(0, 1, &["two"]) };
+    let _ = b.committer.hand_in(ticket(0, 1), urgent, &b.held);
+    assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + ENDS)));
+    b.now += ENDS;
+    assert_eq!(values(&b.next().unwrap()), ["two"]);
 }
 
 #[test]
@@ -435,8 +448,8 @@ fn a_partition_that_is_crowded_hands_out_nothing_new() {
     for offset in &offsets[..500] {
         let _ = committer.hand_in(Ticket(*offset + 2), done(*offset), &held);
     }
-    assert!(committer.next(&mut held, now).0.is_some());
-    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now);
+    assert!(committer.next(&mut held, now + ENDS).0.is_some());
+    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now + ENDS);
     assert!(held.room(&lease) > offsets[899] + 1);
 }
 

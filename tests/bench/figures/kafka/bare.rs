@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH};
+use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH, ENDS};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -185,6 +185,8 @@ fn commit(producer: &BaseProducer, consumer: &BaseConsumer, topic: &str, next: &
     producer.send_offsets_to_transaction(&offsets, &group, WAIT).unwrap();
     delivered(producer);
     producer.commit_transaction(WAIT).unwrap();
+    // As the engine: who begins the next one at once is sent away, and comes back later.
+    std::thread::sleep(ENDS);
 }
 
 /// Takes each record as it comes and publishes it, until `until` says so; for latencies.
