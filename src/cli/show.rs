@@ -20,18 +20,22 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let client = Client::new(global)?;
-    let task = match (find(&client, &args, &args.key, args.kind.as_deref()).await, args.key.split_once('/')) {
+    let found = match (find(&client, &args, &args.key, args.kind.as_deref()).await, args.key.split_once('/'))
+    {
         // Written as lists write it: the kind, and the key behind it.
         (Err(Failed::Refused { status: 404, .. }), Some((kind, key))) if args.kind.is_none() => {
-            find(&client, &args, key, Some(kind)).await?
+            find(&client, &args, key, Some(kind)).await
         }
-        (Err(Failed::Refused { message, status: 404, code, error, .. }), _) if args.key.ends_with('…') => {
+        (found, _) => found,
+    };
+    let task = found.map_err(|failed| match failed {
+        Failed::Refused { message, status: 404, code, error, .. } if args.key.ends_with('…') => {
             let help =
                 "lists for people cut long keys, where this one ends in `…`: `--json` there has it whole";
-            return Err(Failed::Refused { message, status: 404, code, error, help: help.to_owned() }.into());
+            Failed::Refused { message, status: 404, code, error, help: help.to_owned() }
         }
-        (found, _) => found?,
-    };
+        other => other,
+    })?;
     if global.json {
         say_json(&task);
     } else {

@@ -9,7 +9,7 @@ use super::text::{plain, say, say_json};
 use crate::consume::{self, Kinds};
 use crate::dedupe::{Admission, Kept, SlotName};
 use crate::engine::embedded::{self, Disk, EmbeddedSettings};
-use crate::engine::{Delivery, Engine, Event, Output};
+use crate::engine::{Delivery, Engine, Event, Output, WORKER};
 use crate::infer::{Answer, Models};
 use crate::pipeline::{Done, Pipeline};
 use crate::settings::{self, Format, Kind, Settings, StepKind};
@@ -115,7 +115,7 @@ async fn tell(
 }
 
 async fn first(engine: &Engine, kind: &Kind) -> anyhow::Result<Delivery> {
-    let mut group = engine.groups.join("worker", std::slice::from_ref(&kind.from));
+    let mut group = engine.groups.join(WORKER, std::slice::from_ref(&kind.from));
     let delivered = async {
         loop {
             if let Event::Record(delivery) = group.next(true).await {

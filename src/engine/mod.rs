@@ -125,6 +125,12 @@ pub trait Group: Send {
     fn not_gone(&self, _: Lease) {}
 }
 
+/// What a process reads tasks, waiting tokens and decisions as.
+pub const GROUPS: [&str; 3] = [WORKER, TOKENS, ARBITER];
+pub const WORKER: &str = "worker";
+pub const TOKENS: &str = "tokens";
+pub const ARBITER: &str = "arbiter";
+
 pub trait Groups: Send + Sync {
     /// Joins `name`. One per process and name; the records of `topics` belong to that group alone.
     fn join(&self, name: &str, topics: &[Topic]) -> Box<dyn Group>;

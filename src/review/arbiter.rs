@@ -13,7 +13,7 @@ use crate::consume::Kinds;
 use crate::dedupe::{Admission, Claim, Silence};
 use crate::engine::crash::crash_point;
 use crate::engine::{
-    Commit, Completion, Delivery, Engine, Event, Gone, Group, Lease, Mark, Output, Unavailable,
+    ARBITER, Commit, Completion, Delivery, Engine, Event, Gone, Group, Lease, Mark, Output, Unavailable,
 };
 use crate::outcome::{OutcomeKind, Reason};
 use crate::settings::Settings;
@@ -46,7 +46,7 @@ impl Arbiter {
     /// Takes decisions one after the other: people are slow, and order is the rule here.
     pub async fn run(&self, cancel: CancellationToken) {
         let mut group =
-            self.engine.groups.join("arbiter", std::slice::from_ref(&self.settings.topics.review_decisions));
+            self.engine.groups.join(ARBITER, std::slice::from_ref(&self.settings.topics.review_decisions));
         let mut aside = Aside::default();
         // One at a time, for all that is set aside.
         let mut asking = JoinSet::new();

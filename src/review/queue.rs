@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait before the log is tried again.
@@ -110,12 +111,21 @@ pub struct Item {
     pub body: Arc<ReviewItem>,
 }
 
+/// An item that is not open any more. Its outcome is committed; readers may see it a moment later.
+#[derive(Clone, Debug)]
+pub struct Left {
+    pub id: String,
+    /// When its end was appended.
+    pub at: Timestamp,
+    /// When it was read; `None` where it lay there already when reading began.
+    pub seen: Option<Instant>,
+}
+
 /// Open items by id. Clones share one list.
 #[derive(Clone, Default)]
 pub struct Queue {
     open: Arc<RwLock<BTreeMap<String, Arc<Brief>>>>,
-    /// Those whose tombstone was read last, and when it was appended.
-    left: Arc<RwLock<VecDeque<(String, Timestamp)>>>,
+    left: Arc<RwLock<VecDeque<Left>>>,
     reading: Arc<RwLock<Reading>>,
 }
 
@@ -211,8 +221,9 @@ impl Queue {
         let mut open = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(value) = &record.value else {
             open.remove(&id);
+            let seen = self.unread().is_none().then(Instant::now);
             let mut left = self.left.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            left.push_back((id, record.stamp));
+            left.push_back(Left { id, at: record.stamp, seen });
             let over = left.len().saturating_sub(LEFT_MAX);
             left.drain(..over);
             return;
@@ -226,11 +237,10 @@ impl Queue {
         self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
     }
 
-    /// Which items left last, and when that was appended. Their outcomes are committed; readers may see
-    /// them a moment later.
-    pub fn left(&self) -> Vec<(String, Timestamp)> {
+    /// Those that left last and whose id begins so.
+    pub fn left(&self, beginning: &str) -> Vec<Left> {
         let left = self.left.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        left.iter().cloned().collect()
+        left.iter().filter(|left| left.id.starts_with(beginning)).cloned().collect()
     }
 
     /// Oldest first.

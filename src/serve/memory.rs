@@ -74,10 +74,6 @@ impl Memory {
 
     /// Appends and says where.
     pub(super) fn put(&self, output: Output) -> Position {
-        self.put_at(output, Timestamp::now())
-    }
-
-    pub(super) fn put_at(&self, output: Output, stamp: Timestamp) -> Position {
         let mut inside = self.inside.lock().unwrap();
         let hash = blake3::hash(output.key.as_deref().unwrap_or_default());
         let index = u32::from(hash.as_bytes()[0]) % PARTITIONS;
@@ -86,7 +82,7 @@ impl Memory {
         let position = Position { at, offset: records.len() as u64 };
         records.push(Record {
             position: position.clone(),
-            stamp,
+            stamp: Timestamp::now(),
             key: output.key,
             value: output.value,
             headers: output.headers,

@@ -22,13 +22,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an outcome may become visible after the tombstone of its item: as long as a commit beside it
-/// commonly takes, and no longer than a person waits.
-const SHOWN: Duration = Duration::from_secs(5);
+/// How long an outcome is waited for whose item's end is visible: as long as a commit beside it commonly takes, and
+/// no longer than a process takes to leave.
+const BEHIND: Duration = Duration::from_secs(2);
+/// What lies in one transaction was appended within its timeout.
+const APART: Duration = Duration::from_secs(60);
 /// Items in one list.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
@@ -174,10 +177,12 @@ pub(super) async fn decide(
     let unread = app.queue.unread();
     // By its whole id alone: what a beginning names may change between a look and a decision.
     let Some(open) = app.queue.get(&id) else {
-        let before = decided(&app, |item| item == id).await?;
+        let before = decided(&app, &id, |item| item == id).await?;
+        let gone = app.queue.left(&id).iter().any(|left| left.id == id);
         return Err(match (before.first(), unread) {
             (Some(outcome), _) => superseded(outcome),
             (None, Some(why)) => Unavailable(why).into(),
+            (None, None) if gone => somebody_decided(StatusCode::CONFLICT),
             (None, None) => no_such_item(&app, &id),
         });
     };
@@ -299,11 +304,6 @@ fn no_such_item(app: &App, id: &str) -> ApiError {
     if let Some(why) = app.queue.unread() {
         return Unavailable(why).into();
     }
-    if app.queue.left().iter().any(|(left, _)| left.starts_with(id)) {
-        let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
-        let what = "this item is decided; the log does not say by whom (not yet, or not any more)";
-        return ApiError::new(StatusCode::CONFLICT, "already-decided", what, help);
-    }
     let id: String = id.chars().take(40).collect();
     ApiError::not_found(
         format!("no review item `{id}`"),
@@ -313,20 +313,21 @@ fn no_such_item(app: &App, id: &str) -> ApiError {
 
 /// The one item, open or decided, whose id begins so.
 async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
+    let before = decided(app, id, |item| item.starts_with(id)).await?;
+    // Decided meanwhile, it is gone from the queue.
     let mut open = app.queue.beginning(id, 2);
-    let before = decided(app, |item| item.starts_with(id)).await?;
-    // Decided a moment ago, and not yet gone from the queue.
     let before: Vec<_> = before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
-    match (open.len(), before.as_slice()) {
-        (1, []) => Ok(open.remove(0)),
-        (0, []) => Err(no_such_item(app, id)),
-        (0, [outcome]) => {
-            let help = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
-            Err(who_decided(StatusCode::GONE, outcome, help))
-        }
+    let mut gone: Vec<String> = app.queue.left(id).into_iter().map(|left| left.id).collect();
+    gone.retain(|left| before.iter().all(|o| o.item != *left) && open.iter().all(|item| item.id != *left));
+    gone.dedup();
+    match (open.len(), before.as_slice(), gone.as_slice()) {
+        (1, [], []) => Ok(open.remove(0)),
+        (0, [], []) => Err(no_such_item(app, id)),
+        (0, [outcome], []) => Err(who_decided(StatusCode::GONE, outcome, TASK_TELLS)),
+        (0, [], [_]) => Err(somebody_decided(StatusCode::GONE)),
         _ => {
-            let open = open.iter().map(|item| item.id.clone());
-            let ids: Vec<String> = open.chain(before.iter().map(|o| o.item.clone())).collect();
+            let ids = open.iter().map(|item| item.id.clone()).chain(before.iter().map(|o| o.item.clone()));
+            let ids: Vec<String> = ids.chain(gone).collect();
             let message = format!("more than one item's id begins with `{id}`: {}", ids.join(", "));
             let help = "give more of the id; open and decided items count";
             Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", message, help).with("items", ids))
@@ -334,41 +335,73 @@ async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
     }
 }
 
-/// Up to two decided items whose id fits, each with the decision that counted, where the log still
+/// Up to two decided items whose id begins so and fits, each with the decision that counted, where the log still
 /// knows. Waits for that of an item which has just left the queue: its outcome is committed with its
 /// tombstone, yet what another transaction holds up in the one partition may be seen in the other.
-async fn decided(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
-    let until = Instant::now() + SHOWN;
-    let now = Timestamp::now();
+async fn decided(
+    app: &App,
+    beginning: &str,
+    fits: impl Fn(&str) -> bool,
+) -> Result<Vec<ReviewOutcome>, ApiError> {
     let mut news = app.engine.log.news();
+    news.borrow_and_update();
+    let mut known = Told::default();
+    known.read(app, Timestamp(0), &fits).await?;
     loop {
-        news.borrow_and_update();
-        let found = published(app, &fits).await?;
-        let told = |(id, at): &(String, Timestamp)| {
-            !fits(id) || at.plus(SHOWN) < now || found.iter().any(|o| o.item == *id)
+        // Of those that left a moment ago and are told nothing of.
+        let left = app.queue.left(beginning);
+        let waits = left.iter().filter(|left| fits(&left.id) && !known.items.contains(&left.id));
+        let waits = waits.filter_map(|left| Some((left.seen? + BEHIND, left.at)));
+        let Some((until, at)) = waits.filter(|(until, _)| *until > Instant::now()).max() else { break };
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep_until(until) => {}
+            () = app.leaving.cancelled() => break,
+        }
+        let since = at.0.saturating_sub(i64::try_from(APART.as_millis()).unwrap_or(i64::MAX));
+        known.read(app, Timestamp(since), &fits).await?;
+    }
+    Ok(known.counted)
+}
+
+/// What the outcomes of reviews say of some items.
+#[derive(Default)]
+struct Told {
+    /// Up to two, with the decision that counted.
+    counted: Vec<ReviewOutcome>,
+    /// Those of which any outcome ends the item.
+    items: BTreeSet<String>,
+}
+
+impl Told {
+    async fn read(
+        &mut self,
+        app: &App,
+        since: Timestamp,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<(), Unavailable> {
+        let topic = &app.settings.topics.review_outcomes;
+        let pick = |record: &Record| {
+            let outcome: ReviewOutcome = serde_json::from_slice(record.value.as_ref()?).ok()?;
+            if outcome.verdict == Ruling::Invalid || !fits(&outcome.item) {
+                return None;
+            }
+            self.items.insert(outcome.item.clone());
+            if outcome.verdict == Ruling::Counts && self.counted.iter().all(|c| c.item != outcome.item) {
+                self.counted.push(outcome);
+            }
+            (self.counted.len() == 2).then_some(())
         };
-        if found.len() == 2 || app.queue.left().iter().all(told) {
-            return Ok(found);
-        }
-        if !matches!(tokio::time::timeout_at(until, news.changed()).await, Ok(Ok(()))) {
-            return Ok(found);
-        }
+        super::lookup::Scan::new(&*app.engine.log, topic, since).first(pick).await.map(drop)
     }
 }
 
-async fn published(app: &App, fits: impl Fn(&str) -> bool) -> Result<Vec<ReviewOutcome>, ApiError> {
-    let topic = &app.settings.topics.review_outcomes;
-    let mut found: Vec<ReviewOutcome> = Vec::new();
-    let counts = |record: &Record| {
-        let outcome: ReviewOutcome = serde_json::from_slice(record.value.as_ref()?).ok()?;
-        let new = found.iter().all(|f| f.item != outcome.item);
-        if new && outcome.verdict == Ruling::Counts && fits(&outcome.item) {
-            found.push(outcome);
-        }
-        (found.len() == 2).then_some(())
-    };
-    super::lookup::Scan::new(&*app.engine.log, topic, Timestamp(0)).first(counts).await?;
-    Ok(found)
+/// Where to read on of an item that is decided.
+const TASK_TELLS: &str = "its task tells the rest: GET /v1/tasks/{kind}/{key}, or `tidegate show KEY`";
+
+/// The log does not say by whom: not yet, or not any more.
+fn somebody_decided(status: StatusCode) -> ApiError {
+    ApiError::new(status, "already-decided", "this item is decided", TASK_TELLS)
 }
 
 fn superseded(outcome: &ReviewOutcome) -> ApiError {

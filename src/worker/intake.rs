@@ -3,7 +3,7 @@
 //! Members of a group share out partitions by their number, whatever topics they belong to. In one group a
 //! second process would get the tokens, and the first keep every task. It decides nothing else.
 
-use crate::engine::{Engine, Event, Gone, Group, Lease};
+use crate::engine::{Engine, Event, Gone, Group, Lease, TOKENS, WORKER};
 use crate::task::Topic;
 use std::collections::{BTreeSet, HashSet};
 
@@ -18,8 +18,8 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn join(engine: &Engine, tasks: &[Topic], tokens: &[Topic]) -> Self {
         Intake {
-            tasks: engine.groups.join("worker", tasks),
-            tokens: engine.groups.join("tokens", tokens),
+            tasks: engine.groups.join(WORKER, tasks),
+            tokens: engine.groups.join(TOKENS, tokens),
             of_tokens: tokens.iter().cloned().collect(),
             turn: false,
         }

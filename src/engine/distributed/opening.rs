@@ -5,7 +5,7 @@
 
 use super::kafka::{Kafka, KafkaLog, Properties, Refused, TopicAdmin};
 use super::link::LEASE;
-use super::redis::{BadAddress, Bound, RedisStore, Tie};
+use super::redis::{BadAddress, Bound, RedisStore};
 use super::topology::{Change, Difference, Found, differences};
 use super::upkeep::Upkeep;
 use super::{Parts, Start, open};
@@ -83,8 +83,7 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         tracing::warn!("{}", durability.says());
     }
     // Before anybody is told to create topics there.
-    let bound = store.bound_to().await.map_err(|broken| OpenError::Redis(broken.0))?;
-    if let Some(bound) = bound.clone().filter(|bound| *bound != id) {
+    if let Some(bound) = store.is_of_another(&id).await.map_err(|broken| OpenError::Redis(broken.0))? {
         return Err(OpenError::OtherCluster { bound, asked: id });
     }
     let found = kafka.topics().map_err(broken)?.describe(&names(&cluster.topics)).await.map_err(broken)?;
@@ -92,10 +91,10 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     for Difference { topic, change, .. } in differences(&cluster.topics, &found, cluster.window) {
         tracing::warn!(%topic, ?change, "a topic differs from its plan");
     }
-    // A ledger that begins with its groups has lost nothing.
-    let emptied = bound.is_none() && kafka.has_committed(&found).await.map_err(broken)?;
     // Last of all: a start that fails binds nothing.
-    let tie = bind(&store, &id, &cluster.group).await?;
+    if bind(&store, &id, &cluster.group).await? {
+        tell_if_emptied(&kafka, &store, &found).await;
+    }
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
     let store = Arc::new(store);
     let parts = Arc::new(open(&start, kafka.clone(), store.clone()));
@@ -106,8 +105,6 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         topics: cluster.topics.clone(),
         window: cluster.window,
         store,
-        tie,
-        emptied,
         log: id,
         group: cluster.group,
         parts: parts.clone(),
@@ -198,13 +195,26 @@ pub(super) fn sound(
     if breaking.is_empty() { Ok(()) } else { Err(OpenError::Topics(breaking)) }
 }
 
-/// A group that was renamed may follow once the last heartbeat of the one before has run out.
-async fn bind(store: &RedisStore, id: &str, group: &str) -> Result<Tie, OpenError> {
+/// A ledger that begins with its groups has lost nothing. What cannot be found out stops no start.
+async fn tell_if_emptied(kafka: &Kafka, store: &RedisStore, found: &BTreeMap<Topic, Found>) {
+    let told = match kafka.has_committed(found).await {
+        Ok(false) => return,
+        Ok(true) => store.mark_emptied(Timestamp::now()).await.map_err(|broken| broken.0),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = told {
+        tracing::warn!(%why, "whether this ledger is new or was emptied is not known");
+    }
+}
+
+/// Whether the store kept nobody's claims before. A group that was renamed may follow once the last heartbeat of the
+/// one before has run out.
+async fn bind(store: &RedisStore, id: &str, group: &str) -> Result<bool, OpenError> {
     let until = Instant::now() + LEASE + Duration::from_secs(2);
     let mut told = false;
     loop {
         match store.bind(id, group).await.map_err(|broken| OpenError::Redis(broken.0))? {
-            Bound::Here(tie) => return Ok(tie),
+            Bound::Here { new } => return Ok(new),
             Bound::Elsewhere(bound) => return Err(OpenError::OtherCluster { bound, asked: id.to_owned() }),
             Bound::OtherGroup(other) if Instant::now() >= until => return Err(OpenError::OtherGroup(other)),
             Bound::OtherGroup(other) => {

@@ -4,33 +4,34 @@
 
 use super::asking::committed;
 use super::context::Quiet;
-use super::guarded;
 use super::properties::Properties;
 use crate::task::Partition;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaResult;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// For one request: a coordinator that starts reads its offsets first, which takes seconds.
-const ANSWER: Duration = Duration::from_secs(20);
+/// For all of them: a coordinator that just starts refuses, and an open transaction holds an answer up until it times
+/// out.
+const PATIENCE: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_millis(500);
 
-/// Whether a group whose name begins with `groups` has an offset in any of `parts`.
+/// Whether one of `groups` has an offset in any of `parts`.
 pub(super) fn has_committed(
     properties: &Properties,
     name: &str,
-    groups: &str,
+    groups: &[String],
     parts: &[Partition],
 ) -> KafkaResult<bool> {
-    let client = |group: &str| -> KafkaResult<BaseConsumer<Quiet>> {
-        properties.reader(name, group).create_with_context(Quiet)
-    };
-    let all = client("tidegate-before")?.fetch_group_list(None, ANSWER)?;
-    for group in all.groups().iter().filter_map(|group| guarded(|| group.name().to_owned())) {
-        // One that does not tell has a transaction under way: it works.
-        let works = |found: BTreeMap<_, Option<_>>| found.values().any(Option::is_some);
-        if group.starts_with(groups) && committed(&client(&group)?, parts).map_or(true, works) {
-            return Ok(true);
+    let until = Instant::now() + PATIENCE;
+    for group in groups {
+        let client: BaseConsumer<Quiet> = properties.reader(name, group).create_with_context(Quiet)?;
+        loop {
+            match committed(&client, parts) {
+                Ok(found) if found.values().any(Option::is_some) => return Ok(true),
+                Ok(_) => break,
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => std::thread::sleep(AGAIN),
+            }
         }
     }
     Ok(false)

@@ -36,7 +36,7 @@ use super::client::{Broker, Heard, Member, Order};
 use super::lock;
 use super::topology::Found;
 use crate::dedupe::Instance;
-use crate::engine::{TopicSpec, Unavailable};
+use crate::engine::{GROUPS, TopicSpec, Unavailable};
 use crate::task::{Partition, Topic};
 use asking::{Ask, AskingThread};
 use consumer::ConsumerThread;
@@ -93,7 +93,8 @@ impl Kafka {
             (0..found.partitions).map(|index| Partition { topic: topic.clone(), index })
         });
         let (properties, name) = (self.properties.clone(), format!("{}-before", self.name));
-        let (groups, parts) = (format!("{}.", self.group), parts.collect::<Vec<_>>());
+        let groups = GROUPS.map(|group| format!("{}.{group}", self.group));
+        let parts: Vec<Partition> = parts.collect();
         let asked =
             tokio::task::spawn_blocking(move || before::has_committed(&properties, &name, &groups, &parts));
         match asked.await {

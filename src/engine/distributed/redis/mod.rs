@@ -6,7 +6,8 @@
 //!  <prefix>:open                      the scopes of open claims, in order, for `list`
 //!  <prefix>:beat:<instance>           expires one lease after the last heartbeat
 //!  <prefix>:log                       the Kafka cluster and the group that the claims belong to
-//!  <prefix>:tie                       random, new whenever an empty store is tied to a cluster
+//!  <prefix>:tie                       random, new whenever an empty store is tied to a cluster, and when it was
+//!                                     found that it had lost what it knew
 //! ```
 //!
 //! Every call of the ledger is one script, which the server runs whole and alone, by its own clock. The rules
@@ -31,6 +32,7 @@ pub use connection::RedisConnection;
 
 use super::client::{Broken, Connection, Store};
 use super::lock;
+use crate::task::Timestamp;
 use checks::{Durability, Refused};
 use connection::text_of;
 use futures::future::BoxFuture;
@@ -43,6 +45,7 @@ use written::{BadPrefix, Keys};
 
 /// Of everything that comes before the first call. A server that takes longer is as good as away.
 const CONNECT: Duration = Duration::from_secs(5);
+const TIE: &str = include_str!("scripts/tie.lua");
 /// Where the ledger lies, or what in that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum BadAddress {
@@ -106,25 +109,47 @@ impl RedisStore {
 /// Whose claims a store keeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bound {
-    /// Those of the log that asked; from now on, if it kept none before.
-    Here(Tie),
+    /// Those of the log that asked; `new`: from now on, for it kept none before.
+    Here {
+        new: bool,
+    },
     Elsewhere(String),
     /// Processes of this group are alive, or were a moment ago.
     OtherGroup(String),
 }
 
-/// One tying of a store to its log. A store that was emptied and tied again has another one.
+/// One tying of a store to its log: a name of its own, and when it was found that the store had lost what it knew.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tie(String);
+pub struct Tie {
+    pub name: String,
+    pub emptied: Option<Timestamp>,
+}
+
+impl Tie {
+    fn new(emptied: Option<Timestamp>) -> Self {
+        Tie { name: format!("{:032x}", rand::random::<u128>()), emptied }
+    }
+
+    fn read(text: &str) -> Self {
+        let (name, emptied) = text.split_once(' ').unwrap_or((text, ""));
+        Tie { name: name.to_owned(), emptied: emptied.parse().ok().map(Timestamp) }
+    }
+
+    fn written(&self) -> String {
+        let emptied = self.emptied.map(|at| format!(" {}", at.0));
+        format!("{}{}", self.name, emptied.unwrap_or_default())
+    }
+}
 
 impl RedisStore {
-    /// The log that the keys under this prefix are tied to, if they are to any.
-    pub async fn bound_to(&self) -> Result<Option<String>, Broken> {
+    /// The other log that the keys under this prefix are tied to, if they are.
+    pub async fn is_of_another(&self, log: &str) -> Result<Option<String>, Broken> {
         within(async {
             let connection = self.0.dial().await?;
             let bound = connection.ask(redis::cmd("GET").arg(self.0.keys.bound())).await?;
             let bound: Option<String> = redis::from_redis_value(bound).map_err(|e| Broken(e.to_string()))?;
-            Ok(bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned())))
+            let other = bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned()));
+            Ok(other.filter(|other| other != log))
         })
         .await
     }
@@ -136,12 +161,9 @@ impl RedisStore {
         within(async {
             let connection = self.0.dial().await?;
             let wanted = format!("{log} {group}");
-            if let Some(tie) = self.0.tie(&connection, &wanted).await? {
-                return Ok(Bound::Here(tie));
-            }
-            let (bound, tie) = self.0.tied(&connection).await?;
+            let (bound, _, new) = self.0.tie(&connection, &wanted, Tie::new(None)).await?;
             if bound == wanted {
-                return Ok(Bound::Here(tie));
+                return Ok(Bound::Here { new });
             }
             let (other, readers) = bound.split_once(' ').unwrap_or((&bound, ""));
             if other != log {
@@ -151,7 +173,17 @@ impl RedisStore {
                 return Ok(Bound::OtherGroup(readers.to_owned()));
             }
             connection.ask(redis::cmd("SET").arg(self.0.keys.bound()).arg(&wanted)).await?;
-            Ok(Bound::Here(tie))
+            Ok(Bound::Here { new })
+        })
+        .await
+    }
+
+    /// What it was tied to anew had been done before: from now on every process that looks finds so.
+    pub async fn mark_emptied(&self, at: Timestamp) -> Result<(), Broken> {
+        within(async {
+            let connection = self.0.dial().await?;
+            let tie = Tie::new(Some(at)).written();
+            connection.ask(redis::cmd("SET").arg(self.0.keys.tie()).arg(tie)).await.map(drop)
         })
         .await
     }
@@ -160,34 +192,26 @@ impl RedisStore {
 /// How a store stands that was in order at the start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Looked {
-    Well,
+    /// It keeps our claims since this tie. Where it knew nothing any more, and so of no claim from before either, it
+    /// is tied again, and the tie says so to everybody.
+    Ours(Tie),
     /// Its settings were changed to what no start would accept: why, and what to do.
     Refused(String),
     /// It is tied to this log and group in place of ours.
     Another(String),
-    /// It knew nothing of the log any more, so it knew of no claim from before either. It is tied to it again.
-    Emptied(Tie),
 }
 
 impl RedisStore {
-    /// Looks whether it is still what `check` and `bind` have found; whoever else ties an emptied one again, each
-    /// hears of it.
-    pub async fn look(&self, log: &str, group: &str, known: &Tie) -> Result<Looked, Broken> {
+    /// Looks whether it is still what `check` and `bind` have found.
+    pub async fn look(&self, log: &str, group: &str, now: Timestamp) -> Result<Looked, Broken> {
         within(async {
             let connection = self.0.dial().await?;
             if let (_, Err(refused)) = self.0.judged(&connection).await? {
                 return Ok(Looked::Refused(refused.to_string()));
             }
             let ours = format!("{log} {group}");
-            if let Some(tie) = self.0.tie(&connection, &ours).await? {
-                return Ok(Looked::Emptied(tie));
-            }
-            let (bound, tie) = self.0.tied(&connection).await?;
-            Ok(match bound == ours {
-                false => Looked::Another(bound),
-                true if tie != *known => Looked::Emptied(tie),
-                true => Looked::Well,
-            })
+            let (bound, tie, _) = self.0.tie(&connection, &ours, Tie::new(Some(now))).await?;
+            Ok(if bound == ours { Looked::Ours(tie) } else { Looked::Another(bound) })
         })
         .await
     }
@@ -199,23 +223,18 @@ async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, 
 }
 
 impl Inner {
-    /// Ties the store, if it is tied to nothing: the new tie.
-    async fn tie(&self, connection: &RedisConnection, to: &str) -> Result<Option<Tie>, Broken> {
-        let tie = format!("{:032x}", rand::random::<u128>());
-        let mut both = redis::cmd("MSETNX");
-        both.arg(self.keys.bound()).arg(to).arg(self.keys.tie()).arg(&tie);
-        let done = connection.ask(&both).await?;
-        Ok((done == redis::Value::Int(1)).then_some(Tie(tie)))
-    }
-
-    /// What the store is tied to, and since which tie.
-    async fn tied(&self, connection: &RedisConnection) -> Result<(String, Tie), Broken> {
-        let mut both = redis::cmd("MGET");
-        both.arg(self.keys.bound()).arg(self.keys.tie());
-        let found = connection.ask(&both).await?;
-        let (bound, tie): (Option<String>, Option<String>) =
-            redis::from_redis_value(found).map_err(|e| Broken(e.to_string()))?;
-        Ok((bound.unwrap_or_default(), Tie(tie.unwrap_or_default())))
+    /// What the store is tied to, since which tie, and whether it was tied to nothing before.
+    async fn tie(
+        &self,
+        connection: &RedisConnection,
+        to: &str,
+        tie: Tie,
+    ) -> Result<(String, Tie, bool), Broken> {
+        let mut run = redis::cmd("EVAL");
+        run.arg(TIE).arg(2).arg(self.keys.bound()).arg(self.keys.tie()).arg(to).arg(tie.written());
+        let found: (String, String, String) =
+            redis::from_redis_value(connection.ask(&run).await?).map_err(|e| Broken(e.to_string()))?;
+        Ok((found.0, Tie::read(&found.1), found.2 == "new"))
     }
 
     /// Whether any heartbeat has not run out. Reads the names of all keys: for a start that finds another group.

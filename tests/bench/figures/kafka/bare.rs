@@ -121,11 +121,17 @@ fn send(servers: &str, topic: &str, linger_ms: &str, records: impl Iterator<Item
 /// (`busy`), as long after it has ended as it took.
 struct Pace {
     due: Instant,
+    /// When the next one may be begun: who begins at once is sent away, and comes back later.
+    open: Instant,
 }
 
 impl Pace {
     fn begin() -> Self {
-        Pace { due: Instant::now() }
+        Pace { due: Instant::now(), open: Instant::now() }
+    }
+
+    fn wait_for_ends(&self) {
+        std::thread::sleep(self.open.saturating_duration_since(Instant::now()));
     }
 
     fn is_due(&self) -> bool {
@@ -137,6 +143,7 @@ impl Pace {
         commit();
         let rest = if busy { began.elapsed().min(BREATH) } else { Duration::ZERO };
         self.due = (began + APART).max(Instant::now() + rest);
+        self.open = Instant::now() + ENDS;
     }
 }
 
@@ -154,6 +161,7 @@ pub(crate) fn copy(servers: &str, from: &str, to: &str, records: usize, most: us
             let message = message.unwrap();
             begun.get_or_insert_with(Instant::now);
             if !open {
+                pace.wait_for_ends();
                 producer.begin_transaction().unwrap();
                 open = true;
             }
@@ -185,8 +193,6 @@ fn commit(producer: &BaseProducer, consumer: &BaseConsumer, topic: &str, next: &
     producer.send_offsets_to_transaction(&offsets, &group, WAIT).unwrap();
     delivered(producer);
     producer.commit_transaction(WAIT).unwrap();
-    // As the engine: who begins the next one at once is sent away, and comes back later.
-    std::thread::sleep(ENDS);
 }
 
 /// Takes each record as it comes and publishes it, until `until` says so; for latencies.
@@ -204,18 +210,22 @@ pub(crate) fn pass_on(
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let mut open = false;
     while !until() {
-        if let Some(message) = consumer.poll(Duration::from_millis(1)) {
+        // All that is there goes into one transaction.
+        let mut there = consumer.poll(Duration::from_millis(1));
+        while let Some(message) = there {
             let message = message.unwrap();
-            if !open {
-                producer.begin_transaction().unwrap();
-                open = true;
-            }
             let value = message.payload().unwrap_or_default();
             let name = name_of(&message);
             taken.lock().unwrap().insert(name.clone(), Instant::now());
+            if !open {
+                pace.wait_for_ends();
+                producer.begin_transaction().unwrap();
+                open = true;
+            }
             let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(to).key(name.as_bytes()).payload(value);
             producer.send(record).map_err(|(error, _)| error).unwrap();
             next.insert(message.partition(), message.offset() + 1);
+            there = consumer.poll(Duration::ZERO);
         }
         if open && pace.is_due() {
             pace.around(false, || commit(&producer, &consumer, from, &next));

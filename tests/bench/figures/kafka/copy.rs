@@ -40,9 +40,7 @@ pub(crate) async fn measure() {
         cluster.apply(place);
         bare::fill(&at, &format!("tasks.{name}"), (0..records).map(|n| (format!("k{n}"), payload(n))));
     }
-    // Once with commits as large as the engine's are, and once as large as they may be: the faster one counts.
-    let paced_s = bare_copy(&at, "review.outcomes", records, WORTH).await;
-    let mut through_s = Vec::new();
+    let (mut through_s, mut paced_s) = (Vec::new(), f64::MAX);
     for (name, place) in &places {
         let ended = transactions(place).await;
         let pids = [std::process::id(), cluster.broker.id(), cluster.redis.id()];
@@ -52,6 +50,11 @@ pub(crate) async fn measure() {
         assert_eq!(came, records * (through_s.len() + 1), "each task has its result");
         let each = records as f64 / (transactions(place).await - ended - records as f64 / PARTITIONS);
         through_s.push((*name, took, each));
+        if *name == "warm" {
+            // Once with commits as large as the engine's are, and once, last of all, as large as they may be: the
+            // faster one counts.
+            paced_s = bare_copy(&at, "review.outcomes", records, WORTH).await;
+        }
     }
     let before = cpu_seconds(cluster.broker.id());
     let bare_s = bare_copy(&at, "dead-letters", records, usize::MAX).await;
