@@ -1,6 +1,6 @@
 //! The port: all that the pipeline, the worker and the review may rely on.
 //!
-//! `embedded` is what runs today; `distributed` holds the decisions of an engine for many processes, and
+//! `embedded` is for one process and its disk; `distributed` for many processes over Kafka and Redis, with
 //! its simulator. What the ledger is asked, and how, is in `script`.
 //!
 //! Engines implement these traits and keep their promises; nothing above this line knows which

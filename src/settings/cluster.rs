@@ -33,7 +33,7 @@ pub struct ClusterSettings {
     pub redis: Hidden<String>,
     /// Begins the names of the ledger's keys in Redis.
     pub ledger: String,
-    /// The consumer groups are `{prefix}{group}.worker` and `{prefix}{group}.arbiter`.
+    /// The consumer groups are `{prefix}{group}.worker`, `….tokens` and `….arbiter`.
     pub group: String,
     /// Read partitions without a committed offset although their records are older than the ledger remembers.
     pub start_anyway: bool,

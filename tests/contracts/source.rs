@@ -232,3 +232,58 @@ fn every_crash_point_is_listed_and_every_listed_one_is_there() {
     listed.sort_unstable();
     assert_eq!(found, listed);
 }
+
+/// The names of the tests below these folders.
+fn tests_of(folders: &[&str]) -> Vec<String> {
+    let test = Regex::new(r"#\[(?:tokio::)?test\b[^\]]*\]\s+(?:async )?fn (\w+)").unwrap();
+    let texts = folders.iter().flat_map(|folder| sources(folder)).map(|source| source.text);
+    texts.flat_map(|text| test.captures_iter(&text).map(|c| c[1].to_owned()).collect::<Vec<_>>()).collect()
+}
+
+/// The rows of a crash table, in order, and what is wrong with the tests that they name.
+fn crash_rows(table: &str, simulated: &[String], real: &[String]) -> (Vec<u32>, Vec<String>) {
+    let name = Regex::new("`([^`]+)`").unwrap();
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    for line in table.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["//!", row, _, _, in_simulation, on_servers, ""] = cells[..] else { continue };
+        let Ok(row) = row.parse::<u32>() else { continue };
+        rows.push(row);
+        if !in_simulation.contains(&format!("_{row}_")) || on_servers.is_empty() {
+            wrong.push(format!("row {row} has no test"));
+        }
+        for (cell, tests) in [(in_simulation, simulated), (on_servers, real)] {
+            for named in name.captures_iter(cell).map(|c| c[1].to_owned()) {
+                let there = match named.strip_suffix('…') {
+                    Some(beginning) => tests.iter().any(|test| test.starts_with(beginning)),
+                    None => tests.contains(&named),
+                };
+                if !there {
+                    wrong.push(format!("row {row}: no test `{named}`"));
+                }
+            }
+        }
+    }
+    (rows, wrong)
+}
+
+#[test]
+fn every_row_of_the_crash_table_has_the_tests_it_names() {
+    let table = std::fs::read_to_string(root().join("src/engine/distributed/mod.rs")).unwrap();
+    let simulated = tests_of(&["tests/simulation"]);
+    // What real servers cannot be brought to is a unit test of the engine's.
+    let real = tests_of(&["tests/live", "src/engine/distributed"]);
+    let (rows, wrong) = crash_rows(&table, &simulated, &real);
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(rows, (1..=26).collect::<Vec<u32>>(), "each row once, and none is missing");
+}
+
+#[test]
+fn a_row_without_its_tests_is_found() {
+    let tests = ["row_1_dies".to_owned(), "dies_too".to_owned()];
+    let table = "//! | 1 | a | b | `row_1_d…` | `dies_too` |\n//! | 2 | a | b | `row_2_dies` | `dies_t` |\n\
+                 //! | 3 | a | b | | |\n//! | 4 | a |";
+    let (rows, wrong) = crash_rows(table, &tests[..1], &tests[1..]);
+    assert_eq!(rows, [1, 2, 3]);
+    assert_eq!(wrong, ["row 2: no test `row_2_dies`", "row 2: no test `dies_t`", "row 3 has no test"]);
+}

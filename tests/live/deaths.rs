@@ -1,24 +1,7 @@
 //! Rows of the crash table that a real process can reach: it dies at a named place, and whoever comes after
 //! it finishes. One outcome for each key, and every call is counted.
 //!
-//! Rows that are not here:
-//!
-//! | rows | |
-//! |---|---|
-//! | 8, reply lost on its way | nobody dies: `reply_lost.rs` |
-//! | 10, 11 | nobody dies: `duplicates.rs` |
-//! | 12 | nobody dies: `rolling.rs` |
-//! | 16, 17, 26 | the ledger is away: `outages.rs` |
-//! | 18 | Redis dies, and with it the end of its file: `forgetful.rs` |
-//! | 19 | it hangs at a named place: `hung.rs` |
-//! | 20 | `vanished.rs` |
-//! | 21 | cannot be: nothing outside librdkafka has it lose a session while a revocation waits to be carried out, and say nothing of it; the assignment's own tests, and the simulation's |
-//! | 22 | nobody dies: `bad_input.rs` |
-//! | 24 | nobody dies: `too_large.rs` |
-//! | 25 | `versions.rs` |
-//!
-//! Of row 26, partitions that move while the ledger is away are in the simulation only; so are all the others, with
-//! faults at every step.
+//! Which test has which row is told by the crash table of `src/engine/distributed/mod.rs`.
 
 use crate::fleet::{Fleet, Member, TAKEN_OVER, good, key_of, keys};
 use crate::rig::eventually;

@@ -20,9 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub(crate) const PARTITIONS: u32 = 4;
-/// Of the tasks' topic, once it has grown for two processes to have some of them each. A group shares out the
-/// partitions of all its topics together: with no more than the tokens' topics have, the first process may keep
-/// every one of them.
+/// Of the tasks' topic, once it has grown: enough for each of several processes to have many. Its group reads
+/// no other topic: the tokens' have a group of their own.
 pub(crate) const SHARED: i32 = 6 * PARTITIONS as i32;
 /// Longer than a session, a heartbeat in the ledger, and a transaction that nobody ends any more, together.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_secs(90);

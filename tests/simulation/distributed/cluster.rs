@@ -1,4 +1,4 @@
-//! A few processes of the real worker over one simulated cluster.
+//! A few processes, of the real worker or of the stand-in, over one simulated cluster.
 
 use super::caller::{Book, Caller};
 use super::load::Load;

@@ -160,7 +160,8 @@ impl Properties {
             .set("message.timeout.ms", DELIVERY.as_millis().to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // Right after a commit the broker refuses for a moment, and the client sleeps this long.
+            // Right after a commit the broker refuses offsets for a moment, and the client sleeps this long;
+            // for partitions it sleeps 20 ms whatever is set, see `committer::ENDS`.
             .set("retry.backoff.ms", "5")
             // The batch is already formed.
             .set("linger.ms", "0")

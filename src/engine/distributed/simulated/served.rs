@@ -1,5 +1,5 @@
 //! The simulated broker and store for processes of their own: each place a world, over a socket, on real time
-//! and without faults.
+//! and without faults of its own: what dies there is the process that asks.
 //!
 //! A line that ends is a process that died: its member stays in the group until the session is over, and its
 //! transaction open until its time is up. It decides nothing.
