@@ -4,12 +4,12 @@
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease, and longer than the
 //! session that members have by default: who comes back then has lost its place in the group.
 
-use crate::fleet::{Fleet, Member, TAKEN_OVER, good, key_of, keys, peak_mib};
+use crate::fleet::{Fleet, Member, SHARED, TAKEN_OVER, good, key_of, keys, peak_mib};
 use crate::rig::cluster;
 use crate::rig::kafka_broker::Broker;
 use crate::rig::redis_server::{ALWAYS, Server};
-use crate::rig::script::{Reply, SOON};
-use crate::rig::{measured, number};
+use crate::rig::script::{Asked, Reply, SOON};
+use crate::rig::{eventually, measured, number};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,37 @@ async fn at_work(fleet: &mut Fleet) -> (Vec<Member>, BTreeSet<String>) {
     let ours = "\"session.timeout.ms\" = 6000, \"heartbeat.interval.ms\" = 500";
     assert!(config.contains(ours), "{config}");
     std::fs::write(fleet.place.config(), config.replace(ours, "")).unwrap();
+    fleet.names_its_members();
+    fleet.place.apply(fleet.place.command().env("MEMBER", "0"));
+    fleet.grow(SHARED as usize).await;
     let members = vec![fleet.start().await, fleet.start().await];
-    let sent: Vec<String> = (0..300).map(|n| format!("k{n}")).collect();
-    fleet.send(&sent.iter().map(String::as_str).collect::<Vec<_>>());
-    let began = Instant::now();
-    while fleet.provider.asked().len() < 40 {
-        assert!(began.elapsed() < SOON, "they do not work");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let (sender, mut sent) = (fleet.sender(), Vec::new());
+    eventually("both have partitions", SOON, || {
+        let key = format!("first{}", sent.len());
+        sender.task(&key, 0);
+        sender.flush();
+        sent.push(key);
+        let both = are_two(&fleet.provider.asked());
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            both.then_some(())
+        }
+    })
+    .await;
+    fleet.one_result_each(&keys(&sent), SOON).await;
+    let before = fleet.provider.asked().len();
+    sent.extend((0..300).map(|n| format!("k{n}")));
+    fleet.send(&sent[sent.len() - 300..].iter().map(String::as_str).collect::<Vec<_>>());
+    eventually("both are at work", SOON, || {
+        let asked = fleet.provider.asked().split_off(before);
+        async move { (asked.len() >= 40 && are_two(&asked)).then_some(()) }
+    })
+    .await;
     (members, keys(sent))
+}
+
+fn are_two(asked: &[Asked]) -> bool {
+    asked.iter().map(|asked| &asked.asker).collect::<BTreeSet<_>>().len() == 2
 }
 
 /// Waits until a model is asked for something new.

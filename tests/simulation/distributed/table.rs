@@ -90,6 +90,25 @@ impl Row {
         (call.answered.is_some(), call.stored.is_some())
     }
 
+    /// One process for each partition of what the group reads: nobody keeps two.
+    fn start_others(&mut self) {
+        for _ in 0..4 {
+            self.cluster.start();
+        }
+    }
+
+    /// Who has begun to read each partition of the tasks last, as the trace calls them.
+    fn readers(&self) -> BTreeMap<String, String> {
+        let mut readers = BTreeMap::new();
+        for line in self.cluster.trace() {
+            if let Some((by, at)) = line.split_once(" serves tasks.copy/") {
+                let words = (at.split(' ').next().unwrap(), by.rsplit(' ').next().unwrap());
+                readers.insert(words.0.to_owned(), words.1.to_owned());
+            }
+        }
+        readers
+    }
+
     /// The partition of its record goes to another process while the call of the key is under way.
     /// `meanwhile`: what else happens as soon as the call is sent, and to whom.
     async fn moves_in_mid_call(&mut self, key: &str, meanwhile: impl FnOnce(&Cluster, Process)) {
@@ -98,10 +117,7 @@ impl Row {
         meanwhile(&self.cluster, buyer);
         let at = self.cluster.world.incomplete("worker", &Topic::new("tasks.copy")).remove(0).at;
         let before = self.cluster.trace().len();
-        // One process for each partition of what the group reads: nobody keeps two.
-        for _ in 0..4 {
-            self.cluster.start();
-        }
+        self.start_others();
         let (served, by_buyer) = (format!(" serves {}/{} ", at.topic, at.index), format!(" p{} ", buyer.0));
         let has_moved = |line: &String| line.contains(&served) && !line.contains(&by_buyer);
         while !self.cluster.trace()[before..].iter().any(has_moved) {
@@ -232,11 +248,19 @@ fn rows_10_and_11_p1_p3_copies_that_race_on_two_processes() {
     for seed in 1..9 {
         on_virtual_time(async {
             let mut row = Row::new(seed).await;
+            row.start_others();
+            row.pass(12).await;
             for at in ["a", "b", "c", "d", "e", "f"] {
                 row.send("k", at);
             }
+            let sent = row.cluster.committed("tasks.copy");
+            let on: BTreeSet<String> = sent.iter().map(|r| r.position.at.index.to_string()).collect();
+            let readers = row.readers();
+            assert!(on.len() == 2 && readers.keys().eq(&on), "copies on {on:?}, read by {readers:?}");
+            assert_ne!(readers["0"], readers["1"], "two processes take part");
             row.pass(30).await;
             row.ends("k", 1);
+            assert_eq!(row.readers(), readers, "each has completed its own");
         });
     }
 }
@@ -256,7 +280,7 @@ fn row_12_p1_p3_revoked_in_the_middle_of_a_call_while_the_old_owner_lives() {
 }
 
 #[test]
-fn rows_13_and_21_p1_p3_a_session_that_is_lost_in_the_middle_of_a_call() {
+fn row_13_p1_p3_a_session_that_is_lost_in_the_middle_of_a_call() {
     for (seed, hidden) in (1..13).zip([0.0, 1.0].into_iter().cycle()) {
         on_virtual_time(async {
             let mut row = Row::new(seed).await;
@@ -379,6 +403,41 @@ fn row_18_p1_p2_a_ledger_that_forgets_a_claim_with_one_copy_of_its_record() {
             let trace = row.cluster.trace().join("\n");
             assert_eq!(row.outcomes(), BTreeMap::from([("k".to_owned(), 1)]), "{trace}");
             assert_eq!(row.cluster.world.incomplete("worker", &Topic::new("tasks.copy")), [], "{trace}");
+        });
+    }
+}
+
+#[test]
+fn row_21_p1_p3_a_member_dies_or_its_session_is_over_while_a_revocation_waits_to_be_carried_out() {
+    for (seed, dies) in (1..13).zip([true, false].into_iter().cycle()) {
+        on_virtual_time(async {
+            let mut row = Row::new(seed).await;
+            row.send_one_that("slow", "k", "a");
+            let buyer = row.called("k").await;
+            let at = row.cluster.world.incomplete("worker", &Topic::new("tasks.copy")).remove(0).at;
+            let (before, at) = (row.cluster.trace().len(), format!(" {}/{}", at.topic, at.index));
+            // It is told what to give up, and nothing that it says of that arrives.
+            row.cluster.world.cut_off(buyer, CutOff::Broker, Duration::from_secs(13 + seed));
+            row.start_others();
+            row.pass(5).await;
+            let trace = row.cluster.trace();
+            let (it, served, by_it) =
+                (format!(" p{}-", buyer.0), format!(" serves{at} "), format!(" p{} ", buyer.0));
+            let is_told = |line: &String| {
+                let revoked = line.split_once(": revoked").filter(|_| line.contains(&it));
+                revoked.is_some_and(|(_, parts)| parts.contains(&at))
+            };
+            assert!(trace[before..].iter().any(is_told), "it is not told\n{}", trace.join("\n"));
+            let has_moved = |line: &String| line.contains(&served) && !line.contains(&by_it);
+            let waits = row.cluster.world.is_member(buyer) && !trace[before..].iter().any(has_moved);
+            assert!(waits, "nobody waits for it\n{}", trace.join("\n"));
+            if dies {
+                row.cluster.kill(buyer);
+            }
+            row.pass(60).await;
+            row.ends("k", 1);
+            assert!(row.cluster.trace()[before..].iter().any(has_moved), "another one has taken over");
+            assert_eq!(row.cluster.processes().len(), if dies { 5 } else { 6 });
         });
     }
 }

@@ -47,7 +47,7 @@ async fn one(sync: &[&str], name: &str) {
     };
     // What `everysec` costs shows when the power goes, not when the process does.
     let cut = (name == "everysec").then(|| PowerCut::watch(cluster.redis.place()));
-    let (done, hurts) =
+    let (done, hurts, cut_bytes) =
         break_things(&mut cluster, &mut fleet, (&to_kafka, &to_redis), cut, seed, lasts).await;
     feeding.await.unwrap();
     let drained = Instant::now();
@@ -65,7 +65,7 @@ async fn one(sync: &[&str], name: &str) {
     print(
         "chaos",
         json!({
-            "engine": "kafka", "appendfsync": name, "seed": seed, "tasks": tasks, "partitions": PARTITIONS, "processes": PROCESSES,
+            "engine": "kafka", "appendfsync": name, "seed": seed, "power_cut_bytes": cut_bytes, "tasks": tasks, "partitions": PARTITIONS, "processes": PROCESSES,
             "broke": done, "keys": found.sent.len(), "lost": found.lost().len(), "duplicated": found.duplicated().len(),
             "dead_letters": found.dead.len(), "calls_repeated": bought.repeated, "calls_cut_off": bought.cut_off,
             "calls_repeated_untold": bought.untold.len(), "calls_repeated_unexplained": bought.unexplained.len(),
@@ -105,7 +105,8 @@ async fn one(sync: &[&str], name: &str) {
     assert!(broken.is_empty(), "a promise is broken: {}", broken.join(", "));
 }
 
-/// One thing after the other, by the seed; everything runs again at the end.
+/// One thing after the other, by the seed; everything runs again at the end. What was done, who was hurt, and how
+/// many bytes of the ledger's log the power cuts took: where there are any and none took a byte, nothing was tried.
 async fn break_things(
     cluster: &mut Cluster,
     fleet: &mut Fleet,
@@ -113,8 +114,9 @@ async fn break_things(
     power: Option<PowerCut>,
     seed: u64,
     lasts: Duration,
-) -> (BTreeMap<&'static str, u32>, Vec<Hurt>) {
+) -> (BTreeMap<&'static str, u32>, Vec<Hurt>, Option<u64>) {
     let (began, mut dice) = (Instant::now(), Dice::new(seed));
+    let mut cut_bytes = power.as_ref().map(|_| 0);
     let (mut done, mut hurts) = (BTreeMap::new(), Vec::new());
     let pause = |dice: &mut Dice, from: u64, to: u64| Duration::from_millis(from + dice.pick(to - from));
     while began.elapsed() < lasts {
@@ -146,6 +148,7 @@ async fn break_things(
                 cluster.redis.kill();
                 if let Some(power) = &power {
                     let gone = power.takes(pause(&mut dice, 200, 2_000));
+                    cut_bytes = cut_bytes.map(|bytes| bytes + gone);
                     eprintln!("       the power cut took {gone} bytes of the ledger's log");
                 }
                 tokio::time::sleep(pause(&mut dice, 100, 3_000)).await;
@@ -179,7 +182,7 @@ async fn break_things(
         }
         *done.entry(what).or_insert(0) += 1;
     }
-    (done, hurts)
+    (done, hurts, cut_bytes)
 }
 
 /// Until each key has an outcome, or nothing has come for so long: a call's time, a lease, and some more.

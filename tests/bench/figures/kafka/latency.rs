@@ -57,8 +57,8 @@ pub(crate) async fn measure() {
         |of: fn(&Bare) -> &Vec<f64>, share| quantile(of(&first), share).min(quantile(of(&second), share));
 
     let asked = asked.lock().unwrap();
-    let to_ask = apart(&sent, &asked);
-    let visible = apart(&asked, &seen);
+    let to_ask = apart(&sent, &asked, tasks, "asked of the provider");
+    let visible = apart(&asked, &seen, tasks, "visible");
     let bare = [0.5, 0.99].map(|share| better(|bare| &bare.visible, share));
     let bare_taken = [0.5, 0.99].map(|share| better(|bare| &bare.taken, share));
     let times = |own: f64, bare: f64| (own / bare * 100.0).round() / 100.0;
@@ -76,14 +76,15 @@ pub(crate) async fn measure() {
     );
 }
 
-/// Milliseconds from the first to the second, for all that count and have both; sorted.
-fn apart(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>) -> Vec<f64> {
+/// Milliseconds from the first to the second, for all that count; sorted. Every one of `tasks` must have both.
+fn apart(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>, tasks: u64, what: &str) -> Vec<f64> {
     let of = |(key, from): (&String, &Instant)| {
         let is_counted = key.trim_start_matches('k').parse::<u64>().is_ok_and(|n| n >= WARM);
         is_counted.then_some(())?;
         Some(to.get(key)?.saturating_duration_since(*from).as_secs_f64() * 1e3)
     };
     let mut all: Vec<f64> = from.iter().filter_map(of).collect();
+    assert_eq!(all.len() as u64, tasks - WARM, "every task that counts is {what}");
     all.sort_by(f64::total_cmp);
     all
 }
@@ -106,7 +107,10 @@ async fn bare_run(cluster: &Cluster, prefix: &str, tasks: u64) -> Bare {
     stop.store(true, Ordering::SeqCst);
     passing.await.unwrap();
     let taken = taken.lock().unwrap();
-    Bare { taken: apart(&sent, &taken), visible: apart(&taken, &seen) }
+    Bare {
+        taken: apart(&sent, &taken, tasks, "taken by the bare loop"),
+        visible: apart(&taken, &seen, tasks, "visible behind the bare loop"),
+    }
 }
 
 /// Sends evenly, and notes when each key was sent and when its result was read.

@@ -8,6 +8,7 @@ use super::{Cluster, bare, latency};
 use crate::print;
 use crate::rig::number;
 use crate::rig::redis_server::ALWAYS;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::message::Message as _;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,15 +41,24 @@ async fn one(session: u32, given: &str) {
     let watching = tokio::task::spawn_blocking(move || latency::watch(&at, "results", &noting, &until));
     let feeding = tokio::task::spawn_blocking(move || feed(&servers, tasks, lasts));
     // Partitions are shared out by then.
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let busiest = busiest(&fleet).await;
+    let servers = cluster.kafka_at.clone();
+    let held_before = tokio::task::spawn_blocking(move || held(&servers)).await.unwrap();
     let killed = Timestamp::now().0;
-    fleet.running[1].kill();
+    fleet.running[busiest].kill();
     feeding.await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    fleet.running.remove(1);
-    fleet.places.remove(1);
+    fleet.running.remove(busiest);
+    fleet.places.remove(busiest);
     over.store(true, Ordering::SeqCst);
     watching.await.unwrap();
+    let servers = cluster.kafka_at.clone();
+    let held_after = tokio::task::spawn_blocking(move || held(&servers)).await.unwrap();
+    let gone: Vec<u32> =
+        held_before.iter().filter(|(id, _)| !held_after.contains_key(*id)).map(|(_, held)| *held).collect();
+    let words = format!("before: {held_before:?}, after: {held_after:?}");
+    assert!(gone.len() == 1 && gone[0] > 0, "one member is gone, and it had partitions; {words}");
     let clock = (Instant::now(), Timestamp::now().0);
     let servers = cluster.kafka_at.clone();
     let (found, homes) =
@@ -75,11 +85,43 @@ async fn one(session: u32, given: &str) {
     print(
         "rebalance",
         json!({
-            "engine": "kafka", "session_timeout_s": session, "partitions": PARTITIONS, "tasks_per_s": per_s, "tasks": tasks,
+            "engine": "kafka", "session_timeout_s": session, "partitions": PARTITIONS, "killed_had": gone[0], "tasks_per_s": per_s, "tasks": tasks,
             "all_served_again_s": served as f64 / 1_000.0, "outcomes_delayed": late, "delayed_before_the_kill": late_before,
             "delayed_over_s": LATE_MS / 1_000,
         }),
     );
+}
+
+/// Who brings the most tasks to an outcome meanwhile: it has partitions of theirs.
+async fn busiest(fleet: &Fleet) -> usize {
+    let mut done = [Vec::new(), Vec::new()];
+    for counts in &mut done {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for place in &fleet.places {
+            counts.push(place.api().metric("tidegate_outcomes_total").await);
+        }
+    }
+    let more: Vec<f64> = done[1].iter().zip(&done[0]).map(|(now, before)| now - before).collect();
+    let busiest = (0..more.len()).max_by(|a, b| more[*a].total_cmp(&more[*b])).unwrap();
+    assert!(more[busiest] > 0.0, "nobody is at work: {more:?}");
+    busiest
+}
+
+/// How many partitions of the tasks each member of the workers' group has, as the broker says.
+fn held(servers: &str) -> BTreeMap<String, u32> {
+    let client = bare::consumer(servers, "bare-reader");
+    let groups = client.fetch_group_list(None, Duration::from_secs(30)).unwrap();
+    let workers = groups.groups().iter().find(|group| group.name().ends_with(".worker")).unwrap();
+    let members = workers.members().iter();
+    members.map(|m| (m.id().to_owned(), tasks_in(m.assignment().unwrap_or_default()))).collect()
+}
+
+/// In Kafka's form of an assignment the number of partitions stands behind the name of their topic.
+fn tasks_in(assignment: &[u8]) -> u32 {
+    let name = b"tasks.ticket";
+    let Some(at) = assignment.windows(name.len()).position(|part| part == name) else { return 0 };
+    let count = &assignment[at + name.len()..][..4];
+    u32::from_be_bytes(count.try_into().unwrap())
 }
 
 /// The partition of each key that was sent once: a copy elsewhere may have been the one that was done.

@@ -144,6 +144,9 @@ struct Asked {
 const STORED_MS: i64 = 1_000;
 
 impl Asked {
+    /// Whether any process was hurt before the answer can have been stored. Not only the one that asked: the
+    /// provider's log does not say who that was, as all ask under the same name. Nor would it do to look at that one
+    /// alone: one that was stopped between its claim and its request sends it when another has been answered.
     fn is_explained(&self, hurts: &[Hurt]) -> bool {
         let mut until = self.until + STORED_MS;
         for away in hurts.iter().filter(|hurt| !hurt.process) {
