@@ -62,7 +62,7 @@ pub const METRICS: &[Described] = &[
     ),
     counter(
         "tidegate_ledger_emptied_total",
-        "Times that Redis was found to have lost all it knew of this installation.",
+        "Times that this process found that Redis had lost all it knew of this installation; each counts it.",
     ),
     counter("tidegate_redriven_total", "Dead letters sent again."),
     counter(

@@ -14,9 +14,9 @@ pub mod embedded;
 pub mod follow;
 pub mod script;
 
-use crate::dedupe::{Admission, ClaimView, Kept, Nonce};
+use crate::dedupe::{Admission, ClaimView, Nonce};
 /// What the port says in the words of `dedupe`: stages that ask the journal take them from here.
-pub use crate::dedupe::{Claim, Slot, Standing, Started};
+pub use crate::dedupe::{Claim, Kept, Slot, Standing, Started};
 use crate::task::{Headers, Partition, Position, Record, ScopedKey, Timestamp, Token, Topic};
 use bytes::Bytes;
 use futures::future::BoxFuture;

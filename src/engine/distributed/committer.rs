@@ -45,7 +45,8 @@ const REST: Duration = Duration::from_millis(100);
 
 /// A commit is answered before the broker has written the end of the transaction everywhere. Whoever begins the
 /// next one meanwhile is sent away, and librdkafka comes back 20 ms later (its backoff for
-/// `CONCURRENT_TRANSACTIONS`); a broker that is not busy needs a few.
+/// `CONCURRENT_TRANSACTIONS`). One broker that is not busy needs less than this in nine of ten commits; where it takes
+/// longer, those 20 ms are the price.
 pub const ENDS: Duration = Duration::from_millis(5);
 
 /// A rebalance aborts once or twice; beyond that something in the batch itself may be the reason.

@@ -39,7 +39,7 @@
 //! | 10 | a copy while the first one runs | it completes silently | `rows_10_and_11_p1_p3_copies_that_race…` | `p1_p3_a_duplicate_while_the_canonical_one…` |
 //! | 11 | copies race on two processes | one is admitted | `rows_10_and_11_p1_p3_copies_that_race…` | `p1_p3_of_duplicates_that_race…` |
 //! | 12 | partition revoked in mid-call, old owner alive | the new owner waits for the stored answer | `row_12_p1_p3_revoked…` | `p1_p3_the_new_owner_of_a_partition…` |
-//! | 13 | stopped or cut off for longer than its session | its generation is refused; it goes on with what it has then | `row_13_p1_p2_p3_one_process_alone…`, `rows_13_and_21_p1_p3_a_session_that_is_lost…` | `p1_p3_a_process_that_was_stopped…` |
+//! | 13 | stopped or cut off for longer than its session | its generation is refused; it goes on with what it has then | `row_13_p1_p2_p3_one_process_alone…`, `row_13_p1_p3_a_session_that_is_lost…` | `p1_p3_a_process_that_was_stopped…` |
 //! | 14 | dead about a park, a review or the end of either | one commit covers both; one token lives | `row_14_p1_p2_p3_who_parks…`, `row_14_p1_p2_p3_who_takes_up…`, `row_14_p1_p2_p3_a_task_is_handed…` | `p1_p2_a_death_after_the_commit_that_parks…` |
 //! | 15 | a dead letter is redriven twice, its mark lost or not | the first makes one generation more, the second is silent | `row_15_p1_a_dead_letter_that_is_redriven…` | `p1_a_dead_letter_whose_mark_was_lost…` |
 //! | 16 | ledger away at `admit` | intake pauses, nothing is begun | `row_16_p2_p3_while_the_ledger_is_away…` | `p2_p3_p7_a_redis_that_is_away_under_load…` |
@@ -47,7 +47,7 @@
 //! | 18 | ledger forgot its latest writes | one outcome where there is one record; a copy may be a second: the limits of P1 in `src/lib.rs` | `row_18_p1_p2_a_ledger_that_forgets…` | `p1_p2_a_redis_that_forgets…` |
 //! | 19 | a call of the client hangs | the watchdog ends the process; then 6 to 8 | `row_19_p1_p2_p3_a_call_to_the_client_hangs…` | `p1_p2_p3_a_commit_that_hangs…`, `p1_p2_an_append_that_hangs…` |
 //! | 20 | records vanish under open claims | each such claim is buried once, `orphaned` | all of `row_20_…` | `p1_p2_a_task_whose_record_was_trimmed…`, `p1_p2_a_task_whose_topic_was_made_anew…` |
-//! | 21 | session lost while a revocation waits, unheard | another member id: all leases are void, all is read anew | `rows_13_and_21_p1_p3_a_session_that_is_lost…` | cannot be had of librdkafka from outside; the decision: `p1_another_member_id_means…` |
+//! | 21 | session lost while a revocation waits, unheard | another member id: all leases are void, all is read anew | `row_21_p1_p3_a_member_dies_or_its_session_is_over…` | cannot be had of librdkafka from outside; the decision: `p1_another_member_id_means…` |
 //! | 22 | offsets reset, group renamed, metadata spoilt | what is done, parked or in review is silent | `row_22_p1_p3_offsets_lost…` | `p1_p3_after_a_reset_and_under_another_group…`, `p1_p3_metadata_of_somebody_elses…` |
 //! | 23 | a task kills its process again and again | after two deaths it runs alone, after three more it is buried; no neighbour is | `row_23_p1_p2_a_task_that_kills…` | `p1_p2_p3_a_task_that_kills…` |
 //! | 24 | an outcome larger than its topic takes | `TooLarge`; a smaller dead letter instead | `row_24_p1_p2_an_outcome_too_large…` | `p1_p2_p3_an_outcome_that_its_topic_does_not_take…` |
