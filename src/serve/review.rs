@@ -319,6 +319,7 @@ async fn begun(app: &App, id: &str) -> Result<Arc<Brief>, ApiError> {
     let before: Vec<_> = before.into_iter().filter(|o| open.iter().all(|item| item.id != o.item)).collect();
     let mut gone: Vec<String> = app.queue.left(id).into_iter().map(|left| left.id).collect();
     gone.retain(|left| before.iter().all(|o| o.item != *left) && open.iter().all(|item| item.id != *left));
+    gone.sort();
     gone.dedup();
     match (open.len(), before.as_slice(), gone.as_slice()) {
         (1, [], []) => Ok(open.remove(0)),

@@ -89,3 +89,23 @@ fn the_first_steps_of_readme_work_as_they_stand_there() {
     let status = said.split("$ tidegate status\n").nth(1).unwrap_or_default();
     assert!(status.contains("openai/gpt-5-mini") && status.contains("in use"), "{said}");
 }
+
+#[test]
+fn the_six_lines_of_readme_move_the_first_configuration_to_kafka_and_redis() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, six) = (block("toml", "[tasks.ticket]"), block("toml", "kafka = "));
+    let lines = six.lines().filter(|line| !line.trim_start().starts_with('[')).count();
+    assert_eq!(lines, 5, "six with the header of their section:\n{six}");
+    std::fs::write(dir.path().join("tidegate.toml"), first + &six).unwrap();
+    let mut check = tidegate();
+    check.arg("check").current_dir(dir.path());
+    for name in ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"] {
+        check.env(name, "http://127.0.0.1:9/v1");
+    }
+    let out = check.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{said}");
+    for part in ["tickets.created -> tickets.labelled", "Kafka at broker:9092, and Redis"] {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+}
