@@ -25,13 +25,15 @@ async fn what_changes_under_a_running_process_is_told_with_what_to_do() {
     fleet.one_result_each(&keys(["k1"]), SOON).await;
 
     let mut plain = redis.plain().await;
-    for (policy, said) in
-        [("allkeys-lru", "set `maxmemory-policy noeviction`"), ("noeviction", "All is well")]
-    {
+    let mut policy = async |policy: &str| {
         let mut set = redis::cmd("CONFIG");
-        let _: () = set.arg("SET").arg("maxmemory-policy").arg(policy).query_async(&mut plain).await.unwrap();
-        says(&member, said).await;
-    }
+        let set = set.arg("SET").arg("maxmemory-policy").arg(policy);
+        let _: () = set.query_async(&mut plain).await.unwrap();
+    };
+    policy("allkeys-lru").await;
+    says(&member, "set `maxmemory-policy noeviction`").await;
+    // That it is well again is told with the topic, below.
+    policy("noeviction").await;
 
     let results = fleet.topic("results");
     let deleted = fleet.admin().delete_topics(&[&results], &AdminOptions::new()).await.unwrap();

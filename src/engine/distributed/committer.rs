@@ -43,12 +43,6 @@ pub const BATCH_BYTES: usize = 4 << 20;
 /// so urgent that it would not wait for this.
 const REST: Duration = Duration::from_millis(100);
 
-/// A commit is answered before the broker has written the end of the transaction everywhere. Whoever begins the
-/// next one meanwhile is sent away, and librdkafka comes back 20 ms later (its backoff for
-/// `CONCURRENT_TRANSACTIONS`). One broker that is not busy needs less than this in nine of ten commits; where it takes
-/// longer, those 20 ms are the price.
-pub const ENDS: Duration = Duration::from_millis(5);
-
 /// A rebalance aborts once or twice; beyond that something in the batch itself may be the reason.
 const ABORTS: u32 = 3;
 
@@ -333,7 +327,6 @@ impl Committer {
                 if self.waiting.len() > FEW {
                     self.not_before = self.not_before.max(Some(now + took.min(BREATH)));
                 }
-                self.rest = Some(now + ENDS);
                 (None, self.visible(batch, &positions, held))
             }
             Ended::Aborted { why } => {

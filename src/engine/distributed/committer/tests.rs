@@ -197,7 +197,6 @@ fn commits_keep_their_distance_but_for_what_is_urgent() {
     b.now += APART;
     assert_eq!(values(&b.next().unwrap()), ["two"]);
     b.visible(1..2);
-    b.now += ENDS;
     b.hand_in(0, 2, &["three"]);
     let urgent = Completion { urgent: true, ..b.completion(0, 3, &["four"]) };
     let _ = b.committer.hand_in(ticket(0, 3), urgent, &b.held);
@@ -207,9 +206,11 @@ fn commits_keep_their_distance_but_for_what_is_urgent() {
 #[test]
 fn a_commit_that_took_long_is_followed_by_a_rest_where_more_than_a_few_wait() {
     let many = FEW as u64 + 1;
-    for (wait, took, rest) in
-        [(many, APART * 3, APART * 3), (many, Duration::from_secs(9), BREATH), (many - 1, APART * 3, ENDS)]
-    {
+    for (wait, took, rest) in [
+        (many, APART * 3, APART * 3),
+        (many, Duration::from_secs(9), BREATH),
+        (many - 1, APART * 3, Duration::ZERO),
+    ] {
         let mut b = bench();
         b.hand_in(0, 0, &["slow"]);
         b.next().unwrap();
@@ -218,14 +219,16 @@ fn a_commit_that_took_long_is_followed_by_a_rest_where_more_than_a_few_wait() {
         }
         b.now += took;
         b.visible(0..1);
-        assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + rest)));
-        b.now += rest;
+        if rest > Duration::ZERO {
+            assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + rest)));
+            b.now += rest;
+        }
         assert_eq!(b.next().unwrap().outputs.len() as u64, wait);
     }
 }
 
 #[test]
-fn what_waits_in_numbers_keeps_no_distance() {
+fn what_waits_in_numbers_is_committed_without_a_rest() {
     let now = Instant::now();
     let (mut held, lease, offsets) = far_apart(WORTH as u64 + 1, now);
     let mut committer = Committer::new(ME, 0);
@@ -235,29 +238,13 @@ fn what_waits_in_numbers_keeps_no_distance() {
     };
     hand_in(&mut committer, &held, offsets[0]);
     assert!(committer.next(&mut held, now).0.is_some());
-    let ended = now + Duration::from_millis(1);
-    let _ = committer.ended(Ended::Visible(vec![]), &mut held, ended);
+    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now + APART);
     for (n, offset) in offsets[1..].iter().enumerate() {
         hand_in(&mut committer, &held, *offset);
         let due = committer.due();
-        let in_numbers = n + 1 == WORTH;
-        assert_eq!(due, Some(if in_numbers { ended + ENDS } else { now + APART }), "{n}");
+        assert_eq!(due.is_none(), n + 1 == WORTH, "{n}: {due:?}");
     }
-    assert!(committer.next(&mut held, ended + ENDS).0.is_some());
-}
-
-#[test]
-fn nothing_is_so_urgent_that_it_is_begun_before_the_broker_has_written_the_last_ends() {
-    let mut b = bench();
-    b.hand_in(0, 0, &["one"]);
-    b.next().unwrap();
-    b.now += APART * 3;
-    b.visible(0..1);
-    let urgent = Completion { urgent: true, ..b.completion(0, 1, &["two"]) };
-    let _ = b.committer.hand_in(ticket(0, 1), urgent, &b.held);
-    assert_eq!((b.next(), b.committer.due()), (None, Some(b.now + ENDS)));
-    b.now += ENDS;
-    assert_eq!(values(&b.next().unwrap()), ["two"]);
+    assert!(committer.next(&mut held, now + APART).0.is_some());
 }
 
 #[test]
@@ -448,8 +435,8 @@ fn a_partition_that_is_crowded_hands_out_nothing_new() {
     for offset in &offsets[..500] {
         let _ = committer.hand_in(Ticket(*offset + 2), done(*offset), &held);
     }
-    assert!(committer.next(&mut held, now + ENDS).0.is_some());
-    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now + ENDS);
+    assert!(committer.next(&mut held, now).0.is_some());
+    let _ = committer.ended(Ended::Visible(vec![]), &mut held, now);
     assert!(held.room(&lease) > offsets[899] + 1);
 }
 

@@ -4,7 +4,7 @@
 //! broker writes the end of a transaction a moment after it has answered: only then are they read. What
 //! became of a commit without an answer is found out by looking where its first record would lie.
 
-use super::super::committer::{ENDS, Ended};
+use super::super::committer::Ended;
 use super::line::Watch;
 use super::properties::Properties;
 use super::reader::Question;
@@ -86,8 +86,6 @@ impl AppendThread {
                         // Whoever asked may have gone; what was appended stays so.
                         let _ = append.reply.send(Ok(own.to_vec()));
                     }
-                    // What comes meanwhile goes together.
-                    std::thread::sleep(ENDS);
                     return;
                 }
                 Err(Fault::TooLarge(output)) => self.without(&mut batch, output),

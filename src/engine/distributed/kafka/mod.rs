@@ -31,6 +31,7 @@ mod transaction;
 pub use log::KafkaLog;
 pub use properties::{Properties, Refused};
 pub use topics::TopicAdmin;
+pub use transaction::ENDS;
 
 use super::client::{Broker, Heard, Member, Order};
 use super::lock;

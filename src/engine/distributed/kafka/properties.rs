@@ -161,7 +161,7 @@ impl Properties {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // Right after a commit the broker refuses offsets for a moment, and the client sleeps this long;
-            // for partitions it sleeps 20 ms whatever is set, see `committer::ENDS`.
+            // for partitions it sleeps 20 ms whatever is set, see `transaction::ENDS`.
             .set("retry.backoff.ms", "5")
             // The batch is already formed.
             .set("linger.ms", "0")

@@ -35,6 +35,11 @@ use rdkafka::types::RDKafkaErrorCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// A commit is answered before the broker has written the end of the transaction everywhere. Whoever begins the
+/// next one meanwhile is sent away, and librdkafka comes back 20 ms later (its backoff for
+/// `CONCURRENT_TRANSACTIONS`). One broker that is not busy needs less than this in nine of ten commits; where it takes
+/// longer, those 20 ms are the price.
+pub const ENDS: Duration = Duration::from_millis(5);
 /// One look at what was delivered.
 const BEAT: Duration = Duration::from_millis(1);
 /// For a commit that begins late: less would only make more of them unknown.
@@ -79,6 +84,8 @@ pub(super) struct Transactor<'a> {
     producer: Option<BaseProducer<Deliveries>>,
     /// Each record by itself: a broker refuses a whole batch for the size of one.
     careful: bool,
+    /// When its last commit was answered.
+    ended: Option<Instant>,
 }
 
 /// Offsets that belong to a transaction, and by whom.
@@ -86,7 +93,15 @@ pub(super) type Offsets<'a> = (&'a TopicPartitionList, &'a ConsumerGroupMetadata
 
 impl<'a> Transactor<'a> {
     pub(super) fn new(properties: &'a Properties, name: &str, id: String, watch: &'a Watch) -> Self {
-        Transactor { properties, name: name.to_owned(), id, watch, producer: None, careful: false }
+        Transactor {
+            properties,
+            name: name.to_owned(),
+            id,
+            watch,
+            producer: None,
+            careful: false,
+            ended: None,
+        }
     }
 
     /// Makes the producer anew and settles what the one before has left. To be tried until it works.
@@ -117,6 +132,9 @@ impl<'a> Transactor<'a> {
         let Some(producer) = &self.producer else {
             return Ended::Broken { why: "there is no producer".to_owned() };
         };
+        if let Some(ended) = self.ended.take() {
+            std::thread::sleep(ENDS.saturating_sub(ended.elapsed()));
+        }
         self.watch.begin(Instant::now());
         let making = Making { producer, until: Instant::now() + TRANSACTION, sent: 0, careful: self.careful };
         let made = making.run(outputs, offsets);
@@ -124,6 +142,7 @@ impl<'a> Transactor<'a> {
         match made {
             Ok(ended) => {
                 self.careful = false;
+                self.ended = Some(Instant::now());
                 ended
             }
             Err(fault) => self.give_up(fault),

@@ -11,7 +11,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH, ENDS};
+use tidegate::engine::distributed::committer::{APART, BATCH_BYTES, BREATH};
+use tidegate::engine::distributed::kafka::ENDS;
 
 const WAIT: Duration = Duration::from_secs(30);
 
