@@ -220,14 +220,17 @@ fn an_answer_for_another_chain_or_for_none_is_not_kept() {
 }
 
 #[test]
-fn a_stored_answer_keeps_the_counts_of_its_slot() {
+fn p3_a_stored_answer_keeps_the_counts_of_its_slot_and_comes_with_them() {
     let (own, mut entry) = taken(&call());
     let _ = go(&mut entry, &MINE, &call(), &OTHER_LAPSED);
     let again = Kept { times: 1, ..kept("a") };
     assert_eq!(store(&mut entry, &own, &call(), "a".into()), (again.clone(), Standing::Stands));
     assert_eq!(counts(&entry, &call()), (1, 1));
     assert_eq!(store(&mut entry, &own, &call(), "b".into()), (again.clone(), Standing::Stands));
-    assert_eq!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Done(again));
+    assert_eq!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Done(again.clone()));
+    // Whoever takes the task up has granted nothing, and tells of it all the same.
+    let Admission::Resumed(_, slots) = admit(&mut entry, false, &ask(&own)) else { panic!() };
+    assert_eq!(slots.get(&call().name), Some(&again));
 }
 
 #[test]
