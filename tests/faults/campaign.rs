@@ -101,6 +101,9 @@ pub(crate) struct Campaign {
 /// to do ends too.
 const BUSY: usize = 40;
 const PATIENT: Duration = Duration::from_secs(8);
+/// Everything is over by then: whoever met four outages in a row is parked for 80 s, and once more if its
+/// circuit is open when it returns.
+const PARKED: Duration = Duration::from_secs(200);
 
 impl Campaign {
     pub(crate) async fn new(mode: Mode, seed: u64) -> Self {
@@ -302,7 +305,8 @@ impl Campaign {
 
     /// Orderly lives, without kills, until every record is complete.
     async fn until_all_rests(&mut self) -> Rest {
-        for _ in 0..12 {
+        let began = Instant::now();
+        while began.elapsed() < PARKED {
             let command = self.command();
             let mut process = self.place.run_as(command).await;
             tokio::time::sleep(Duration::from_secs(4)).await;
