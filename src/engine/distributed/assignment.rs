@@ -314,6 +314,10 @@ impl Assignment {
                 until,
             }));
         }
+        // The client waits for an answer also to what it believes alone.
+        if !parts.iter().any(|at| self.parts.contains_key(at)) {
+            todo.push(Do::Unassign(parts.to_vec()));
+        }
         todo.push(Do::Flush);
     }
 

@@ -43,7 +43,7 @@
 //! | 14 | dead about a park, a review or the end of either | one commit covers both; one token lives | `row_14_p1_p2_p3_who_parks…`, `row_14_p1_p2_p3_who_takes_up…`, `row_14_p1_p2_p3_a_task_is_handed…` | `p1_p2_a_death_after_the_commit_that_parks…` |
 //! | 15 | a dead letter is redriven twice, its mark lost or not | the first makes one generation more, the second is silent | `row_15_p1_a_dead_letter_that_is_redriven…` | `p1_a_dead_letter_whose_mark_was_lost…` |
 //! | 16 | ledger away at `admit` | intake pauses, nothing is begun | `row_16_p2_p3_while_the_ledger_is_away…` | `p2_p3_p7_a_redis_that_is_away_under_load…` |
-//! | 17 | ledger away when an answer comes | the result is published all the same; the ledger is told later | `row_17_p1_p2_p3_an_answer_that_comes…` | `p2_p3_p7_a_redis_that_is_away_under_load…` |
+//! | 17 | ledger away when an answer comes | the result is published all the same; the ledger is told later, and a person is asked only then | `row_17_p1_p2_p3_an_answer_that_comes…` | `p2_p3_p7_a_redis_that_is_away_under_load…`, `p3_p5_a_doubtful_answer_that_comes_while_redis…` |
 //! | 18 | ledger forgot its latest writes | one outcome where there is one record; a copy may be a second: the limits of P1 in `src/lib.rs` | `row_18_p1_p2_a_ledger_that_forgets…` | `p1_p2_a_redis_that_forgets…` |
 //! | 19 | a call of the client hangs | the watchdog ends the process; then 6 to 8 | `row_19_p1_p2_p3_a_call_to_the_client_hangs…` | `p1_p2_p3_a_commit_that_hangs…`, `p1_p2_an_append_that_hangs…` |
 //! | 20 | records vanish under open claims | each such claim is buried once, `orphaned` | all of `row_20_…` | `p1_p2_a_task_whose_record_was_trimmed…`, `p1_p2_a_task_whose_topic_was_made_anew…` |

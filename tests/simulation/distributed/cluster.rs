@@ -137,7 +137,7 @@ impl Cluster {
         process
     }
 
-    /// Whether the process was killed, or did not reach the ledger, at some time between the two.
+    /// Whether the process was killed, or ended or went on without reaching the ledger, at some time between the two.
     pub(super) fn was_away(&self, process: Process, begin: Instant, end: Instant) -> bool {
         self.killed.get(&process).is_some_and(|killed| *killed <= end)
             || self.world.was_cut_off(process, begin, end)
@@ -186,6 +186,10 @@ impl Cluster {
             while running.work.join_next().await.is_some() {}
             running.parts.close().await;
             self.world.kill(process);
+            // What it could not store is gone with it, as if it had been killed.
+            if self.store.is_away() {
+                self.killed.insert(process, Instant::now());
+            }
         }
     }
 

@@ -104,6 +104,18 @@ fn a_revoked_partition_is_given_up_once_nothing_of_it_is_left() {
 }
 
 #[test]
+fn p2_a_revocation_of_what_is_not_held_is_answered_at_once_and_never_for_what_is() {
+    let now = Instant::now();
+    let (mut held, leases) = serving(&[0], now);
+    let todo = held.said(Said::Revoked(vec![part(1), part(2)]), &member("a"), now);
+    assert_eq!(words(&todo), ["unassign 1+2", "flush"]);
+    let todo = held.said(Said::Revoked(vec![part(0), part(2)]), &member("a"), now);
+    assert_eq!(words(&todo), ["tell draining 0", "flush"], "one answer for all of it");
+    held.drained(&leases[0]);
+    assert_eq!(words(&held.tick(now, |_| false)), ["tell revoked 0", "unassign 0"]);
+}
+
+#[test]
 fn a_revoked_partition_is_given_up_when_its_time_is_up() {
     let now = Instant::now();
     let (mut held, _) = serving(&[0], now);

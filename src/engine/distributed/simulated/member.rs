@@ -97,6 +97,8 @@ struct Mine {
     /// What was to be read next is no longer in the log: it rejoins, so that all is read in again.
     rejoins: bool,
     serving: BTreeMap<Partition, Serving>,
+    /// Let go of since the session was lost unheard: the group could not be told.
+    untold: BTreeSet<Partition>,
 }
 
 struct Serving {
@@ -182,6 +184,7 @@ impl Client {
                 id.0,
                 if hidden { ", unheard" } else { "" }
             ));
+            lock(&self.mine).untold.clear();
             self.world.expire(&self.group, &id);
             // Nobody tells it: it finds out when it next asks.
             if !self.step(3_000).await {
@@ -189,6 +192,7 @@ impl Client {
             }
             lock(&self.world.inner).seats.remove(&id);
             if hidden {
+                let believes = &believes - &lock(&self.mine).untold;
                 self.join(believes);
             } else {
                 {
@@ -245,6 +249,7 @@ impl Client {
         let id = {
             let mut mine = lock(&self.mine);
             parts.iter().for_each(|at| drop(mine.serving.remove(at)));
+            mine.untold.extend(parts.iter().cloned());
             mine.lost = false;
             mine.id.clone()
         };

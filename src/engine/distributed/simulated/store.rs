@@ -101,9 +101,11 @@ impl SimulatedStore {
             let forgets = self.world.fails("the ledger forgets", |f| f.ledger_forgets);
             self.world
                 .say(format_args!("the ledger goes away{}", if forgets { ", and forgets" } else { "" }));
-            let most = self.world.faults().ledger_away_s;
+            let usual = Some(self.world.faults().ledger_away_s).filter(|s| *s > 0.0).unwrap_or(3.0);
+            // Now and then half a minute, and never longer: everything is to be at rest soon after.
+            let most = if self.world.chance(0.03) { usual.max(30.0) } else { usual };
             let gone = Instant::now();
-            self.world.delay(Duration::from_secs_f64(if most > 0.0 { most } else { 3.0 })).await;
+            self.world.passes(Duration::from_secs_f64(most)).await;
             let mut inner = lock(&self.inner);
             inner.longest = inner.longest.max(gone.elapsed());
             let remembered = forgets.then(|| inner.remembered.clone());
@@ -148,6 +150,10 @@ impl SimulatedStore {
         inner.remembered = inner.kept.clone();
         self.world.say(format_args!("claims forgotten: {lost}"));
         lost
+    }
+
+    pub fn is_away(&self) -> bool {
+        lock(&self.inner).away
     }
 
     /// How long it was away at most.

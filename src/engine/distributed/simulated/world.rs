@@ -429,9 +429,14 @@ impl World {
 
     /// Up to `most`, and now and then ten times as long.
     pub(super) async fn delay(&self, most: Duration) {
+        let most = if self.chance(0.03) { most * 10 } else { most };
+        self.passes(most).await;
+    }
+
+    /// Up to `most`.
+    pub(super) async fn passes(&self, most: Duration) {
         let wait = {
             let mut inner = lock(&self.inner);
-            let most = if inner.dice.random_bool(0.03) { most * 10 } else { most };
             let wait = most.mul_f64(inner.dice.random_range(0.0..1.0));
             // Whole milliseconds, as timers count them: a part of one would be rounded by when the runtime was
             // started, and the same seed would not always be the same story.
