@@ -1,5 +1,6 @@
 //! The broker is away, and Redis is away (rows 16, 17 and 26 of the crash table), each under load: nothing is lost
-//! or buried, no call is bought twice, and work goes on. How soon after the first answer is told, and proves nothing: aimed at are 5 s.
+//! or buried, no call is bought twice, and work goes on; and a doubt goes to nobody before it is stored. How soon
+//! after the first answer is told, and proves nothing: aimed at are 5 s.
 //!
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease, and longer than the
 //! session that members have by default: who comes back then has lost its place in the group.
@@ -10,6 +11,7 @@ use crate::rig::kafka_broker::Broker;
 use crate::rig::redis_server::{ALWAYS, Server};
 use crate::rig::script::{Asked, Reply, SOON};
 use crate::rig::{eventually, measured, number};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -119,4 +121,40 @@ async fn p2_p3_p7_a_redis_that_is_away_under_load_loses_nothing_and_repeats_no_c
     redis.start();
     goes_on(&fleet, asked, "Redis").await;
     nothing_was_lost(&fleet, members, &sent, "Redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_p5_a_doubtful_answer_that_comes_while_redis_is_away_asks_a_person_once_it_is_stored() {
+    let (kafka, mut redis) = (&cluster::servers().kafka, Server::start_own(&ALWAYS));
+    let doubtful = || Reply::json(json!({ "category": "bug", "confidence": 0.5 }));
+    let late = move |_: &Asked| Reply::After(Duration::from_secs(2), Box::new(doubtful()));
+    let mut fleet = Fleet::on(kafka, &redis.url(), "", late).await;
+    let mut member = fleet.start().await;
+    fleet.send(&["doubt"]);
+    eventually("a model is asked", SOON, || {
+        let asked = fleet.provider.asked().len();
+        async move { (asked == 1).then_some(()) }
+    })
+    .await;
+    redis.kill();
+    eventually("it has answered", SOON, || {
+        let under_way = fleet.provider.under_way().len();
+        async move { (under_way == 0).then_some(()) }
+    })
+    .await;
+    // Many times what a commit takes.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let asks =
+        |fleet: &Fleet| keys(fleet.records("review.requests").iter().map(|r| r.header("tidegate-key")));
+    assert_eq!((asks(&fleet), fleet.outcomes().len()), (keys([""; 0]), 0), "row 17: {}", fleet.said());
+    redis.start();
+    eventually("a person is asked", TAKEN_OVER, || {
+        let found = asks(&fleet);
+        async move { (!found.is_empty()).then_some(()) }
+    })
+    .await;
+    assert_eq!(fleet.records("review.requests").len(), 1);
+    assert_eq!((asks(&fleet), keys(fleet.calls().into_keys())), (keys(["doubt"]), keys(["doubt"])));
+    assert_eq!(fleet.provider.asked().len(), 1, "no call is bought twice");
+    assert!(member.process.stop(SOON).success(), "{}", member.process.words());
 }
