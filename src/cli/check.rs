@@ -1,9 +1,10 @@
 //! `tidegate check`: reads the configuration as `run` would, and says what it means or what is wrong.
 //!
-//! Calls no model and opens no directory. Secrets are looked for, never shown.
+//! Calls no model, asks no server and opens no directory. Secrets are looked for, never shown.
 
 use super::text::{say, say_json, wrap};
 use super::{CONFIGURATION, Global};
+use crate::engine::embedded;
 use crate::settings::{Kind, Problems, Settings, StepKind};
 use crate::weigh::Start;
 use serde_json::json;
@@ -65,7 +66,8 @@ fn summary(settings: &Settings) -> String {
     }
     let engine = match &settings.engine.cluster {
         Some(cluster) => {
-            format!("Kafka at {}, and Redis; its groups begin with {}", cluster.kafka, cluster.group)
+            let (kafka, redis) = (&cluster.kafka, cluster.redis_at());
+            format!("Kafka at {kafka}, Redis at {redis}; its groups begin with {}", cluster.group)
         }
         None => format!("embedded engine in {}", settings.engine.dir.display()),
     };
@@ -84,7 +86,7 @@ fn notices(settings: &Settings) -> Vec<String> {
     let prompts = settings.kinds.iter().flat_map(|kind| &kind.plan).map(|step| match &step.what {
         StepKind::Ask(ask) => &ask.prompt,
     });
-    let mut notices = Vec::new();
+    let mut notices: Vec<String> = left_behind(settings).into_iter().collect();
     for prompt in prompts {
         let lines: Vec<_> = prompt.unmarked().iter().map(usize::to_string).collect();
         let lines = match lines.as_slice() {
@@ -103,6 +105,19 @@ fn notices(settings: &Settings) -> Vec<String> {
         }
     }
     notices
+}
+
+/// What the engine for one machine still keeps, where the configuration has moved to Kafka since.
+pub(super) fn left_behind(settings: &Settings) -> Option<String> {
+    let dir = &settings.engine.dir;
+    (settings.engine.cluster.is_some() && embedded::is_used(dir)).then(|| {
+        format!(
+            "`{}` holds the records of the embedded engine, and on Kafka nothing of it is read: tasks that are not \
+             done there, and what waits for people, stay where they are; `tidegate run` without `[engine] kafka` goes \
+             on with them, and without the directory this is told no more",
+            dir.display()
+        )
+    })
 }
 
 fn asks(kind: &Kind) -> String {
@@ -176,6 +191,24 @@ mod tests {
         }
         let marked = parse(&file("Sort {{ task.text }}")).unwrap();
         assert!(!good(&marked, false, false).contains("notice"));
+    }
+
+    #[test]
+    fn p2_what_the_embedded_engine_still_holds_is_told_once_the_file_has_moved_to_kafka() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |engine: &str| {
+            let text = format!("[tasks.copy]\n{engine}");
+            Settings::parse(&dir.path().join("tidegate.toml"), &text, &|_| None).unwrap()
+        };
+        let moved = of("[engine]\nkafka = \"a:9092\"\nredis = \"redis://me@b:6379\"\n");
+        assert_eq!(left_behind(&moved), None, "there is no directory");
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        assert_eq!(left_behind(&moved), None, "it is empty");
+        std::fs::write(dir.path().join("data/format"), "tidegate 1\n").unwrap();
+        assert_eq!(left_behind(&of("")), None, "it is in use");
+        let told = good(&moved, false, false).replace("\n  ", " ");
+        assert!(told.contains("holds the records of the embedded engine"), "{told}");
+        assert!(told.contains("Kafka at a:9092, Redis at b:6379"), "{told}");
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub(super) async fn process(settings: Arc<Settings>, stop: CancellationToken) ->
         None => settings.engine.dir.display().to_string(),
     };
     tracing::info!(%listen, kinds = settings.kinds.len(), %place, "tidegate runs");
+    if let Some(left) = super::check::left_behind(&settings) {
+        tracing::warn!("{left}");
+    }
     if settings.engine.cluster.is_some() {
         let health = engine.operation.health();
         background.spawn(part("the engine", gone(health, after.clone())));

@@ -5,14 +5,16 @@
 
 use super::Global;
 use super::text::{many, note, say, say_json, wrap};
+use crate::engine::TopicSpec;
 use crate::engine::distributed::client::Topics;
 use crate::engine::distributed::kafka::{Properties, TopicAdmin};
 #[cfg(feature = "simulator")]
 use crate::engine::distributed::simulated;
-use crate::engine::distributed::topology::{Allow, Change, Difference, differences};
+use crate::engine::distributed::topology::{Allow, Change, Difference, Found, differences, risks};
 use crate::settings::{self, Settings};
 use crate::task::Topic;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,14 +55,25 @@ impl Allowed {
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(global.config())?;
     let admin = admin(&settings).await?;
-    let found = planned(&settings, admin.as_ref()).await?;
-    match args.action {
+    let (specs, there) = asked(&settings, admin.as_ref()).await?;
+    let window = settings.engine.dedupe_window;
+    let found = differences(&specs, &there, window);
+    let copies = settings.engine.cluster.as_ref().and_then(|cluster| cluster.replication);
+    let ended = match args.action {
         Action::Plan => {
             plan(&found, global.json);
-            Ok(ExitCode::SUCCESS)
+            ExitCode::SUCCESS
         }
-        Action::Apply { allow } => apply(&found, &allow, admin.as_ref(), &settings, global.json).await,
+        Action::Apply { allow } => apply(&found, &allow, admin.as_ref(), &settings, global.json).await?,
+    };
+    for (topic, what) in risks(&specs, &there, window, copies) {
+        if global.json {
+            say_json(&json!({ "topic": topic.as_str(), "risk": what }));
+        } else {
+            say(wrap(&format!("risk   {topic}: {what}"), 7).trim_start());
+        }
     }
+    Ok(ended)
 }
 
 async fn admin(settings: &Settings) -> anyhow::Result<Arc<dyn Topics>> {
@@ -103,10 +116,19 @@ fn unasked(settings: &Settings, why: &str) -> anyhow::Error {
     )
 }
 
-async fn planned(settings: &Settings, admin: &dyn Topics) -> anyhow::Result<Vec<Difference>> {
+/// The topics that there must be, and those of them that there are.
+async fn asked(
+    settings: &Settings,
+    admin: &dyn Topics,
+) -> anyhow::Result<(Vec<TopicSpec>, BTreeMap<Topic, Found>)> {
     let specs = settings::topics(settings);
     let names: Vec<Topic> = specs.iter().map(|spec| spec.topic.clone()).collect();
     let found = admin.describe(&names).await.map_err(|why| unasked(settings, &why))?;
+    Ok((specs, found))
+}
+
+async fn planned(settings: &Settings, admin: &dyn Topics) -> anyhow::Result<Vec<Difference>> {
+    let (specs, found) = asked(settings, admin).await?;
     Ok(differences(&specs, &found, settings.engine.dedupe_window))
 }
 

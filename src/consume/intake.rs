@@ -85,6 +85,17 @@ pub fn intake(
         reason: problem.reason,
         detail: problem.detail,
     })?;
+    // Whoever names a key looks for the task by it.
+    if let (Some(rule), Some(sent)) = (&kind.key, sent.key)
+        && *sent != *id.scope.key
+    {
+        let detail = format!(
+            "the key sent is `{sent}`, and by the kind's rule `{}` it is `{}`",
+            rule.source(),
+            id.scope.key
+        );
+        return Err(Refusal { status: 400, reason: Reason::Malformed, detail });
+    }
     let output = Output {
         topic: kind.from.clone(),
         key: Some(Bytes::from(id.scope.key.as_bytes().to_vec())),

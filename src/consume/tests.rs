@@ -195,3 +195,18 @@ fn a_foreign_type_is_refused_at_intake() {
         );
     }
 }
+
+#[test]
+fn p1_a_key_that_the_kinds_rule_does_not_find_is_refused_at_intake_and_never_dropped_in_silence() {
+    let settings = settings("[tasks.copy]\nkey = \"task.id\"");
+    let offer = |key| {
+        let sent = Sent { payload: &Bytes::from_static(b"{\"id\":7}"), key, lend_key: false };
+        intake(&settings.kinds[0], sent, Headers::default(), None, 1 << 20)
+    };
+    for key in [None, Some("7")] {
+        assert_eq!(&*offer(key).unwrap().scope.key, "7");
+    }
+    let told = offer(Some("mine")).unwrap_err();
+    assert_eq!((told.status, told.reason), (400, Reason::Malformed));
+    assert_eq!(told.detail, "the key sent is `mine`, and by the kind's rule `task.id` it is `7`");
+}

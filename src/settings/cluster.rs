@@ -102,6 +102,13 @@ impl ClusterSettings {
         Some(settings)
     }
 
+    /// `host:port`, and whatever else of the address is no secret.
+    pub fn redis_at(&self) -> &str {
+        let behind = self.redis.0.split_once("://").map_or(self.redis.0.as_str(), |(_, behind)| behind);
+        let path = behind.rsplit_once('@').map_or(behind, |(_, place)| place);
+        path.split(['?', '#']).next().unwrap_or(path)
+    }
+
     /// All that a Kafka client is told, the addresses with it.
     pub fn client_properties(&self) -> BTreeMap<String, String> {
         let mut all = self.properties.0.clone();
@@ -122,6 +129,7 @@ impl Settings {
             group: cluster.group.clone(),
             window: self.engine.dedupe_window,
             start_anyway: cluster.start_anyway,
+            replication: cluster.replication,
             topics: topics(self),
         })
     }

@@ -78,7 +78,7 @@ fn engine_view(engine: &EngineSettings) -> Value {
                 cluster.properties.0.keys().map(|name| (name.clone(), json!("hidden"))).collect();
             json!({
                 "kafka": cluster.kafka,
-                "redis": "hidden",
+                "redis": cluster.redis_at(),
                 "group": cluster.group,
                 "start": if cluster.start_anyway { "earliest" } else { "committed" },
                 "replication": cluster.replication,

@@ -67,7 +67,7 @@ async fn p1_a_server_that_is_killed_forgets_nothing_it_has_acknowledged() {
         };
         let (worked, ()) = futures::join!(futures::future::join_all(workers), dies);
         for (tasks, Broken(why)) in worked {
-            assert!(why.contains("the connection to the ledger is broken"), "{why}");
+            assert!(why.contains("the connection to Redis is broken"), "{why}");
             told.extend(tasks);
         }
         let Broken(_) = asked(&connection, admit(&token("later"))).await.unwrap_err();

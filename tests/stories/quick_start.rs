@@ -105,7 +105,7 @@ fn the_six_lines_of_readme_move_the_first_configuration_to_kafka_and_redis() {
     let out = check.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{said}");
-    for part in ["tickets.created -> tickets.labelled", "Kafka at broker:9092, and Redis"] {
+    for part in ["tickets.created -> tickets.labelled", "Kafka at broker:9092, Redis at redis:6379"] {
         assert!(said.contains(part), "`{part}` is not in\n{said}");
     }
 }

@@ -6,14 +6,14 @@
 use super::kafka::{Kafka, KafkaLog, Properties, Refused, TopicAdmin};
 use super::link::LEASE;
 use super::redis::{BadAddress, Bound, RedisStore};
-use super::topology::{Change, Difference, Found, differences};
+use super::topology::{Allow, Change, Difference, Found, differences, risks};
 use super::upkeep::Upkeep;
 use super::{Parts, Start, open};
 use crate::dedupe::Instance;
 use crate::engine::{Engine, Health, Log as _, Operation, StorageReport, TopicSpec, Unavailable, lock};
 use crate::task::{Position, Timestamp, Topic};
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub struct Cluster {
     pub group: String,
     pub window: Duration,
     pub start_anyway: bool,
+    /// Copies of each record that are asked for.
+    pub replication: Option<u16>,
     pub topics: Vec<TopicSpec>,
 }
 
@@ -45,9 +47,9 @@ pub enum OpenError {
     Redis(String),
     #[error(
         "the topics on Kafka are not as they must be: {}; look with `tidegate topics plan`, make them so with \
-         `tidegate topics apply`", .0.join("; ")
+         `tidegate topics apply{}`", .what.join("; "), allow_flag(.needs)
     )]
-    Topics(Vec<String>),
+    Topics { what: Vec<String>, needs: BTreeSet<Allow> },
     #[error(
         "this Redis keeps the claims of another Kafka cluster ({bound}; yours is {asked}): keys of one would be taken \
          for copies of the other's; give this one a Redis or a database of its own (redis://host:6379/1), or an `[engine] prefix`"
@@ -58,6 +60,11 @@ pub enum OpenError {
          set `[engine] group` back, or stop them first; a second installation needs an `[engine] prefix` of its own"
     )]
     OtherGroup(String),
+}
+
+fn allow_flag(needs: &BTreeSet<Allow>) -> String {
+    let words: Vec<&str> = needs.iter().map(|needed| needed.word()).collect();
+    if words.is_empty() { String::new() } else { format!(" --allow {}", words.join(",")) }
 }
 
 /// How long members of groups get to leave at an orderly end.
@@ -90,6 +97,9 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     sound(&cluster.topics, &found, cluster.window)?;
     for Difference { topic, change, .. } in differences(&cluster.topics, &found, cluster.window) {
         tracing::warn!(%topic, ?change, "a topic differs from its plan");
+    }
+    for (topic, what) in risks(&cluster.topics, &found, cluster.window, cluster.replication) {
+        tracing::warn!(%topic, "{what}");
     }
     // Last of all: a start that fails binds nothing.
     if bind(&store, &id, &cluster.group).await? {
@@ -179,8 +189,9 @@ pub(super) fn sound(
     found: &BTreeMap<Topic, Found>,
     window: Duration,
 ) -> Result<(), OpenError> {
-    let (mut missing, mut breaking) = (Vec::new(), Vec::new());
-    for Difference { topic, change, breaks, .. } in differences(specs, found, window) {
+    let (mut missing, mut breaking, mut allows) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for Difference { topic, change, breaks, needs } in differences(specs, found, window) {
+        allows.extend(needs.filter(|_| breaks.is_some()));
         match (breaks, change) {
             (Some(_), Change::Create { .. }) => missing.push(format!("`{topic}`")),
             (Some(why), Change::Set { name, from, .. }) => {
@@ -192,7 +203,7 @@ pub(super) fn sound(
     if !missing.is_empty() {
         breaking.insert(0, format!("there is no {}", missing.join(", ")));
     }
-    if breaking.is_empty() { Ok(()) } else { Err(OpenError::Topics(breaking)) }
+    if breaking.is_empty() { Ok(()) } else { Err(OpenError::Topics { what: breaking, needs: allows }) }
 }
 
 /// A ledger that begins with its groups has lost nothing. What cannot be found out stops no start.

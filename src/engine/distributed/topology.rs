@@ -13,6 +13,9 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Found {
     pub partitions: u32,
+    /// Of each record, in the partition that has the fewest; 0: not told.
+    #[serde(default)]
+    pub copies: u16,
     /// Every setting in force, whoever set it.
     pub settings: BTreeMap<String, String>,
 }
@@ -44,6 +47,43 @@ pub enum Change {
         from: String,
         to: String,
     },
+}
+
+/// What puts records at risk and is not ours to change: the topic, and what a person should know of it.
+/// `replication`: copies that are asked for.
+pub fn risks(
+    specs: &[TopicSpec],
+    found: &BTreeMap<Topic, Found>,
+    window: Duration,
+    replication: Option<u16>,
+) -> Vec<(Topic, String)> {
+    let mut all = Vec::new();
+    for spec in specs {
+        let Some(there) = found.get(&spec.topic) else { continue };
+        if let Some(wanted) = replication.filter(|wanted| there.copies > 0 && there.copies < *wanted) {
+            let what = format!(
+                "it has {} of each record in place of the {wanted} of `[engine] replication`; \
+                 kafka-reassign-partitions.sh adds more",
+                if there.copies == 1 { "one copy".to_owned() } else { format!("{} copies", there.copies) }
+            );
+            all.push((spec.topic.clone(), what));
+        }
+        let kept = there.settings.get(RETENTION).map_or(u64::MAX, |kept| amount(kept));
+        let read_only = !spec.own && !spec.written;
+        if read_only && u128::from(kept) < window.as_millis() {
+            let what = format!(
+                "its records are deleted after {}, done or not, and an outage or a backlog may last longer; \
+                 whoever owns it can raise retention.ms",
+                match kept / 1_000 {
+                    s if s % 86_400 == 0 => format!("{} d", s / 86_400),
+                    s if s % 3_600 == 0 => format!("{} h", s / 3_600),
+                    s => format!("{s} s"),
+                }
+            );
+            all.push((spec.topic.clone(), what));
+        }
+    }
+    all
 }
 
 /// What is done only where a person allows it.
@@ -194,7 +234,7 @@ mod tests {
 
     /// As it would be created.
     fn sound(spec: &TopicSpec) -> Found {
-        Found { partitions: spec.partitions, settings: wanted(spec, WEEK) }
+        Found { partitions: spec.partitions, copies: 3, settings: wanted(spec, WEEK) }
     }
 
     fn told(spec: &TopicSpec, found: &Found) -> Vec<Difference> {
@@ -224,7 +264,7 @@ mod tests {
             };
             made.insert(
                 difference.topic.clone(),
-                Found { partitions: *partitions, settings: settings.clone() },
+                Found { partitions: *partitions, copies: 1, settings: settings.clone() },
             );
         }
         assert_eq!(missing.len(), 4);
@@ -279,5 +319,32 @@ mod tests {
         assert_eq!(told(&compacted, &Found { partitions: 1, ..sound(&compacted) }), []);
         let internal = TopicSpec { internal: true, ..spec };
         assert_eq!(told(&internal, &Found { partitions: 1, ..sound(&internal) }), []);
+    }
+
+    #[test]
+    fn p2_too_few_copies_and_work_that_is_deleted_with_age_are_told() {
+        let (own, theirs) = (spec("results"), TopicSpec { own: false, written: false, ..spec("tickets") });
+        let told = |spec: &TopicSpec, found: Found, wanted| {
+            let found = BTreeMap::from([(spec.topic.clone(), found)]);
+            let told = risks(std::slice::from_ref(spec), &found, WEEK, wanted);
+            told.into_iter().map(|(topic, what)| format!("{topic}: {what}")).collect::<Vec<_>>()
+        };
+        let short = |spec: &TopicSpec| {
+            let mut found = sound(spec);
+            found.settings.insert(RETENTION.to_owned(), "3600000".to_owned());
+            found
+        };
+        assert_eq!(told(&own, sound(&own), Some(3)), [""; 0]);
+        assert_eq!(told(&own, Found { copies: 0, ..sound(&own) }, Some(3)), [""; 0], "not told");
+        assert_eq!(told(&own, Found { copies: 1, ..sound(&own) }, None), [""; 0]);
+        let few = told(&own, Found { copies: 1, ..sound(&own) }, Some(3));
+        assert!(few.len() == 1 && few[0].starts_with("results: it has one copy of each record"), "{few:?}");
+        assert_eq!(told(&theirs, sound(&theirs), None), [""; 0]);
+        assert_eq!(told(&own, short(&own), None), [""; 0], "what is ours, a plan changes");
+        let young = told(&theirs, short(&theirs), None);
+        assert!(
+            young.len() == 1 && young[0].starts_with("tickets: its records are deleted after 1 h"),
+            "{young:?}"
+        );
     }
 }

@@ -58,6 +58,11 @@ fn lock(files: &dyn Files, dir: &Path) -> Result<Held, OpenError> {
     }
 }
 
+/// Whether an engine has ever been opened there.
+pub fn is_used(dir: &Path) -> bool {
+    dir.join("format").is_file()
+}
+
 /// Reads the format version, or writes it into a new directory.
 fn format(files: &dyn Files, dir: &Path) -> Result<(), OpenError> {
     let path = dir.join("format");

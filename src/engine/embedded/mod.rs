@@ -77,6 +77,7 @@ mod topics;
 mod weak;
 mod writer;
 
+pub use directory::is_used;
 pub use error::{OpenError, OpenErrorKind};
 pub use files::{Disk, File, Files};
 pub use settings::{EmbeddedSettings, Weak};

@@ -56,7 +56,8 @@ fn a_whole_address_may_be_a_secret_and_a_password_in_the_file_is_refused_unshown
     let env = |name: &str| (name == "REDIS_URL").then(|| "rediss://me:hush@r:6380/1".to_owned());
     let text = ENGINE.replace("redis://redis:6379", "env:REDIS_URL");
     let settings = Settings::parse(Path::new("tidegate.toml"), &text, &env).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(settings.engine.cluster.unwrap().redis.0, "rediss://me:hush@r:6380/1");
+    let redis = settings.engine.cluster.unwrap();
+    assert_eq!((redis.redis.0.as_str(), redis.redis_at()), ("rediss://me:hush@r:6380/1", "r:6380/1"));
     let said = refused(&ENGINE.replace("redis://redis", "redis://me:hush@redis")).to_string();
     assert!(said.contains("`engine.redis` holds a password") && !said.contains("hush"), "{said}");
     let said = refused(&format!("{ENGINE}properties = {{ \"sasl.password\" = \"hush\" }}\n")).to_string();

@@ -15,6 +15,7 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
@@ -71,11 +72,18 @@ impl TopicAdmin {
             // All of them: to ask for one that does not exist may create it.
             let all = client.fetch_metadata(None, ANSWER).map_err(|error| error.to_string())?;
             let there = all.topics().iter().filter(|t| topics.iter().any(|topic| topic.as_str() == t.name()));
-            let found = |count: usize| Found {
-                partitions: u32::try_from(count).unwrap_or(u32::MAX),
+            let found = |t: &MetadataTopic| Found {
+                partitions: u32::try_from(t.partitions().len()).unwrap_or(u32::MAX),
+                copies: t
+                    .partitions()
+                    .iter()
+                    .map(|p| p.replicas().len())
+                    .min()
+                    .and_then(|n| u16::try_from(n).ok())
+                    .unwrap_or(0),
                 settings: BTreeMap::new(),
             };
-            Ok(there.map(|t| (Topic::new(t.name()), found(t.partitions().len()))).collect())
+            Ok(there.map(|t| (Topic::new(t.name()), found(t))).collect())
         });
         asked.await.unwrap_or_else(|lost| Err(lost.to_string()))
     }

@@ -142,7 +142,7 @@ impl Line {
 
     fn told(&self) -> Broken {
         let why = self.why.get().map_or("it was closed", String::as_str);
-        Broken(format!("the connection to the ledger is broken: {why}"))
+        Broken(format!("the connection to Redis is broken: {why}"))
     }
 
     async fn run(&self, run: &Run) -> Result<Value, Broken> {

@@ -37,7 +37,7 @@ use checks::{Durability, Refused};
 use connection::text_of;
 use futures::future::BoxFuture;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -87,22 +87,24 @@ impl RedisStore {
     /// Whether the server may be the ledger, and what of it outlives a crash. For the start: every
     /// connection asks the same.
     pub async fn check(&self) -> Result<Durability, Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            Ok(self.0.ask_settings(&connection).await?.1)
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                Ok(self.0.ask_settings(&connection).await?.1)
+            })
+            .await
     }
 
     /// A new connection, with every script loaded.
     pub async fn reach(&self) -> Result<RedisConnection, Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            let (run, _) = self.0.ask_settings(&connection).await?;
-            self.0.succeed(&connection, run).await?;
-            connection.load().await
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                let (run, _) = self.0.ask_settings(&connection).await?;
+                self.0.succeed(&connection, run).await?;
+                connection.load().await
+            })
+            .await
     }
 }
 
@@ -144,48 +146,52 @@ impl Tie {
 impl RedisStore {
     /// The other log that the keys under this prefix are tied to, if they are.
     pub async fn is_of_another(&self, log: &str) -> Result<Option<String>, Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            let bound = connection.ask(redis::cmd("GET").arg(self.0.keys.bound())).await?;
-            let bound: Option<String> = redis::from_redis_value(bound).map_err(|e| Broken(e.to_string()))?;
-            let other = bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned()));
-            Ok(other.filter(|other| other != log))
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                let bound = connection.ask(redis::cmd("GET").arg(self.0.keys.bound())).await?;
+                let bound: Option<String> =
+                    redis::from_redis_value(bound).map_err(|e| Broken(e.to_string()))?;
+                let other = bound.and_then(|bound| Some(bound.split(' ').next()?.to_owned()));
+                Ok(other.filter(|other| other != log))
+            })
+            .await
     }
 
     /// Ties the keys under this prefix to one log and to one group of readers: records of another log would be
     /// taken for copies, and two groups would each publish what the other publishes. The log stays for good;
     /// another group may follow once no process of the one before is alive.
     pub async fn bind(&self, log: &str, group: &str) -> Result<Bound, Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            let wanted = format!("{log} {group}");
-            let (bound, _, new) = self.0.tie(&connection, &wanted, Tie::new(None)).await?;
-            if bound == wanted {
-                return Ok(Bound::Here { new });
-            }
-            let (other, readers) = bound.split_once(' ').unwrap_or((&bound, ""));
-            if other != log {
-                return Ok(Bound::Elsewhere(other.to_owned()));
-            }
-            if self.0.is_somebody_alive(&connection).await? {
-                return Ok(Bound::OtherGroup(readers.to_owned()));
-            }
-            connection.ask(redis::cmd("SET").arg(self.0.keys.bound()).arg(&wanted)).await?;
-            Ok(Bound::Here { new })
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                let wanted = format!("{log} {group}");
+                let (bound, _, new) = self.0.tie(&connection, &wanted, Tie::new(None)).await?;
+                if bound == wanted {
+                    return Ok(Bound::Here { new });
+                }
+                let (other, readers) = bound.split_once(' ').unwrap_or((&bound, ""));
+                if other != log {
+                    return Ok(Bound::Elsewhere(other.to_owned()));
+                }
+                if self.0.is_somebody_alive(&connection).await? {
+                    return Ok(Bound::OtherGroup(readers.to_owned()));
+                }
+                connection.ask(redis::cmd("SET").arg(self.0.keys.bound()).arg(&wanted)).await?;
+                Ok(Bound::Here { new })
+            })
+            .await
     }
 
     /// What it was tied to anew had been done before: from now on every process that looks finds so.
     pub async fn mark_emptied(&self, at: Timestamp) -> Result<(), Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            let tie = Tie::new(Some(at)).written();
-            connection.ask(redis::cmd("SET").arg(self.0.keys.tie()).arg(tie)).await.map(drop)
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                let tie = Tie::new(Some(at)).written();
+                connection.ask(redis::cmd("SET").arg(self.0.keys.tie()).arg(tie)).await.map(drop)
+            })
+            .await
     }
 }
 
@@ -204,25 +210,32 @@ pub enum Looked {
 impl RedisStore {
     /// Looks whether it is still what `check` and `bind` have found.
     pub async fn look(&self, log: &str, group: &str, now: Timestamp) -> Result<Looked, Broken> {
-        within(async {
-            let connection = self.0.dial().await?;
-            if let (_, Err(refused)) = self.0.judged(&connection).await? {
-                return Ok(Looked::Refused(refused.to_string()));
-            }
-            let ours = format!("{log} {group}");
-            let (bound, tie, _) = self.0.tie(&connection, &ours, Tie::new(Some(now))).await?;
-            Ok(if bound == ours { Looked::Ours(tie) } else { Looked::Another(bound) })
-        })
-        .await
+        self.0
+            .within(async {
+                let connection = self.0.dial().await?;
+                if let (_, Err(refused)) = self.0.judged(&connection).await? {
+                    return Ok(Looked::Refused(refused.to_string()));
+                }
+                let ours = format!("{log} {group}");
+                let (bound, tie, _) = self.0.tie(&connection, &ours, Tie::new(Some(now))).await?;
+                Ok(if bound == ours { Looked::Ours(tie) } else { Looked::Another(bound) })
+            })
+            .await
     }
 }
 
-async fn within<T>(steps: impl Future<Output = Result<T, Broken>>) -> Result<T, Broken> {
-    let late = |_| Broken(format!("no connection to the ledger within {} s", CONNECT.as_secs()));
-    tokio::time::timeout(CONNECT, steps).await.unwrap_or_else(|e| Err(late(e)))
-}
-
 impl Inner {
+    async fn within<T>(&self, steps: impl Future<Output = Result<T, Broken>>) -> Result<T, Broken> {
+        let late =
+            |_| Broken(format!("no connection to Redis at {} within {} s", self.at(), CONNECT.as_secs()));
+        tokio::time::timeout(CONNECT, steps).await.unwrap_or_else(|e| Err(late(e)))
+    }
+
+    /// `host:port`: what of the address is no secret.
+    fn at(&self) -> &ConnectionAddr {
+        self.client.get_connection_info().addr()
+    }
+
     /// What the store is tied to, since which tie, and whether it was tied to nothing before.
     async fn tie(
         &self,
@@ -260,7 +273,7 @@ impl Inner {
     async fn dial(&self) -> Result<RedisConnection, Broken> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let line = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        let line = line.map_err(|e| Broken(format!("no connection to the ledger: {e}")))?;
+        let line = line.map_err(|e| Broken(format!("no connection to Redis at {}: {e}", self.at())))?;
         Ok(RedisConnection::new(line, self.keys.clone(), self.window))
     }
 

@@ -224,7 +224,7 @@ impl World {
         let of = |topic: &Topic| {
             let partitions = inner.logs.keys().filter(|at| at.topic == *topic).count();
             let settings = inner.settings.get(topic).cloned().unwrap_or_default();
-            Found { partitions: u32::try_from(partitions).unwrap_or(u32::MAX), settings }
+            Found { partitions: u32::try_from(partitions).unwrap_or(u32::MAX), copies: 1, settings }
         };
         let found = topics.iter().filter(|topic| inner.limits.contains_key(*topic));
         found.map(|topic| (topic.clone(), of(topic))).collect()
