@@ -20,8 +20,8 @@ use aside::Aside;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
 use intake::Intake;
-use orphans::Searched;
-use std::collections::{HashMap, HashSet};
+use orphans::{AGAIN, Searched};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ pub struct View {
     broken: Arc<RwLock<Vec<Position>>>,
     /// Why partitions wait that have lost records; one for each of them.
     stuck: Arc<RwLock<HashMap<Lease, String>>>,
+    /// Records whose dead letter is too large for its topic: they wait, and each is in flight.
+    unburied: Arc<RwLock<BTreeMap<Position, String>>>,
     /// Topics that a person wants to be read again; taken at the next look. As many as are held, at most.
     resumed: Arc<Mutex<HashSet<Topic>>>,
 }
@@ -94,9 +96,20 @@ impl View {
         self.broken.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why a partition waits, in one sentence, if one does.
+    /// Why a partition, or a record, waits, in one sentence, if one does.
     pub fn waits(&self) -> Option<String> {
-        self.stuck.read().unwrap_or_else(PoisonError::into_inner).values().min().cloned()
+        let partition = self.stuck.read().unwrap_or_else(PoisonError::into_inner).values().min().cloned();
+        let record = || self.unburied.read().unwrap_or_else(PoisonError::into_inner).values().next().cloned();
+        partition.or_else(record)
+    }
+
+    /// `None`: it waits no more.
+    fn unburied(&self, at: &Position, why: Option<String>) {
+        let mut unburied = self.unburied.write().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(unburied.insert(at.clone(), why)),
+            None => drop(unburied.remove(at)),
+        }
     }
 
     /// `None`: it waits no more.
@@ -235,7 +248,7 @@ impl Worker {
                                     wait_aside(&pipeline, &delivery, &void, permits, place).await?
                                 }
                             };
-                            let ended = one(&engine, &pipeline, delivery, void).await;
+                            let ended = one(&engine, &pipeline, &view, delivery, void).await;
                             drop(permit);
                             ended
                         };
@@ -340,6 +353,7 @@ async fn wait_aside(
 async fn one(
     engine: &Engine,
     pipeline: &Pipeline,
+    view: &View,
     delivery: Delivery,
     void: CancellationToken,
 ) -> Option<Ended> {
@@ -359,22 +373,54 @@ async fn one(
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
             let burial = instead?;
-            let (outputs, mark) = pipeline.smaller(&delivery, &burial);
-            let done = Completion { lease, offset, outputs, urgent: false, mark };
-            let counted = Counted::of(&done);
-            match engine.commits.commit(done).await {
-                Commit::Visible(_) => {
-                    counted.into_iter().for_each(Counted::add);
-                    ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended })
+            let waits = Unburied { view, at: &delivery.record.position };
+            loop {
+                let (outputs, mark) = pipeline.smaller(&delivery, &burial);
+                let topic = outputs.first().map(|output| output.topic.clone());
+                let done = Completion { lease: lease.clone(), offset, outputs, urgent: false, mark };
+                let counted = Counted::of(&done);
+                match engine.commits.commit(done).await {
+                    Commit::Visible(_) => {
+                        counted.into_iter().for_each(Counted::add);
+                        return ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended });
+                    }
+                    Commit::Void => return None,
+                    // A record of bounded size: somebody has lowered the limit.
+                    Commit::TooLarge { .. } => waits.say(topic),
                 }
-                Commit::Void => None,
-                // A record of bounded size on a topic that takes at least four times the input's limit.
-                Commit::TooLarge { .. } => {
-                    tracing::error!(at = %delivery.record.position, "even the smaller dead letter is too large; raise the limit of its topic");
-                    None
+                tokio::select! {
+                    biased;
+                    () = void.cancelled() => return None,
+                    () = tokio::time::sleep(AGAIN) => {}
                 }
             }
         }
+    }
+}
+
+/// Tells of a record whose dead letter cannot be written, until it is dropped.
+struct Unburied<'a> {
+    view: &'a View,
+    at: &'a Position,
+}
+
+impl Unburied<'_> {
+    fn say(&self, topic: Option<Topic>) {
+        let topic = topic.map_or_else(String::new, |topic| topic.to_string());
+        let why = format!(
+            "the dead letter of {}, made as small as it can be, is too large for `{topic}`: raise its limit \
+             (max.message.bytes); it is tried again every {} s",
+            self.at,
+            AGAIN.as_secs()
+        );
+        tracing::error!(%why, "a record waits");
+        self.view.unburied(self.at, Some(why));
+    }
+}
+
+impl Drop for Unburied<'_> {
+    fn drop(&mut self) {
+        self.view.unburied(self.at, None);
     }
 }
 
@@ -388,7 +434,9 @@ async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: D
     tracing::info!(tasks = running.len(), budget_s = budget.as_secs(), "draining");
     let all = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(budget, all).await.is_err() {
-        tracing::warn!("some calls did not end in time; their tasks come back, and they are made again");
+        tracing::warn!(
+            "some tasks did not end in time; they come back from the log, and what is stored of their answers is not bought again"
+        );
         running.abort_all();
     }
 }

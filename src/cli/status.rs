@@ -30,18 +30,12 @@ fn report(status: &Value, all: bool) -> String {
     let count = |name: &str| status[name].as_u64().unwrap_or(0);
     let mut out = vec![wrap(field(status, "sentence"), 0), String::new()];
     out.push(row("running for", &span(count("uptime_s"))));
-    out.push(row(
-        "waiting",
-        &format!(
-            "{}, {} for a person",
-            status["backlog"].as_u64().map_or("unknown (the log cannot be read)".to_owned(), |n| format!(
-                "{} to be done",
-                number(n)
-            )),
-            number(count("reviews_open"))
-        ),
-    ));
     let at_most = if status["records_at_most"] == true { "at most " } else { "" };
+    let backlog = status["backlog"].as_u64();
+    let backlog = backlog.map_or("unknown (the log cannot be read)".to_owned(), |n| {
+        format!("{} to be done", count_of(n, at_most))
+    });
+    out.push(row("waiting", &format!("{backlog}, {} for a person", number(count("reviews_open")))));
     let letters = status["dead_letters"].as_u64();
     out.push(row("dead letters", &letters.map_or("unknown".to_owned(), |n| count_of(n, at_most))));
     for broken in status["broken"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -143,7 +137,7 @@ fn topics(topics: &Value, all: bool, at_most: &str) -> Option<String> {
     }
     let mut lines = table(&["topic", "waiting", "records"]);
     for topic in topics {
-        let open = topic["open"].as_u64().map_or("-".to_owned(), number);
+        let open = topic["open"].as_u64().map_or("-".to_owned(), |n| count_of(n, at_most));
         let records = count_of(topic["records"].as_u64().unwrap_or(0), at_most);
         lines.add_row([short(field(topic, "topic"), 40), open, records]);
     }
@@ -211,7 +205,9 @@ mod tests {
         let mut on_kafka = status;
         on_kafka["records_at_most"] = true.into();
         let said = report(&on_kafka, false);
-        assert!(said.contains("dead letters  at most 1,500\n") && said.contains("at most 9"), "{said}");
+        for part in ["dead letters  at most 1,500\n", "at most 9", "at most 1,234 to be done", "at most 3"] {
+            assert!(said.contains(part), "{part} is missing:\n{said}");
+        }
         on_kafka["dead_letters"] = 0.into();
         assert!(report(&on_kafka, false).contains("dead letters  0\n"));
         let unread = json!({ "sentence": "", "backlog": null, "broken": ["tasks.ticket/0/7"] });

@@ -53,7 +53,7 @@ impl Allowed {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(global.config())?;
+    let settings = Settings::load_without_keys(global.config())?;
     let admin = admin(&settings).await?;
     let (specs, there) = asked(&settings, admin.as_ref()).await?;
     let window = settings.engine.dedupe_window;

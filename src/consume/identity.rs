@@ -85,8 +85,19 @@ fn unread(kind: &Kind, value: &Bytes, headers: &Headers, reason: Reason, detail:
     Problem { reason, detail, known }
 }
 
+/// A header that decides something is never taken for one that is not there.
+fn text_of<'h>(headers: &'h Headers, name: &str, reason: Reason) -> Result<Option<&'h str>, Problem> {
+    match (headers.get(name), headers.text(name)) {
+        (Some(_), None) => {
+            let detail = format!("header `{name}` is not UTF-8");
+            Err(Problem { reason, detail, known: None })
+        }
+        (_, text) => Ok(text),
+    }
+}
+
 fn tenant_of(headers: &Headers) -> Result<&str, Problem> {
-    let tenant = headers.text("tenant").unwrap_or("");
+    let tenant = text_of(headers, "tenant", Reason::Malformed)?.unwrap_or("");
     if tenant.len() > TENANT_MAX {
         let detail = format!("the tenant's name has {} bytes; the limit is {TENANT_MAX}", tenant.len());
         return Err(Problem { reason: Reason::Malformed, detail, known: None });
@@ -104,15 +115,16 @@ pub(super) fn of_payload(kind: &Kind, payload: Payload, headers: &Headers) -> Re
         Problem { reason, detail, known: Some(owner) }
     };
     accept(kind, &payload.json).map_err(|detail| problem(Reason::InputRefused, detail))?;
-    let deadline = match headers.text("deadline") {
-        Some(text) => Some(read_time(text).ok_or_else(|| {
-            problem(
-                Reason::Malformed,
-                format!("header `deadline`: `{text}` is neither RFC 3339 nor milliseconds"),
-            )
-        })?),
-        None => None,
-    };
+    let deadline =
+        match text_of(headers, "deadline", Reason::Malformed).map_err(|p| problem(p.reason, p.detail))? {
+            Some(text) => Some(read_time(text).ok_or_else(|| {
+                problem(
+                    Reason::Malformed,
+                    format!("header `deadline`: `{text}` is neither RFC 3339 nor milliseconds"),
+                )
+            })?),
+            None => None,
+        };
     Ok(Identity { scope, print, payload, deadline })
 }
 
@@ -136,9 +148,11 @@ fn key_of(kind: &Kind, payload: &Payload, headers: &Headers) -> Result<String, P
             }
             Err(e) => return Err(missing(format!("`{}`: {e}", rule.source()))),
         }
-    } else if let Some(key) = headers.text("idempotency-key") {
+    } else if let Some(key) = text_of(headers, "idempotency-key", Reason::KeyMissing)? {
         key.to_owned()
-    } else if let (Some(source), Some(id)) = (headers.text("ce_source"), headers.text("ce_id")) {
+    } else if let (Some(source), Some(id)) =
+        (text_of(headers, "ce_source", Reason::KeyMissing)?, text_of(headers, "ce_id", Reason::KeyMissing)?)
+    {
         format!("{source}#{id}")
     } else if kind.content_key {
         content_key(&payload.text)

@@ -69,6 +69,23 @@ fn numbers_that_json_rounds_are_no_keys() {
 }
 
 #[test]
+fn p1_p2_a_header_that_decides_something_and_is_not_utf8_is_refused_and_never_taken_for_none() {
+    let broken = |name: &str| Headers::default().with(name.to_owned(), &b"\xff"[..]);
+    let refused = |kind: &str, headers| decode(kind, "{}", headers).unwrap_err();
+    let content = "[tasks.copy]\nkey = \"content\"";
+    for name in ["tenant", "deadline"] {
+        let mut headers = broken(name);
+        headers.push("idempotency-key", "k");
+        let (reason, known) = refused("[tasks.copy]", headers);
+        assert_eq!((reason, known.is_some()), (Reason::Malformed, name == "deadline"), "{name}");
+    }
+    assert_eq!(refused(content, broken("idempotency-key")), (Reason::KeyMissing, None));
+    assert_eq!(refused(content, broken("ce_source")), (Reason::KeyMissing, None));
+    assert_eq!(refused(content, broken("ce_id").with("ce_source", "s")), (Reason::KeyMissing, None));
+    assert!(decode(content, "{}", broken("x-other")).is_ok());
+}
+
+#[test]
 fn a_tenant_without_bounds_is_refused_on_every_way_in() {
     let long = keyed("k").with("tenant", "t".repeat(257));
     let refused = decode("[tasks.copy]", "{}", long.clone()).unwrap_err();

@@ -12,6 +12,8 @@ pub(super) struct Context<'a> {
     /// The directory of the configuration file; relative paths start there.
     pub(super) base: &'a Path,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// A model without its key is a mistake.
+    pub(super) keys: bool,
 }
 
 impl Context<'_> {

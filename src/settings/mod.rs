@@ -86,11 +86,26 @@ impl Settings {
         Self::parse(path, &text, &|name| std::env::var(name).ok())
     }
 
+    /// The same for what asks no model: whoever looks after topics has no keys of theirs.
+    pub fn load_without_keys(path: &Path) -> Result<Settings, Problems> {
+        let text = read(path)?;
+        Self::parse_for(path, &text, &|name| std::env::var(name).ok(), false)
+    }
+
     /// The same for a text that lies (or would lie) at `path`, under a given environment.
     pub fn parse(
         path: &Path,
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Settings, Problems> {
+        Self::parse_for(path, text, env, true)
+    }
+
+    fn parse_for(
+        path: &Path,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        keys: bool,
     ) -> Result<Settings, Problems> {
         let name = path.display().to_string();
         let (root, errors) = toml::de::DeTable::parse_recoverable(text);
@@ -110,7 +125,7 @@ impl Settings {
             report.finish()?;
         }
         let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let cx = Context { report: &report, base, env };
+        let cx = Context { report: &report, base, env, keys };
         let root = toml::Spanned::new(root.span(), toml::de::DeValue::Table(root.into_inner()));
         let raw = RawSettings::read(&root, "", &report).unwrap_or_default();
         let settings = resolve(path, &raw, &cx);

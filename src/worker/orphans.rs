@@ -29,7 +29,7 @@ const LOOK: usize = 100;
 const AWAY: Duration = Duration::from_millis(200);
 /// Before what broke off, or was too large for its topic, is tried again: a person who sees to it needs
 /// minutes, and each try costs a look at every open claim. A ledger or a log that is away for longer is told.
-const AGAIN: Duration = Duration::from_secs(30);
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
 /// Dead letters handed in at once: they go into few commits, and none of these grows large.
 const AT_ONCE: usize = 256;
 

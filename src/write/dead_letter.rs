@@ -48,13 +48,16 @@ pub fn bury(topic: &Topic, record: &Record, burial: &Burial) -> Output {
 /// A smaller dead letter for an outcome its topic did not take: what fits of the value, and where the rest lies.
 pub fn shrink(topic: &Topic, record: &Record, burial: &Burial) -> Output {
     let mut small = bury(topic, record, &Burial { reason: Reason::OutcomeTooLarge, ..burial.clone() });
-    let value = record.value.clone().unwrap_or_default();
-    small.value = Some(value.slice(..value.len().min(KEPT_BYTES)));
+    small.value = record.value.as_ref().map(|value| value.slice(..value.len().min(KEPT_BYTES)));
     small.key = record.key.as_ref().map(|k| k.slice(..k.len().min(1024)));
     // Somebody else's headers may be what was too large.
+    let all = small.headers.0.len();
     small.headers.0.retain(|(name, v)| name.starts_with(token::PREFIX) || v.len() <= 256);
     small.headers.0.truncate(64);
-    small.headers.push(ORIGINAL_BYTES, value.len().to_string());
+    // What is whole can be sent again.
+    if small.value != record.value || small.key != record.key || small.headers.0.len() < all {
+        small.headers.push(ORIGINAL_BYTES, record.value.as_ref().map_or(0, Bytes::len).to_string());
+    }
     small
 }
 

@@ -28,7 +28,7 @@ pub enum Redrive {
 
 pub fn redrive(names: &TopicNames, letter: &DeadLetter) -> Redrive {
     if letter.record.headers.get(super::record::ORIGINAL_BYTES).is_some() {
-        return Redrive::Cannot(format!("its value was cut; the original lies at {}", letter.source));
+        return Redrive::Cannot(format!("it was cut; the original lies at {}", letter.source));
     }
     if letter.reason == Some(Reason::Orphaned) {
         let why = "its payload was lost when its record vanished; send the task again under a new key";
@@ -78,6 +78,7 @@ fn own(headers: &Headers) -> Headers {
 mod tests {
     use super::*;
     use crate::task::{Partition, Position, Record, Timestamp, Topic};
+    use crate::write::record::Burial;
 
     #[test]
     fn row_20_what_has_no_payload_left_is_not_redriven() {
@@ -100,5 +101,50 @@ mod tests {
             matches!(redrive(&names, &letter("TG-orphaned")), Redrive::Cannot(why) if why.contains("new key"))
         );
         assert!(matches!(redrive(&names, &letter("TG-malformed")), Redrive::Again(_)));
+    }
+
+    #[test]
+    fn a_letter_that_was_made_smaller_is_redriven_if_nothing_of_it_is_missing() {
+        let settings = crate::settings::Settings::parse(
+            std::path::Path::new("tidegate.toml"),
+            "[tasks.copy]\n",
+            &|_| None,
+        );
+        let names = settings.unwrap().topics;
+        let position = Position { at: Partition { topic: Topic::new("tasks.copy"), index: 0 }, offset: 7 };
+        let letter = |value: &str, headers: Headers| {
+            let record = Record {
+                position: position.clone(),
+                stamp: Timestamp(1),
+                key: Some("k".into()),
+                value: Some(Bytes::from(value.to_owned())),
+                headers,
+                not_before: None,
+            };
+            let burial = Burial {
+                reason: Reason::OutcomeTooLarge,
+                detail: String::new(),
+                source: position.to_string(),
+                at: Timestamp(2),
+                token: None,
+                outcome: false,
+                tries: 0,
+                first_error: None,
+                last_error: None,
+                trail: crate::trail::Trail::default(),
+            };
+            let small = crate::write::shrink(&names.dead_letters, &record, &burial);
+            let lies = Record { key: small.key, value: small.value, headers: small.headers, ..record };
+            redrive(&names, &DeadLetter::read(lies))
+        };
+        let own = Headers::default().with("x-own", "1");
+        let Redrive::Again(again) = letter("{\"n\":1}", own.clone()) else { panic!("it is whole") };
+        assert_eq!((again.value, again.headers), (Some("{\"n\":1}".into()), own));
+        for cut in [
+            letter(&"a".repeat(1 << 20), Headers::default()),
+            letter("{}", Headers::default().with("x-own", "b".repeat(300))),
+        ] {
+            assert!(matches!(cut, Redrive::Cannot(why) if why.contains("it was cut")));
+        }
     }
 }

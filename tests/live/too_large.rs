@@ -103,7 +103,9 @@ async fn p1_p2_p3_an_outcome_that_its_topic_does_not_take_is_buried_smaller_and_
     for letter in fleet.records("dead-letters") {
         let key = letter.header("tidegate-key");
         let (value, whole) = (letter.value.clone().unwrap_or_default(), sent[key].as_bytes());
-        assert_eq!(letter.header("tidegate-original-bytes"), whole.len().to_string(), "{key}");
+        // What is whole is not said to be smaller, so that it can be sent again.
+        let cut = if whole.len() > 64 << 10 { whole.len().to_string() } else { String::new() };
+        assert_eq!(letter.header("tidegate-original-bytes"), cut, "{key}");
         assert_eq!(
             value,
             whole[..whole.len().min(64 << 10)],

@@ -53,7 +53,7 @@ async fn what_changes_under_a_running_process_is_told_with_what_to_do() {
             (member.api.metric("tidegate_ledger_emptied_total").await == 1.0).then_some(())
         })
         .await;
-        says(member, "Redis has lost all that it knew of this installation").await;
+        says(member, "Redis has lost what it knew of this installation").await;
     };
     let _: () = redis::cmd("FLUSHALL").query_async(&mut plain).await.unwrap();
     // One of them ties it again; both tell.
@@ -76,4 +76,30 @@ async fn what_changes_under_a_running_process_is_told_with_what_to_do() {
         counted(&next).await;
         assert!(next.process.stop(SOON).success(), "{}", fleet.said());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_keys_that_redis_drops_to_make_room_are_told_also_once_it_drops_none_any_more() {
+    let redis = Server::start_own(&ALWAYS);
+    let mut fleet = Fleet::on(&cluster::servers().kafka, &redis.url(), "", |_| good()).await;
+    let mut member = fleet.start().await;
+    fleet.send(&["k1"]);
+    fleet.one_result_each(&keys(["k1"]), SOON).await;
+    let mut plain = redis.plain().await;
+    let mut set = async |name: &str, to: &str| {
+        let mut set = redis::cmd("CONFIG");
+        let _: () = set.arg("SET").arg(name).arg(to).query_async(&mut plain).await.unwrap();
+    };
+    set("maxmemory-policy", "allkeys-random").await;
+    set("maxmemory", "4mb").await;
+    let mut other = redis.plain().await;
+    for n in 0..100 {
+        let key = format!("other{n}");
+        let _: () =
+            redis::cmd("SET").arg(key).arg("x".repeat(100_000)).query_async(&mut other).await.unwrap();
+    }
+    set("maxmemory", "0").await;
+    set("maxmemory-policy", "noeviction").await;
+    says(&member, "Redis has lost what it knew of this installation").await;
+    assert!(member.process.stop(SOON).success(), "{}", fleet.said());
 }

@@ -1,4 +1,4 @@
-//! How the engine is, of all that can be wrong at once: decides which trouble is told.
+//! How the engine is, of all that can be wrong at once: decides which troubles are told, and the worst first.
 //!
 //! Knows nothing of how a trouble is found out or ends; whoever finds it says both.
 
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::watch;
 
-/// What may be in trouble; the first of those that are is told.
+/// What may be in trouble; the first of those that are says how bad it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Part {
     /// The broker, as a group of this process sees it; by its place among them.
@@ -50,12 +50,10 @@ impl Condition {
             Some(why) => troubles.insert(part, why.clone()).is_none_or(|before| before != why),
             None => troubles.remove(&part).is_some(),
         };
-        let now = match troubles.iter().next() {
+        let now = match troubles.keys().next() {
             // The others are read, and whoever asks is served.
-            Some((Part::Partition(_) | Part::Store | Part::Topics, why)) => {
-                Health::Partly { why: why.clone() }
-            }
-            Some((_, why)) => Health::Paused { why: why.clone() },
+            Some(Part::Partition(_) | Part::Store | Part::Topics) => Health::Partly { why: all(&troubles) },
+            Some(_) => Health::Paused { why: all(&troubles) },
             None => Health::Well,
         };
         self.told.send_if_modified(|told| {
@@ -79,6 +77,23 @@ impl Condition {
     }
 }
 
+/// Troubles that one sentence names; of many partitions one tells enough.
+const NAMED: usize = 3;
+
+/// The worst first, each once.
+fn all(troubles: &BTreeMap<Part, String>) -> String {
+    let mut named: Vec<&str> = Vec::new();
+    for why in troubles.values() {
+        if !named.contains(&why.as_str()) {
+            named.push(why);
+        }
+    }
+    let more = named.len().saturating_sub(NAMED);
+    named.truncate(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", named.join("; also: "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,11 +114,17 @@ mod tests {
         assert!(condition.is(Part::Ledger, Some("no Redis".into())));
         assert!(!condition.is(Part::Ledger, Some("no Redis".into())), "no news");
         assert!(condition.is(Part::Broker(1), Some("no Kafka".into())));
-        assert_eq!(why(&told.borrow()), "no Kafka");
+        assert_eq!(why(&told.borrow()), "no Kafka; also: no Redis; also: not read; and 1 more");
         assert!(condition.is(Part::Broker(1), None));
-        assert_eq!(why(&told.borrow()), "no Redis");
+        assert!(condition.is(Part::Broker(7), Some("no Redis".into())));
+        assert_eq!(why(&told.borrow()), "no Redis; also: not read; also: a topic is missing", "each once");
+        assert!(condition.is(Part::Broker(7), None));
         assert!(condition.is(Part::Ledger, None));
-        assert_eq!(*told.borrow(), Health::Partly { why: "not read".into() }, "the others are served");
+        assert_eq!(
+            *told.borrow(),
+            Health::Partly { why: "not read; also: a topic is missing".into() },
+            "the others are served"
+        );
         assert!(condition.is(partition, None));
         assert_eq!(*told.borrow(), Health::Partly { why: "a topic is missing".into() });
         assert!(condition.is(Part::Topics, None));

@@ -166,7 +166,7 @@ impl Contact {
     /// Told once for each reason: it is tried again several times a second.
     fn away(&self, why: String) {
         if self.condition.is(Part::Ledger, Some(why.clone())) {
-            tracing::warn!(%why, "the ledger cannot be reached; nothing new is begun until it can");
+            tracing::warn!(%why, "the ledger in Redis cannot be used; nothing new is begun until it can");
         }
     }
 

@@ -104,6 +104,12 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     // Last of all: a start that fails binds nothing.
     if bind(&store, &id, &cluster.group).await? {
         tell_if_emptied(&kafka, &store, &found).await;
+    } else if matches!(kafka.has_committed(&found).await, Ok(false)) {
+        tracing::warn!(
+            group = %cluster.group,
+            "this Redis knows the installation, and its groups have committed nothing: unless it is new, their offsets \
+             were lost, and every topic is read from its beginning; what Redis remembers as done stays silent"
+        );
     }
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
     let store = Arc::new(store);

@@ -94,6 +94,21 @@ error: model `main` has no key: the environment variable MODEL_KEY is not set
 }
 
 #[test]
+fn who_asks_no_model_needs_no_key_of_one_and_is_told_every_other_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tidegate.toml");
+    let models = "[models.main]\napi = \"openai\"\nurl = \"https://models.example/v1\"\nmodel = \"large\"\n\
+         window_tokens = 8_000\nkey = \"env:TIDEGATE_NO_SUCH_KEY\"\n";
+    let kind = "[tasks.t]\nmodels = [\"main\"]\nask = \"Sort.\"\nanswer = { a = \"string\" }\n";
+    std::fs::write(&path, format!("{models}{kind}")).unwrap();
+    assert!(crate::settings::Settings::load(&path).unwrap_err().to_string().contains("has no key"));
+    assert_eq!(crate::settings::Settings::load_without_keys(&path).unwrap().kinds.len(), 1);
+    std::fs::write(&path, format!("{models}{kind}form = 1\n")).unwrap();
+    let said = crate::settings::Settings::load_without_keys(&path).unwrap_err().to_string();
+    assert!(said.contains("unknown key `form`") && !said.contains("has no key"), "{said}");
+}
+
+#[test]
 fn a_missing_secret_file_is_named() {
     says(
         r##"

@@ -236,6 +236,29 @@ fn row_24_p1_p2_an_outcome_too_large_for_its_topic_becomes_a_smaller_one_and_its
 }
 
 #[test]
+fn row_24_p2_a_record_whose_dead_letter_fits_nowhere_waits_and_says_so_until_its_topic_takes_it() {
+    for seed in 1..5 {
+        on_virtual_time(async {
+            let mut row = Workers::new(seed, ACCEPTS).await;
+            row.cluster.world.set_limit(&Topic::new("results"), 64);
+            row.cluster.world.set_limit(&Topic::new("dead-letters"), 64);
+            row.send("large", 2_000);
+            row.pass(60).await;
+            assert_eq!((row.results(), row.letters()), (vec![], vec![]));
+            let waits =
+                |row: &Workers| row.cluster.processes().into_iter().find_map(|p| row.cluster.waits(p));
+            let told = waits(&row).unwrap_or_default();
+            assert!(told.contains("is too large for `dead-letters`: raise its limit"), "{told}");
+            row.cluster.world.set_limit(&Topic::new("dead-letters"), 1 << 20);
+            row.pass(40).await;
+            assert_eq!(row.letters(), [("large".to_owned(), "TG-outcome-too-large".to_owned(), true)]);
+            assert_eq!((row.results(), waits(&row)), (vec![], None));
+            assert!(row.cluster.world.incomplete("worker", &Topic::new("tasks.copy")).is_empty());
+        });
+    }
+}
+
+#[test]
 fn row_25_p1_p2_what_an_old_version_admitted_and_a_new_one_refuses_ends_as_the_refusal_and_once() {
     for (seed, point) in (1..7).zip([COMMITS[0], COMMITS[1]].into_iter().cycle()) {
         on_virtual_time(async {

@@ -127,6 +127,8 @@ impl Properties {
             // Half of what one fetch of small records brings: a pause throws away whatever is fetched ahead.
             .set("queued.min.messages", "512")
             .set("queued.max.messages.kbytes", "16384")
+            // How soon partitions that were added are read: the client's default is five minutes.
+            .set("topic.metadata.refresh.interval.ms", "30000")
             .set("fetch.queue.backoff.ms", "100");
         let mut config = self.given(config);
         // The member id stands nowhere else (see `context`).

@@ -83,6 +83,12 @@ impl Durability {
     }
 }
 
+/// Keys that the server has dropped since it was started, to make room.
+pub fn evicted(info: &str) -> u64 {
+    let told = info.lines().find_map(|line| line.trim_end().strip_prefix("evicted_keys:"));
+    told.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 /// `config`: what `CONFIG GET` answered, empty where that is forbidden.
 pub fn judge(info: &str, config: &BTreeMap<String, String>) -> Result<Durability, Refused> {
     let told: BTreeMap<&str, &str> =

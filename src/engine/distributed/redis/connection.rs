@@ -106,6 +106,19 @@ impl RedisConnection {
     }
 }
 
+/// What ends a refusal that a person can end.
+fn remedy(why: &str) -> Option<&'static str> {
+    let remedies = [
+        ("NOAUTH", "give `[engine] redis` its password"),
+        ("WRONGPASS", "mend the password in `[engine] redis`"),
+        ("NOPERM", "let this user run what is refused"),
+        ("OOM", "its memory is full, and no claim may be dropped: raise its maxmemory"),
+        ("MISCONF", "it cannot write to its disk: see to that"),
+        ("READONLY", "it is a replica: give `[engine] redis` the address of its primary"),
+    ];
+    remedies.into_iter().find_map(|(code, remedy)| why.contains(code).then_some(remedy))
+}
+
 impl Line {
     /// Breaks on any error.
     async fn ask(&self, command: redis::Cmd) -> Result<Value, Broken> {
@@ -134,7 +147,8 @@ impl Line {
     }
 
     fn end(&self, why: String) -> Broken {
-        let _ = self.why.set(why);
+        let remedy = remedy(&why).map_or_else(String::new, |remedy| format!(": {remedy}"));
+        let _ = self.why.set(format!("{}{remedy}", why.trim_end_matches('.')));
         lock(&self.batches).take();
         self.broken.cancel();
         self.told()

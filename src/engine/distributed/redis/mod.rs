@@ -197,13 +197,21 @@ impl RedisStore {
 
 /// How a store stands that was in order at the start.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Looked {
-    /// It keeps our claims since this tie. Where it knew nothing any more, and so of no claim from before either, it
-    /// is tied again, and the tie says so to everybody.
-    Ours(Tie),
+pub struct Looked {
     /// Its settings were changed to what no start would accept: why, and what to do.
-    Refused(String),
-    /// It is tied to this log and group in place of ours.
+    pub refused: Option<String>,
+    pub keeps: Keeps,
+    /// Which of its runs this is, and how many keys it has dropped in it.
+    pub run: String,
+    pub evicted: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    /// Our claims, since this tie. Where it knew nothing any more, and so of no claim from before either, it is tied
+    /// again, and the tie says so to everybody.
+    Ours(Tie),
+    /// Those of this log and group.
     Another(String),
 }
 
@@ -213,15 +221,25 @@ impl RedisStore {
         self.0
             .within(async {
                 let connection = self.0.dial().await?;
-                if let (_, Err(refused)) = self.0.judged(&connection).await? {
-                    return Ok(Looked::Refused(refused.to_string()));
-                }
+                let judged = self.0.judged(&connection).await?;
                 let ours = format!("{log} {group}");
                 let (bound, tie, _) = self.0.tie(&connection, &ours, Tie::new(Some(now))).await?;
-                Ok(if bound == ours { Looked::Ours(tie) } else { Looked::Another(bound) })
+                Ok(Looked {
+                    refused: judged.durability.err().map(|refused| refused.to_string()),
+                    keeps: if bound == ours { Keeps::Ours(tie) } else { Keeps::Another(bound) },
+                    run: judged.run,
+                    evicted: judged.evicted,
+                })
             })
             .await
     }
+}
+
+/// What a server says of itself.
+struct Judged {
+    run: String,
+    evicted: u64,
+    durability: Result<Durability, Refused>,
 }
 
 impl Inner {
@@ -279,20 +297,21 @@ impl Inner {
 
     /// The server's run, and what `checks` says of it.
     async fn ask_settings(&self, connection: &RedisConnection) -> Result<(String, Durability), Broken> {
-        let (run, judged) = self.judged(connection).await?;
-        Ok((run, judged.map_err(|refused| Broken(refused.to_string()))?))
+        let Judged { run, durability, .. } = self.judged(connection).await?;
+        Ok((run, durability.map_err(|refused| Broken(refused.to_string()))?))
     }
 
-    async fn judged(
-        &self,
-        connection: &RedisConnection,
-    ) -> Result<(String, Result<Durability, Refused>), Broken> {
+    async fn judged(&self, connection: &RedisConnection) -> Result<Judged, Broken> {
         let info = text_of(connection.ask(&redis::cmd("INFO")).await?);
         connection.may_batch().await?;
         let config =
             connection.settings(&["maxmemory-policy", "append*", "no-appendfsync-on-rewrite"]).await?;
         let run = info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:"));
-        Ok((run.unwrap_or_default().to_owned(), checks::judge(&info, &config)))
+        Ok(Judged {
+            run: run.unwrap_or_default().to_owned(),
+            evicted: checks::evicted(&info),
+            durability: checks::judge(&info, &config),
+        })
     }
 
     /// Has the server close the connection before this one, and remembers this one's number.
