@@ -385,22 +385,24 @@ async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_th
     let registry = Registry::start().await;
     let mut stage = set(&registry, |_| Reply::json(good())).await;
     stage.start().await;
-    let (status, body) = stage.api.offer("order", "ignored", order("o1"), json!({})).await;
+    let (status, body) = stage.api.offer("order", "o1", order("o1"), json!({})).await;
     assert_eq!((status, &body["error"]["code"]), (409, &json!("no-schema")), "{body}");
     registry.is(Mood::Down);
-    let (status, body) = stage.api.offer("order", "ignored", order("o1"), json!({})).await;
+    let (status, body) = stage.api.offer("order", "o1", order("o1"), json!({})).await;
     assert_eq!((status, &body["error"]["code"]), (503, &json!("registry-away")), "{body}");
     registry.is(Mood::Well);
     knows(&registry, &stage, 7, "orders.created", &order_schema());
     tokio::time::sleep(Duration::from_millis(600)).await;
     let mut brief = order("o1");
     brief.as_object_mut().unwrap().remove("note");
-    let (status, body) = stage.api.offer("order", "ignored", brief.clone(), json!({})).await;
+    let (status, body) = stage.api.offer("order", "o1", brief.clone(), json!({})).await;
     assert_eq!((status, &body["key"]), (202, &json!("o1")), "by the kind's rule: {body}");
+    let (status, body) = stage.api.offer("order", "another", brief.clone(), json!({})).await;
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("malformed")), "not by the rule: {body}");
     let task = stage.api.until("order", "o1", "done").await;
     assert_eq!(task["result"]["answer"], order("o1"), "{task}");
     for (payload, said) in [(order("o1"), 200), (brief, 200)] {
-        let (status, body) = stage.api.offer("order", "ignored", payload, json!({})).await;
+        let (status, body) = stage.api.offer("order", "o1", payload, json!({})).await;
         assert_eq!(status, said, "the same payload: {body}");
     }
     for (name, wrong) in
@@ -408,7 +410,7 @@ async fn json_that_is_sent_to_a_kind_of_avro_is_written_as_avro_or_refused_at_th
     {
         let mut payload = order("o2");
         payload[name] = wrong;
-        let (status, body) = stage.api.offer("order", "ignored", payload, json!({})).await;
+        let (status, body) = stage.api.offer("order", "o2", payload, json!({})).await;
         assert_eq!((status, &body["error"]["code"]), (422, &json!("input-refused")), "{body}");
     }
     let batch = [
