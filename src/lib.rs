@@ -33,7 +33,8 @@
 //! reviews never expire. Records that are refused before they own their key (no key, a conflict) are
 //! buried under their own coordinates and are no outcomes. A ledger that forgets what it
 //! acknowledged can let a copy through again: the embedded one is durable before it answers, Redis only
-//! with `appendfsync always`, without a failover, and as long as nobody empties it or puts an older file back.
+//! with `appendfsync always`, without a failover, and as long as nobody empties it, puts an older file back, or
+//! lets it drop keys to make room.
 //! On Kafka, offsets that are reset or lost together with a mark can, too: what was done runs again, or is
 //! buried where its record was trimmed away meanwhile. A kind with `dedupe = false` publishes every copy.
 //!
@@ -45,9 +46,9 @@
 //! work panics stays open, is shown in `status`, and is tried again after a restart only.
 //!
 //! **P3: an answer that was received is never bought again**, across crashes, restarts and parks.
-//! *Limits:* a process that dies, or is cut off from the ledger for longer than its lease (10 s), between the
-//! request and the stored answer repeats the call, and counts it (`tidegate_calls_repeated_total`, and the
-//! result's `tries`). An answer that broke off in the middle may be asked for again, within the allowance.
+//! *Limits:* a process that dies, ends while the ledger is away, or is cut off from it for longer than its lease
+//! (10 s), between the request and the stored answer repeats the call, and counts it
+//! (`tidegate_calls_repeated_total`, and the result's `tries`); a ledger that forgets repeats it uncounted. An answer that broke off in the middle may be asked for again, within the allowance.
 //!
 //! **P4: a side effect happens at most once, and is proved.** *Limits:* no step of this version has an
 //! effect; tools come later. Their slots in the journal and the rule that bars them are there.

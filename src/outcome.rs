@@ -64,7 +64,7 @@ macro_rules! reasons {
 reasons! {
     Malformed = "malformed", "The record's bytes are not the format its kind declares.", "Look at the value with `tidegate dead-letters show`; mend the producer and send the record again.";
     SchemaUnknown = "schema-unknown", "The record's schema is not in the registry, or is none that can be used.", "The detail names its id. Register it, or give its file under `[registry]`; then redrive.";
-    KeyMissing = "key-missing", "No idempotency key could be found in the record.", "Where the kind has a `key` rule, send what the rule reads (no header counts then); else send an `idempotency-key` header, or give the kind such a rule.";
+    KeyMissing = "key-missing", "No idempotency key could be found in the record.", "Where the kind has a `key` rule, send what the rule reads; else send an `idempotency-key` header, or give the kind such a rule.";
     KeyTooLong = "key-too-long", "The idempotency key is longer than 1,024 bytes.", "Send a shorter key, a hash of the long one for instance.";
     KindUnknown = "kind-unknown", "No kind of the configuration takes this record.", "Add the kind, mend the `ce_type` header or the topic; then redrive.";
     InputRefused = "input-refused", "The payload does not satisfy the kind's input schema.", "The detail names the field. Mend the producer, or the schema and redrive.";

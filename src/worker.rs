@@ -1,26 +1,26 @@
 //! Many tasks at once: bounds on what is in flight, holding what is not to be read (`holds.rs`), drain and
-//! shutdown. What happens to one task is `pipeline.rs`; tasks whose record has vanished are buried in
-//! `orphans.rs`.
+//! shutdown. What happens to one task is `pipeline.rs`, how it is committed `one.rs`; tasks whose record has vanished
+//! are buried in `orphans.rs`.
 
 mod aside;
 mod flood;
 mod holds;
 mod intake;
+mod one;
 mod orphans;
 
 use crate::consume::Kinds;
-use crate::engine::{Commit, Completion, Delivery, Engine, Event, Lease};
+use crate::engine::{Delivery, Engine, Event, Lease};
 use crate::infer::{Availability, Models};
-use crate::outcome::Reason;
-use crate::pipeline::{Done, Ended, Pipeline};
+use crate::pipeline::{Ended, Pipeline};
 use crate::settings::Settings;
 use crate::task::{Position, Topic};
-use crate::write::Counted;
 use aside::Aside;
 use futures::FutureExt as _;
 use holds::{Holds, Serving};
 use intake::Intake;
-use orphans::{AGAIN, Searched};
+use one::{Waits, one};
+use orphans::Searched;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -237,7 +237,7 @@ impl Worker {
                     }
                     let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
-                    let (view, permits) = (self.view.clone(), permits.clone());
+                    let (view, permits, aside) = (self.view.clone(), permits.clone(), aside.clone());
                     running.spawn(async move {
                         let at = delivery.record.position.clone();
                         let work = async {
@@ -248,9 +248,14 @@ impl Worker {
                                     wait_aside(&pipeline, &delivery, &void, permits, place).await?
                                 }
                             };
-                            let ended = one(&engine, &pipeline, &view, delivery, void).await;
-                            drop(permit);
-                            ended
+                            one(
+                                &engine,
+                                &pipeline,
+                                Waits { view: &view, aside: &aside, permit: Some(permit) },
+                                delivery,
+                                void,
+                            )
+                            .await
                         };
                         let ended = view.watch(at.clone(), work).await.flatten();
                         Back { at, ended }
@@ -349,81 +354,6 @@ async fn wait_aside(
     permit
 }
 
-/// One record, from delivery to a visible commit; whose task it ended.
-async fn one(
-    engine: &Engine,
-    pipeline: &Pipeline,
-    view: &View,
-    delivery: Delivery,
-    void: CancellationToken,
-) -> Option<Ended> {
-    let Done { completion, instead, ended } = pipeline.process(&delivery, &void).await?;
-    let (lease, offset) = (completion.lease.clone(), completion.offset);
-    let counted = Counted::of(&completion);
-    let began = Instant::now();
-    let commit = engine.commits.commit(completion).await;
-    metrics::histogram!("tidegate_commit_seconds").record(began.elapsed());
-    match commit {
-        Commit::Visible(_) => {
-            counted.into_iter().for_each(Counted::add);
-            ended
-        }
-        // Not ours to report, so not ours to count.
-        Commit::Void => None,
-        Commit::TooLarge { output } => {
-            tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
-            let burial = instead?;
-            let waits = Unburied { view, at: &delivery.record.position };
-            loop {
-                let (outputs, mark) = pipeline.smaller(&delivery, &burial);
-                let topic = outputs.first().map(|output| output.topic.clone());
-                let done = Completion { lease: lease.clone(), offset, outputs, urgent: false, mark };
-                let counted = Counted::of(&done);
-                match engine.commits.commit(done).await {
-                    Commit::Visible(_) => {
-                        counted.into_iter().for_each(Counted::add);
-                        return ended.map(|ended| Ended { dead: Some(Reason::OutcomeTooLarge), ..ended });
-                    }
-                    Commit::Void => return None,
-                    // A record of bounded size: somebody has lowered the limit.
-                    Commit::TooLarge { .. } => waits.say(topic),
-                }
-                tokio::select! {
-                    biased;
-                    () = void.cancelled() => return None,
-                    () = tokio::time::sleep(AGAIN) => {}
-                }
-            }
-        }
-    }
-}
-
-/// Tells of a record whose dead letter cannot be written, until it is dropped.
-struct Unburied<'a> {
-    view: &'a View,
-    at: &'a Position,
-}
-
-impl Unburied<'_> {
-    fn say(&self, topic: Option<Topic>) {
-        let topic = topic.map_or_else(String::new, |topic| topic.to_string());
-        let why = format!(
-            "the dead letter of {}, made as small as it can be, is too large for `{topic}`: raise its limit \
-             (max.message.bytes); it is tried again every {} s",
-            self.at,
-            AGAIN.as_secs()
-        );
-        tracing::error!(%why, "a record waits");
-        self.view.unburied(self.at, Some(why));
-    }
-}
-
-impl Drop for Unburied<'_> {
-    fn drop(&mut self) {
-        self.view.unburied(self.at, None);
-    }
-}
-
 /// Whoever waits leaves at once: its record comes back. Calls that were sent are waited for within the
 /// budget, so that what they buy is stored.
 async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: Duration) {
@@ -435,7 +365,7 @@ async fn drain(running: &mut JoinSet<Back>, leave: &CancellationToken, budget: D
     let all = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(budget, all).await.is_err() {
         tracing::warn!(
-            "some tasks did not end in time; they come back from the log, and what is stored of their answers is not bought again"
+            "some tasks did not end in time; they come back from the log, and stored answers are not bought again"
         );
         running.abort_all();
     }

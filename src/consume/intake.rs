@@ -1,4 +1,5 @@
-//! Intake by HTTP: the same rules as for a record, told at once instead of in a dead letter.
+//! Intake by HTTP: the same rules as for a record, told at once instead of in a dead letter. One more: a key that is
+//! sent beside the payload is never another than the one that the task gets.
 
 use super::identity::{content_key, of_payload};
 use super::payload::Payload;

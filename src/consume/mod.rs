@@ -222,6 +222,7 @@ fn pick<'a>(kinds: &'a [Arc<Kind>], record: &Record) -> Result<&'a Arc<Kind>, St
     };
     kinds.iter().find(fits).ok_or_else(|| match said {
         Some(said) => format!("no kind on this topic has type `{said}`"),
+        None if record.headers.get("ce_type").is_some() => "header `ce_type` is not UTF-8".to_owned(),
         None => "the kinds on this topic are told apart by `ce_type`, and the record has none".to_owned(),
     })
 }

@@ -37,6 +37,10 @@ pub(super) struct Stream {
     pub(super) first_token_ms: Option<u64>,
 }
 
+/// Whoever was stopped, or got no processor, finds its time over although the answer has come: it listens this
+/// much longer before it buys another, and no longer than an eighth of what it has waited.
+const LISTEN: Duration = Duration::from_millis(250);
+
 /// Limits of this try.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -81,6 +85,15 @@ pub(super) async fn attempt(
     }
 }
 
+/// Waits for it, and once in a call a moment more (`grace`, gone then).
+async fn heard<F: Future>(patience: Duration, grace: &mut Option<Duration>, what: F) -> Option<F::Output> {
+    let mut what = std::pin::pin!(what);
+    if let Ok(heard) = tokio::time::timeout(patience, &mut what).await {
+        return Some(heard);
+    }
+    tokio::time::timeout(grace.take()?, what).await.ok()
+}
+
 /// Sends the request and takes in the reply. `Ok`: the stream has ended, well or not: see `judge`.
 async fn exchange(
     client: &reqwest::Client,
@@ -92,10 +105,15 @@ async fn exchange(
 ) -> Result<(), Failure> {
     let began = Instant::now();
     let first = model.timeouts.first_token;
+    let listen = LISTEN.min(first / 8);
+    let (mut until, mut grace) = (began + first, Some(listen));
     let silence =
         || Failure::new(Class::Timeout, format!("no first token within {first:?} (`timeouts.first_token`)"));
     let sent = builder(client, model, request, slot).send();
-    let reply = tokio::time::timeout(first, sent).await.map_err(|_| silence())?;
+    let reply = heard(first, &mut grace, sent).await.ok_or_else(silence)?;
+    if grace.is_none() {
+        until = Instant::now() + listen;
+    }
     let reply = reply.map_err(|e| transport(&e))?;
     crash_point("infer.sent");
     if !reply.status().is_success() {
@@ -108,21 +126,21 @@ async fn exchange(
             Stream { finish: Some(_), .. } => AFTER_FINISH,
             Stream { first_token_ms: Some(_), .. } => model.timeouts.idle,
             // Pings do not count: what is always ready would never be seen to time out.
-            _ => first.checked_sub(began.elapsed()).ok_or_else(silence)?,
+            _ => until.checked_duration_since(Instant::now()).ok_or_else(silence)?,
         };
-        let piece = match tokio::time::timeout(patience, pieces.next()).await {
+        let piece = match heard(patience, &mut grace, pieces.next()).await {
             // With the finish signal the answer is whole, however the connection goes on.
-            Ok(None) => return Ok(()),
-            Err(_) | Ok(Some(Err(_))) if so_far.finish.is_some() => return Ok(()),
-            Err(_) if so_far.first_token_ms.is_none() => return Err(silence()),
-            Err(_) => {
+            Some(None) => return Ok(()),
+            None | Some(Some(Err(_))) if so_far.finish.is_some() => return Ok(()),
+            None if so_far.first_token_ms.is_none() => return Err(silence()),
+            None => {
                 let idle = model.timeouts.idle;
                 return Err(Failure::new(Class::Timeout, format!("silent for {idle:?} in the middle")));
             }
-            Ok(Some(Err(e))) => {
+            Some(Some(Err(e))) => {
                 return Err(Failure::new(Class::Malformed, format!("the stream broke: {}", cause(&e))));
             }
-            Ok(Some(Ok(piece))) => piece,
+            Some(Some(Ok(piece))) => piece,
         };
         let events = match decoder.push(&piece) {
             Ok(events) => events,
@@ -252,7 +270,7 @@ pub(super) fn millis(d: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::infer::tests::{Reply, Served, model, says, serve};
+    use crate::infer::tests::{Reply, Served, model, plain, says, serve};
 
     async fn ask(reply: Reply, api: Api) -> Result<Stream, Failure> {
         let served: Served = serve(vec![reply]).await;
@@ -302,6 +320,35 @@ mod tests {
         let midway = ask(Reply::ThenSilence(vec![data(BEGINS)]), Api::OpenAi).await.unwrap_err();
         assert_eq!(midway.class, Class::Timeout);
         assert!(midway.first_token_ms.is_some());
+    }
+
+    #[tokio::test]
+    async fn p3_an_answer_that_came_while_the_process_was_stopped_is_taken_and_not_bought_again() {
+        let (tell, told) = std::sync::mpsc::channel();
+        // On a thread of its own: it goes on while the client stands still.
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let served =
+                    serve(vec![Reply::After(Duration::from_millis(150), Box::new(says("late")))]).await;
+                tell.send(served.url.clone()).unwrap();
+                tokio::time::sleep(Duration::from_secs(6)).await;
+            });
+        });
+        let mut model = plain("m", &told.recv().unwrap(), Api::OpenAi);
+        model.timeouts.first_token = Duration::from_secs(2);
+        let client = reqwest::Client::builder().build().unwrap();
+        let limits = Limits { total: Duration::from_secs(5), answer_max: 10_000 };
+        let request = Request::new("hello".to_owned(), None);
+        let mut asking = std::pin::pin!(attempt(&client, &model, &request, "slot", limits));
+        tokio::select! {
+            ended = &mut asking => panic!("so soon: {ended:?}"),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        // Neither timers nor the connection are looked at meanwhile, as under SIGSTOP.
+        std::thread::sleep(Duration::from_millis(2_200));
+        assert_eq!(asking.await.unwrap().text, "late");
+        drop(server);
     }
 
     #[tokio::test]

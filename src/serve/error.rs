@@ -105,7 +105,8 @@ impl From<Refusal> for ApiError {
 fn at_the_door(reason: Reason) -> &'static str {
     match reason {
         Reason::KeyMissing => {
-            "the task was not stored; where the kind has a `key` rule, send what the rule reads (no header counts then); else send it with an `idempotency-key` header, or give the kind such a rule"
+            "the task was not stored; where the kind has a `key` rule, send what the rule reads; else send it with an \
+             `idempotency-key` header, or give the kind such a rule"
         }
         Reason::KeyTooLong => {
             "the task was not stored; send it again with a shorter key, a hash of the long one for instance"

@@ -47,10 +47,7 @@ impl State {
                 }
             };
         State {
-            health: match app.engine.operation.health().borrow().clone() {
-                Health::Well => app.worker.waits().map_or(Health::Well, |why| Health::Partly { why }),
-                worse => worse,
-            },
+            health: with(app.engine.operation.health().borrow().clone(), app.worker.waits()),
             stopping: app.stopping.is_cancelled(),
             unread: app.queue.unread(),
             held: app.worker.held(),
@@ -68,6 +65,16 @@ impl State {
     /// It runs, but not as it should.
     pub(super) fn degraded(&self) -> bool {
         self.health != Health::Well || !self.held.is_empty() || !self.away.is_empty() || self.broken > 0
+    }
+}
+
+/// A record or a partition that waits is trouble too, and never hides worse.
+fn with(health: Health, waits: Option<String>) -> Health {
+    match (health, waits) {
+        (Health::Well, Some(why)) => Health::Partly { why },
+        (Health::Partly { why }, Some(waits)) => Health::Partly { why: format!("{why}; also: {waits}") },
+        (Health::Paused { why }, Some(waits)) => Health::Paused { why: format!("{why}; also: {waits}") },
+        (health, _) => health,
     }
 }
 
@@ -180,8 +187,13 @@ struct TopicLine {
     open: Option<u64>,
 }
 
+/// What is away is not waited for: whoever asks wants to know why. Of brokers that are well, hundreds of topics are
+/// read in this time.
+const READ_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+
 pub(super) async fn status(Shared(app): Shared<App>) -> Response {
-    let read = lines(&app).await;
+    let late = |_| Unavailable(format!("no answer within {} s", READ_WITHIN.as_secs()));
+    let read = tokio::time::timeout(READ_WITHIN, lines(&app)).await.unwrap_or_else(|e| Err(late(e)));
     let storage = app.engine.operation.storage().await;
     let parked = read.as_ref().ok().map(|lines| waits(&app, lines));
     // An engine without segments has no disk of its own to fill.
@@ -398,6 +410,16 @@ mod tests {
         assert_eq!(sentence(&full), "All is well; the disk is nearly full (3 MiB left).");
         let recovered = State { parked: Some(0), ..fails };
         assert_eq!(sentence(&recovered), "All is well.", "a failure that nobody waits for is no news");
+    }
+
+    #[test]
+    fn a_record_that_waits_is_told_beside_whatever_else_is_wrong() {
+        let waits = || Some("a record waits".to_owned());
+        let (partly, paused) = (Health::Partly { why: "b".into() }, Health::Paused { why: "b".into() });
+        assert_eq!(with(Health::Well, waits()), Health::Partly { why: "a record waits".into() });
+        assert_eq!(with(partly.clone(), waits()), Health::Partly { why: "b; also: a record waits".into() });
+        assert_eq!(with(paused, waits()), Health::Paused { why: "b; also: a record waits".into() });
+        assert_eq!((with(partly.clone(), None), with(Health::Well, None)), (partly, Health::Well));
     }
 
     #[test]

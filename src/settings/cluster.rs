@@ -102,11 +102,15 @@ impl ClusterSettings {
         Some(settings)
     }
 
-    /// `host:port`, and whatever else of the address is no secret.
+    /// `host:port`, and whatever else of the address is certainly no secret.
     pub fn redis_at(&self) -> &str {
         let behind = self.redis.0.split_once("://").map_or(self.redis.0.as_str(), |(_, behind)| behind);
-        let path = behind.rsplit_once('@').map_or(behind, |(_, place)| place);
-        path.split(['?', '#']).next().unwrap_or(path)
+        let (user, place) = behind.rsplit_once('@').unwrap_or(("", behind));
+        if user.contains(['?', '#']) {
+            // Who knows where the password ends.
+            return "an address with a password";
+        }
+        place.split(['?', '#']).next().unwrap_or(place)
     }
 
     /// All that a Kafka client is told, the addresses with it.

@@ -67,7 +67,7 @@ pub(super) fn resolve(
         built_in: name.get_ref().split_once('/').and_then(|(vendor, _)| provider::find(vendor)),
         cx,
     };
-    making.make(secrets)
+    making.make(secrets && cx.keys)
 }
 
 impl Making<'_> {
@@ -166,7 +166,6 @@ impl Making<'_> {
         if let Some(given) = self.raw.key.given() {
             return match secret::read(given.get_ref(), self.cx.base, self.cx.env) {
                 Ok(key) => Some(key),
-                Err(_) if !self.cx.keys => None,
                 Err(why) => {
                     let help = given.get_ref().remedy();
                     self.cx.report.add(
@@ -182,7 +181,7 @@ impl Making<'_> {
         let variable = secret::SecretRef::Env(provider.key_variable.to_owned());
         match secret::read(&variable, self.cx.base, self.cx.env) {
             Ok(key) => Some(key),
-            Err(_) if !self.cx.keys || url.is_some_and(is_loopback) => None,
+            Err(_) if url.is_some_and(is_loopback) => None,
             Err(why) => {
                 let help = format!(
                     "set it where `tidegate` is started; to try things out without a key, point \

@@ -1,4 +1,4 @@
-//! Places for tokens that wait for a schema. Tokens of all kinds lie in the same topics, so one that waits
+//! Places for tokens that wait for a schema, and for records whose dead letter fits nowhere. Tokens of all kinds lie in the same topics, so one that waits
 //! must not hold its topic, nor keep a place among the tasks that run.
 //!
 //! Decides only whether there is one more place; beyond the last one a token holds its topic, as a record
@@ -14,6 +14,7 @@ const PLACES: usize = 16 << 10;
 /// offsets to be written down as not complete.
 const LEAST: usize = 16;
 
+#[derive(Clone)]
 pub(super) struct Aside(Arc<Semaphore>);
 
 impl Default for Aside {

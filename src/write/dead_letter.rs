@@ -50,10 +50,15 @@ pub fn shrink(topic: &Topic, record: &Record, burial: &Burial) -> Output {
     let mut small = bury(topic, record, &Burial { reason: Reason::OutcomeTooLarge, ..burial.clone() });
     small.value = record.value.as_ref().map(|value| value.slice(..value.len().min(KEPT_BYTES)));
     small.key = record.key.as_ref().map(|k| k.slice(..k.len().min(1024)));
-    // Somebody else's headers may be what was too large.
+    // Somebody else's headers may be what was too large, and ours say what it was.
     let all = small.headers.0.len();
-    small.headers.0.retain(|(name, v)| name.starts_with(token::PREFIX) || v.len() <= 256);
-    small.headers.0.truncate(64);
+    let mut theirs = 0;
+    small.headers.0.retain(|(name, v)| {
+        let fits = name.len() <= 256 && v.len() <= 256 && theirs < 64;
+        let is_ours = name.starts_with(token::PREFIX);
+        theirs += usize::from(fits && !is_ours);
+        is_ours || fits
+    });
     // What is whole can be sent again.
     if small.value != record.value || small.key != record.key || small.headers.0.len() < all {
         small.headers.push(ORIGINAL_BYTES, record.value.as_ref().map_or(0, Bytes::len).to_string());

@@ -144,7 +144,15 @@ mod tests {
             letter(&"a".repeat(1 << 20), Headers::default()),
             letter("{}", Headers::default().with("x-own", "b".repeat(300))),
         ] {
-            assert!(matches!(cut, Redrive::Cannot(why) if why.contains("it was cut")));
+            assert!(
+                matches!(cut, Redrive::Cannot(why) if why == "it was cut; the original lies at tasks.copy/0/7")
+            );
         }
+        let many = (0..100).fold(Headers::default(), |all, n| all.with(format!("x-{n}"), "1"));
+        let said = letter("{}", many);
+        assert!(
+            matches!(&said, Redrive::Cannot(why) if why == "it was cut; the original lies at tasks.copy/0/7"),
+            "what is ours stays, however many of theirs there are: {said:?}"
+        );
     }
 }

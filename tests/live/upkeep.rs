@@ -90,16 +90,30 @@ async fn p1_keys_that_redis_drops_to_make_room_are_told_also_once_it_drops_none_
         let mut set = redis::cmd("CONFIG");
         let _: () = set.arg("SET").arg(name).arg(to).query_async(&mut plain).await.unwrap();
     };
-    set("maxmemory-policy", "allkeys-random").await;
+    // Only the keys that end by themselves: what ties Redis to the installation stays.
+    set("maxmemory-policy", "volatile-random").await;
     set("maxmemory", "4mb").await;
     let mut other = redis.plain().await;
     for n in 0..100 {
         let key = format!("other{n}");
-        let _: () =
-            redis::cmd("SET").arg(key).arg("x".repeat(100_000)).query_async(&mut other).await.unwrap();
+        let _: () = redis::cmd("SET")
+            .arg(key)
+            .arg("x".repeat(100_000))
+            .arg("EX")
+            .arg(600)
+            .query_async(&mut other)
+            .await
+            .unwrap();
     }
     set("maxmemory", "0").await;
     set("maxmemory-policy", "noeviction").await;
     says(&member, "Redis has lost what it knew of this installation").await;
+    let tied: Vec<String> = redis::cmd("KEYS").arg("*:log").query_async(&mut other).await.unwrap();
+    assert_eq!(tied.len(), 1, "it still knows whose it is");
     assert!(member.process.stop(SOON).success(), "{}", fleet.said());
+    // Told until the window is over, and not counted again.
+    let mut next = fleet.start().await;
+    says(&next, "Redis has lost what it knew of this installation").await;
+    assert_eq!(next.api.metric("tidegate_ledger_emptied_total").await, 1.0);
+    assert!(next.process.stop(SOON).success(), "{}", fleet.said());
 }

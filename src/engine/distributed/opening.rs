@@ -108,7 +108,8 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
         tracing::warn!(
             group = %cluster.group,
             "this Redis knows the installation, and its groups have committed nothing: unless it is new, their offsets \
-             were lost, and every topic is read from its beginning; what Redis remembers as done stays silent"
+             were lost, and topics are read from their beginning or wait for `[engine] start`; what Redis remembers as done \
+             stays silent"
         );
     }
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;

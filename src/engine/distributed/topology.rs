@@ -74,10 +74,10 @@ pub fn risks(
             let what = format!(
                 "its records are deleted after {}, done or not, and an outage or a backlog may last longer; \
                  whoever owns it can raise retention.ms",
-                match kept / 1_000 {
-                    s if s % 86_400 == 0 => format!("{} d", s / 86_400),
-                    s if s % 3_600 == 0 => format!("{} h", s / 3_600),
-                    s => format!("{s} s"),
+                match kept {
+                    ms if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
+                    ms if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+                    ms => format!("{ms} ms"),
                 }
             );
             all.push((spec.topic.clone(), what));

@@ -58,6 +58,18 @@ fn a_whole_address_may_be_a_secret_and_a_password_in_the_file_is_refused_unshown
     let settings = Settings::parse(Path::new("tidegate.toml"), &text, &env).unwrap_or_else(|e| panic!("{e}"));
     let redis = settings.engine.cluster.unwrap();
     assert_eq!((redis.redis.0.as_str(), redis.redis_at()), ("rediss://me:hush@r:6380/1", "r:6380/1"));
+    for (url, at) in [
+        ("redis://r:1", "r:1"),
+        ("redis://me:hu/sh@r:1/2?protocol=resp3", "r:1/2"),
+        ("redis+unix:///run/r.sock?pass=hush", "/run/r.sock"),
+        ("redis+unix:///run/r.sock?pass=hu@sh", "an address with a password"),
+        ("redis://:hu?sh@r:1", "an address with a password"),
+    ] {
+        assert_eq!(
+            ClusterSettings { redis: crate::settings::Hidden(url.into()), ..redis.clone() }.redis_at(),
+            at
+        );
+    }
     let said = refused(&ENGINE.replace("redis://redis", "redis://me:hush@redis")).to_string();
     assert!(said.contains("`engine.redis` holds a password") && !said.contains("hush"), "{said}");
     let said = refused(&format!("{ENGINE}properties = {{ \"sasl.password\" = \"hush\" }}\n")).to_string();

@@ -83,10 +83,22 @@ impl Durability {
     }
 }
 
-/// Keys that the server has dropped since it was started, to make room.
-pub fn evicted(info: &str) -> u64 {
-    let told = info.lines().find_map(|line| line.trim_end().strip_prefix("evicted_keys:"));
-    told.and_then(|n| n.parse().ok()).unwrap_or(0)
+/// Which of its runs a server is in, and how many keys it has dropped in it to make room: `run n`.
+pub fn dropped(info: &str) -> String {
+    let of = |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name));
+    format!("{} {}", of("run_id:").unwrap_or_default(), of("evicted_keys:").unwrap_or("0"))
+}
+
+/// Whether some were dropped between two looks. `before`: the first look, of a new installation perhaps, is none.
+pub fn has_dropped_more(before: Option<&str>, now: &str) -> bool {
+    let read = |text: &str| {
+        let (run, n) = text.split_once(' ').unwrap_or((text, ""));
+        (run.to_owned(), n.parse::<u64>().unwrap_or(0))
+    };
+    let Some((before, known)) = before.map(read) else { return false };
+    let (run, n) = read(now);
+    // A server that was started anew counts anew.
+    n > if run == before { known } else { 0 }
 }
 
 /// `config`: what `CONFIG GET` answered, empty where that is forbidden.
@@ -141,6 +153,19 @@ mod tests {
     fn config(set: &[(&str, &str)]) -> BTreeMap<String, String> {
         let sound = [("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("appendfsync", "always")];
         sound.iter().chain(set).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn p1_keys_that_a_server_drops_are_noticed_whenever_there_are_more_and_never_those_of_before() {
+        let at =
+            |run: &str, n: u64| dropped(&format!("redis_version:7\r\nrun_id:{run}\r\nevicted_keys:{n}\r\n"));
+        let more = |before: Option<&str>, now: String| has_dropped_more(before, &now);
+        assert!(!more(None, at("a", 5)), "a new installation has lost none");
+        let known = at("a", 5);
+        assert!(!more(Some(&known), at("a", 5)) && more(Some(&known), at("a", 6)));
+        assert!(!more(Some(&known), at("b", 0)) && more(Some(&known), at("b", 1)), "started anew");
+        assert_eq!(dropped("redis_version:7\r\n"), " 0");
+        assert!(!more(Some(" 0"), " 0".to_owned()));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::engine::distributed::{link, lock};
 use crate::engine::script::LedgerReply;
 use crate::task::{ScopedKey, Timestamp};
 use futures::future::BoxFuture;
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, Value};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -106,23 +106,28 @@ impl RedisConnection {
     }
 }
 
-/// What ends a refusal that a person can end.
-fn remedy(why: &str) -> Option<&'static str> {
-    let remedies = [
-        ("NOAUTH", "give `[engine] redis` its password"),
-        ("WRONGPASS", "mend the password in `[engine] redis`"),
-        ("NOPERM", "let this user run what is refused"),
-        ("OOM", "its memory is full, and no claim may be dropped: raise its maxmemory"),
-        ("MISCONF", "it cannot write to its disk: see to that"),
-        ("READONLY", "it is a replica: give `[engine] redis` the address of its primary"),
-    ];
-    remedies.into_iter().find_map(|(code, remedy)| why.contains(code).then_some(remedy))
+/// An error, and what a person can do about it.
+pub(super) fn said(e: &RedisError) -> String {
+    let code = match e.kind() {
+        ErrorKind::AuthenticationFailed => Some("WRONGPASS"),
+        _ => e.code(),
+    };
+    let remedy = match code {
+        Some("NOAUTH") => "give `[engine] redis` its password",
+        Some("WRONGPASS") => "mend the password in `[engine] redis`",
+        Some("NOPERM") => "let this user run what is refused",
+        Some("OOM") => "its memory is full, and no claim may be dropped: raise its maxmemory",
+        Some("MISCONF") => "it cannot write to its disk: see to that",
+        Some("READONLY") => "it is a replica: give `[engine] redis` the address of its primary",
+        _ => return e.to_string(),
+    };
+    format!("{}: {remedy}", e.to_string().trim_end_matches('.'))
 }
 
 impl Line {
     /// Breaks on any error.
     async fn ask(&self, command: redis::Cmd) -> Result<Value, Broken> {
-        self.hear(command).await?.extract_error().map_err(|e| self.end(e.to_string()))
+        self.hear(command).await?.extract_error().map_err(|e| self.end(said(&e)))
     }
 
     /// The answer, which may be an error of the server's. Breaks on any other.
@@ -139,7 +144,7 @@ impl Line {
         };
         let why = match answer {
             Ok(Ok(Ok(value))) => return Ok(value),
-            Ok(Ok(Err(e))) => e.to_string(),
+            Ok(Ok(Err(e))) => said(&e),
             Ok(Err(_)) => "no answer came".to_owned(),
             Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
         };
@@ -147,8 +152,7 @@ impl Line {
     }
 
     fn end(&self, why: String) -> Broken {
-        let remedy = remedy(&why).map_or_else(String::new, |remedy| format!(": {remedy}"));
-        let _ = self.why.set(format!("{}{remedy}", why.trim_end_matches('.')));
+        let _ = self.why.set(why);
         lock(&self.batches).take();
         self.broken.cancel();
         self.told()
@@ -294,5 +298,33 @@ impl Connection for RedisConnection {
     ) -> BoxFuture<'static, Result<Vec<ClaimView>, Broken>> {
         let line = self.0.clone();
         Box::pin(async move { line.list(after, max).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_a_person_can_end_says_how() {
+        for (answer, ends) in [
+            (
+                "-NOAUTH Authentication required.",
+                "Authentication required: give `[engine] redis` its password",
+            ),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", "raise its maxmemory"),
+            (
+                "-MISCONF Redis is configured to save RDB snapshots",
+                "it cannot write to its disk: see to that",
+            ),
+            ("-READONLY You can't write against a read only replica.", "the address of its primary"),
+            ("-NOPERM User default has no permissions", "let this user run what is refused"),
+            ("-WRONGPASS invalid username-password pair", "mend the password in `[engine] redis`"),
+            ("-WHATEVER else.", "else."),
+        ] {
+            let value = redis::parse_redis_value(format!("{answer}\r\n").as_bytes()).unwrap();
+            let said = said(&value.extract_error().unwrap_err());
+            assert!(said.ends_with(ends), "{answer}: {said}");
+        }
     }
 }

@@ -185,13 +185,7 @@ impl RedisStore {
 
     /// What it was tied to anew had been done before: from now on every process that looks finds so.
     pub async fn mark_emptied(&self, at: Timestamp) -> Result<(), Broken> {
-        self.0
-            .within(async {
-                let connection = self.0.dial().await?;
-                let tie = Tie::new(Some(at)).written();
-                connection.ask(redis::cmd("SET").arg(self.0.keys.tie()).arg(tie)).await.map(drop)
-            })
-            .await
+        self.0.within(async { self.0.mark_emptied(&self.0.dial().await?, at).await }).await
     }
 }
 
@@ -201,15 +195,12 @@ pub struct Looked {
     /// Its settings were changed to what no start would accept: why, and what to do.
     pub refused: Option<String>,
     pub keeps: Keeps,
-    /// Which of its runs this is, and how many keys it has dropped in it.
-    pub run: String,
-    pub evicted: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Keeps {
     /// Our claims, since this tie. Where it knew nothing any more, and so of no claim from before either, it is tied
-    /// again, and the tie says so to everybody.
+    /// again, and the tie says so to everybody; likewise where it has dropped keys to make room.
     Ours(Tie),
     /// Those of this log and group.
     Another(String),
@@ -222,13 +213,12 @@ impl RedisStore {
             .within(async {
                 let connection = self.0.dial().await?;
                 let judged = self.0.judged(&connection).await?;
+                self.0.look_for_dropped(&connection, &judged.dropped, now).await?;
                 let ours = format!("{log} {group}");
                 let (bound, tie, _) = self.0.tie(&connection, &ours, Tie::new(Some(now))).await?;
                 Ok(Looked {
                     refused: judged.durability.err().map(|refused| refused.to_string()),
                     keeps: if bound == ours { Keeps::Ours(tie) } else { Keeps::Another(bound) },
-                    run: judged.run,
-                    evicted: judged.evicted,
                 })
             })
             .await
@@ -238,7 +228,7 @@ impl RedisStore {
 /// What a server says of itself.
 struct Judged {
     run: String,
-    evicted: u64,
+    dropped: String,
     durability: Result<Durability, Refused>,
 }
 
@@ -268,6 +258,29 @@ impl Inner {
         Ok((found.0, Tie::read(&found.1), found.2 == "new"))
     }
 
+    async fn mark_emptied(&self, connection: &RedisConnection, at: Timestamp) -> Result<(), Broken> {
+        let tie = Tie::new(Some(at)).written();
+        connection.ask(redis::cmd("SET").arg(self.keys.tie()).arg(tie)).await.map(drop)
+    }
+
+    /// Marks the tie where keys were dropped since the last look, and remembers this one once that is done.
+    async fn look_for_dropped(
+        &self,
+        connection: &RedisConnection,
+        now_dropped: &str,
+        now: Timestamp,
+    ) -> Result<(), Broken> {
+        let before = connection.ask(redis::cmd("GET").arg(self.keys.dropped())).await?;
+        let before: Option<String> = redis::from_redis_value(before).map_err(|e| Broken(e.to_string()))?;
+        if before.as_deref() == Some(now_dropped) {
+            return Ok(());
+        }
+        if checks::has_dropped_more(before.as_deref(), now_dropped) {
+            self.mark_emptied(connection, now).await?;
+        }
+        connection.ask(redis::cmd("SET").arg(self.keys.dropped()).arg(now_dropped)).await.map(drop)
+    }
+
     /// Whether any heartbeat has not run out. Reads the names of all keys: for a start that finds another group.
     async fn is_somebody_alive(&self, connection: &RedisConnection) -> Result<bool, Broken> {
         let pattern = format!("{}*", self.keys.beats());
@@ -291,7 +304,9 @@ impl Inner {
     async fn dial(&self) -> Result<RedisConnection, Broken> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let line = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        let line = line.map_err(|e| Broken(format!("no connection to Redis at {}: {e}", self.at())))?;
+        let line = line.map_err(|e| {
+            Broken(format!("no connection to Redis at {}: {}", self.at(), connection::said(&e)))
+        })?;
         Ok(RedisConnection::new(line, self.keys.clone(), self.window))
     }
 
@@ -309,7 +324,7 @@ impl Inner {
         let run = info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:"));
         Ok(Judged {
             run: run.unwrap_or_default().to_owned(),
-            evicted: checks::evicted(&info),
+            dropped: checks::dropped(&info),
             durability: checks::judge(&info, &config),
         })
     }

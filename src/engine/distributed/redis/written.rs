@@ -75,6 +75,11 @@ impl Keys {
         format!("{}:tie", self.prefix)
     }
 
+    /// What the server had dropped when somebody last looked.
+    pub fn dropped(&self) -> String {
+        format!("{}:dropped", self.prefix)
+    }
+
     /// What the key of every heartbeat begins with; the instance follows.
     pub fn beats(&self) -> String {
         format!("{}:beat:", self.prefix)

@@ -13,7 +13,7 @@ pub(crate) struct Reckoning {
     /// By key, when the broker had its first record (ms).
     pub(crate) sent: BTreeMap<String, i64>,
     pub(crate) dead: Vec<(String, String)>,
-    /// Repeats that the outcomes tell of, by key.
+    /// Calls beyond the first that the outcomes tell of, by key: repeats, and tries that failed.
     noted: BTreeMap<String, u64>,
     /// When the broker had each outcome, in order (ms).
     times: Vec<i64>,
@@ -39,7 +39,9 @@ impl Reckoning {
                 serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
             let tries = envelope["tries"].as_array().map(Vec::as_slice).unwrap_or_default();
             let repeats: u64 = tries.iter().filter_map(|t| t["repeats"].as_u64()).sum();
-            *all.noted.entry(key).or_default() += repeats;
+            // Nobody heard the end of those, although the provider may have said it.
+            let failed = tries.iter().filter(|t| t["class"] != "ok").count() as u64;
+            *all.noted.entry(key).or_default() += repeats + failed;
         });
         read_all(servers, "dead-letters", |message| {
             let key = header(message, "tidegate-key");
