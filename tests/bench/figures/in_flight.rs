@@ -16,8 +16,10 @@ use tidegate::task::{Headers, Topic};
 
 /// As the scenario says.
 const CALL: Duration = Duration::from_secs(2);
-/// Three calls one after the other before anything is measured.
+/// Three calls one after the other before anything is measured; on Kafka a minute, in which a broker that has just been
+/// started compiles itself.
 const WARM: Duration = Duration::from_secs(8);
+const WARM_BROKER: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(on_kafka: bool) {
     let all = std::env::var("TIDEGATE_BENCH_IN_FLIGHT").unwrap_or_else(|_| "1000,5000".to_owned());
@@ -50,14 +52,15 @@ async fn one(n: u64, cluster: Option<&Cluster>) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = rss(process.id());
     process.stop(Duration::from_secs(10));
-    let needed = (n / CALL.as_secs()) * (WARM + steady + Duration::from_secs(14)).as_secs();
+    let warm = if cluster.is_some() { WARM_BROKER } else { WARM };
+    let needed = (n / CALL.as_secs()) * (warm + steady + Duration::from_secs(14)).as_secs();
     match cluster {
         Some(cluster) => fill(&cluster.kafka_at, needed).await,
         None => load(&place, needed).await,
     }
     let process = place.run().await;
     let api = place.api();
-    tokio::time::sleep(WARM).await;
+    tokio::time::sleep(warm).await;
     let pids = [process.id(), provider.id()];
     let (before, began) = between_waves(&api).await;
     let cpu = pids.map(cpu_seconds);
