@@ -147,17 +147,9 @@ fn plan(found: &[Difference], json: bool) {
     if breaking > 0 {
         told.push(format!("`tidegate run` refuses to start until {breaking} of them are made"));
     }
-    let allows = needed(found);
-    let flag = if allows.is_empty() { String::new() } else { format!(" --allow {}", allows.join(",")) };
+    let flag = Allow::flag(found.iter().filter_map(|d| d.needs));
     told.push(format!("to make them: tidegate topics apply{flag}"));
     say(format!("\n{}", told.join("; ")));
-}
-
-fn needed(found: &[Difference]) -> Vec<&'static str> {
-    let mut words: Vec<_> = found.iter().filter_map(|d| d.needs).map(Allow::word).collect();
-    words.sort_unstable();
-    words.dedup();
-    words
 }
 
 async fn apply(
@@ -201,7 +193,10 @@ async fn apply(
             say(format!("\n{made} made, {failed} failed, {} left", left.len()));
         }
         if !left.is_empty() {
-            say(format!("to make what is left: tidegate topics apply --allow {}", needed(&left).join(",")));
+            say(format!(
+                "to make what is left: tidegate topics apply{}",
+                Allow::flag(left.iter().filter_map(|d| d.needs))
+            ));
         }
     }
     settled(&made, settings, admin).await;
@@ -298,7 +293,11 @@ mod tests {
         assert_eq!(line(&grow), "grow   results: 4 to 8 partitions");
         assert_eq!(view(&grow, Some(&Ok(())))["done"], true);
         assert_eq!(
-            needed(&[set("a", None, Some(Allow::Shrink)), set("b", None, Some(Allow::Others)), grow]),
+            Allow::words(
+                [set("a", None, Some(Allow::Shrink)), set("b", None, Some(Allow::Others)), grow]
+                    .iter()
+                    .filter_map(|d| d.needs)
+            ),
             ["others", "shrink"]
         );
     }

@@ -47,7 +47,7 @@ pub enum OpenError {
     Redis(String),
     #[error(
         "the topics on Kafka are not as they must be: {}; look with `tidegate topics plan`, make them so with \
-         `tidegate topics apply{}`", .what.join("; "), allow_flag(.needs)
+         `tidegate topics apply{}`", .what.join("; "), Allow::flag(.needs.iter().copied())
     )]
     Topics { what: Vec<String>, needs: BTreeSet<Allow> },
     #[error(
@@ -60,11 +60,6 @@ pub enum OpenError {
          set `[engine] group` back, or stop them first; a second installation needs an `[engine] prefix` of its own"
     )]
     OtherGroup(String),
-}
-
-fn allow_flag(needs: &BTreeSet<Allow>) -> String {
-    let words: Vec<&str> = needs.iter().map(|needed| needed.word()).collect();
-    if words.is_empty() { String::new() } else { format!(" --allow {}", words.join(",")) }
 }
 
 /// How long members of groups get to leave at an orderly end.

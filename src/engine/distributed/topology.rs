@@ -6,7 +6,7 @@
 use crate::engine::TopicSpec;
 use crate::task::Topic;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A topic as its brokers describe it.
@@ -101,6 +101,18 @@ impl Allow {
             Allow::Shrink => "shrink",
             Allow::Others => "others",
         }
+    }
+
+    /// Each once, in their order as words.
+    pub fn words(needs: impl IntoIterator<Item = Allow>) -> Vec<&'static str> {
+        let words: BTreeSet<&'static str> = needs.into_iter().map(Allow::word).collect();
+        words.into_iter().collect()
+    }
+
+    /// What `topics apply` is told so that it does all of these; nothing where it needs no leave.
+    pub fn flag(needs: impl IntoIterator<Item = Allow>) -> String {
+        let words = Allow::words(needs);
+        if words.is_empty() { String::new() } else { format!(" --allow {}", words.join(",")) }
     }
 }
 
