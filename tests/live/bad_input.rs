@@ -9,10 +9,12 @@ use crate::rig::eventually;
 use crate::rig::redis_server::{ALWAYS, Server};
 use crate::rig::script::{Reply, SOON};
 use rdkafka::admin::AdminOptions;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use redis::AsyncCommands as _;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 fn names(from: usize, to: usize) -> Vec<String> {
     (from..to).map(|n| format!("k{n}")).collect()
@@ -60,6 +62,41 @@ async fn p1_p3_metadata_of_somebody_elses_is_told_and_what_comes_back_is_silent(
     as_before(&mut fleet, &sent).await;
     let said = fleet.said();
     assert!(said.contains("what lies beside the offset cannot be used"), "{said}");
+}
+
+/// A stranger comes into the group under the name of a process that lives, which its client never gets over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_p3_a_process_that_somebody_puts_out_of_its_group_comes_in_again_and_goes_on() {
+    let mut fleet = Fleet::new(|_| good()).await;
+    let member = fleet.start().await;
+    fleet.send(&["before"]);
+    fleet.one_result_each(&keys(["before"]), SOON).await;
+    let group = format!("{}tidegate.worker", fleet.prefix);
+    let ids = fleet.members().remove(&group).unwrap();
+    // A broker makes an id of the name, a dash and 36 characters of its own.
+    let name = ids.first().and_then(|id| id.get(..id.len() - 37)).unwrap();
+    let mut config = fleet.config();
+    config.set("group.id", &group).set("group.instance.id", name).set("session.timeout.ms", "6000");
+    config.set("partition.assignment.strategy", "cooperative-sticky");
+    let stranger: BaseConsumer = config.create().unwrap();
+    stranger.subscribe(&[&fleet.topic("tasks.ticket")]).unwrap();
+    eventually("the stranger is in its place", SOON, || {
+        drop(stranger.poll(Duration::from_millis(100)));
+        let taken = stranger.assignment().unwrap().count() > 0;
+        async move { taken.then_some(()) }
+    })
+    .await;
+    eventually("it has noticed", TAKEN_OVER, || {
+        drop(stranger.poll(Duration::from_millis(100)));
+        let noticed = fleet.said().contains("the Kafka consumer is made anew");
+        async move { noticed.then_some(()) }
+    })
+    .await;
+    drop(stranger);
+    fleet.send(&["after"]);
+    fleet.one_result_each(&keys(["before", "after"]), TAKEN_OVER).await;
+    assert!(fleet.calls().values().all(|n| *n == 1), "no call was bought twice");
+    stop(member).await;
 }
 
 /// Row 22: all that was done comes back while some is parked and some waits for a person.

@@ -291,6 +291,14 @@ impl Fleet {
         words.collect()
     }
 
+    /// Of each of its groups, the ids of its members.
+    pub(crate) fn members(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let other: BaseConsumer = self.config().create().unwrap();
+        let found = other.fetch_group_list(None, ASKED).unwrap();
+        let ours = found.groups().iter().filter(|group| group.name().starts_with(&self.prefix));
+        ours.map(|group| (group.name().to_owned(), keys(group.members().iter().map(|m| m.id())))).collect()
+    }
+
     /// What is committed for the tasks' topic by the worker's group: partition, offset, what lies beside it.
     pub(crate) fn committed(&self, group: &str) -> Vec<(u32, i64, String)> {
         let group = format!("{}{group}.worker", self.prefix);

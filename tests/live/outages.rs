@@ -3,7 +3,7 @@
 //! after the first answer is told, and proves nothing: aimed at are 5 s.
 //!
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease, and longer than the
-//! session that members have by default: who comes back then has lost its place in the group.
+//! session that members have by default: who comes back then has to take its place in the group again.
 
 use crate::fleet::{Fleet, Member, SHARED, TAKEN_OVER, good, key_of, keys, peak_mib};
 use crate::rig::cluster;

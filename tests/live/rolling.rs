@@ -95,6 +95,26 @@ async fn p1_p2_p3_a_deploy_of_many_processes_and_back_repeats_only_what_a_second
     drop(members);
 }
 
+/// Otherwise its partitions would be nobody's until its session is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_process_that_has_ended_in_order_is_a_member_of_no_group_any_more() {
+    let mut fleet = Fleet::new(|_| good()).await;
+    let mut members = vec![fleet.start().await, fleet.start().await];
+    let both = eventually("each group has both", SOON, || {
+        let found = fleet.members();
+        async move { found.values().all(|ids| ids.len() == 2).then_some(found) }
+    })
+    .await;
+    assert!(both.len() > 1, "{both:?}");
+    for left in [1, 0] {
+        let mut gone = members.remove(0);
+        assert!(gone.process.stop(SOON).success(), "{}", gone.process.words());
+        for (group, ids) in fleet.members() {
+            assert!(ids.len() == left && ids.is_subset(&both[&group]), "{group}: {ids:?} of {both:?}");
+        }
+    }
+}
+
 /// Row 12 of the crash table. The new owner has a partition while the old one lives and its calls there run: it
 /// asks for what comes new, and waits for the answers to what came before, which the old one gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

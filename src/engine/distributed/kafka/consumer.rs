@@ -10,6 +10,14 @@
 //! Such a place is looked up by the client, and a seek in between makes the answer outdated. The client
 //! then asks again half a second later and goes there, whatever it has read meanwhile: records are
 //! skipped, and the next commit counts them as done. So every place that it is given is a number.
+//!
+//! ## Why each client is a static member, under a name that no other has had
+//!
+//! After an outage that was longer than its session the client joins again under a new id. The broker would wait a
+//! whole session for the old one, which nobody is any more; under the same name it gives its place back at once, in the
+//! same generation. What a member is about to give up at that moment would be nobody's afterwards; but the client gives a
+//! session up by itself only while no rebalance is under way. A client that is made anew may be in the middle of one,
+//! so it comes as somebody new.
 
 use super::super::assignment::{MemberId, Membership, Said};
 use super::super::client::{Heard, Order};
@@ -36,6 +44,8 @@ const SEEK_AGAIN: Duration = Duration::from_millis(50);
 const SEEK: Duration = Duration::from_secs(1);
 /// For the broker's answer where a partition begins.
 const BEGINS: Duration = Duration::from_secs(1);
+/// For the client to let go of everything and to tell the group: a few polls and one request.
+const LEAVE: Duration = Duration::from_secs(2);
 /// Polls until the client has nothing more to say; it never says more at once.
 const QUIET: usize = 1_000;
 
@@ -54,6 +64,8 @@ pub(super) struct ConsumerThread {
     pub(super) name: String,
     pub(super) group: String,
     pub(super) topics: Vec<Topic>,
+    /// Clients that it has made: each is a member of its own.
+    pub(super) clients: u32,
 }
 
 struct Running {
@@ -72,7 +84,7 @@ struct Running {
 
 impl ConsumerThread {
     /// Until it is told to leave, or its member is dropped.
-    pub(super) fn run(self, orders: &Receiver<Order>) {
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
         let line = self.line.clone();
         let client = match self.join() {
             Ok(client) => client,
@@ -96,8 +108,10 @@ impl ConsumerThread {
         running.leave();
     }
 
-    fn join(&self) -> KafkaResult<BaseConsumer<Context>> {
-        let config = self.properties.consumer(&self.name, &self.group);
+    fn join(&mut self) -> KafkaResult<BaseConsumer<Context>> {
+        self.clients += 1;
+        let instance = format!("{}-{}", self.name, self.clients);
+        let config = self.properties.consumer(&self.name, &self.group, &instance);
         let client: BaseConsumer<Context> = config.create_with_context(Context::default())?;
         let topics: Vec<&str> = self.topics.iter().map(Topic::as_str).collect();
         client.subscribe(&topics)?;
@@ -164,8 +178,9 @@ impl Running {
                     self.of.line.say(Heard::Fetched(serving.lease.clone(), Arc::new(record)));
                 }
             }
+            // Whoever has come under its name has put it out of the group; under another it comes in again.
             Err(KafkaError::MessageConsumptionFatal(code)) => {
-                self.of.line.say(Heard::Gone(format!("the Kafka consumer has failed for good: {code}")));
+                self.rejoin(&format!("the Kafka client has failed for good: {code}"));
             }
             // What was to be read next is not there: everything is read in again, which says what is lost.
             Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
@@ -380,32 +395,30 @@ impl Running {
         self.of.line.say(Heard::Said(Said::Lost, by));
     }
 
-    /// Leaves the group at once. Nobody waits for this thread.
     fn leave(self) {
-        let_go(&self.client, self.pending);
-        self.client.unsubscribe();
-        // Polls until the client has left, then destroys it.
-        drop(self.client);
+        leave(self.client, self.pending);
     }
 }
 
-/// Answers every rebalance that still waits for an answer; those to come answer themselves.
-fn let_go(client: &BaseConsumer<Context>, pending: Option<Rebalance>) {
+/// Leaves the group, so that others take over at once: a client that is only destroyed keeps the place that has
+/// its name. Rebalances that still wait for an answer are answered; those to come answer themselves.
+fn leave(client: BaseConsumer<Context>, pending: Option<Rebalance>) {
     client.context().close();
     for rebalance in pending.into_iter().chain(std::iter::from_fn(|| client.context().next())) {
-        let answered = match rebalance {
-            Rebalance::Assign(parts) => client.incremental_assign(&list(&parts, Some(Offset::End))),
-            Rebalance::Revoke { parts, .. } => client.incremental_unassign(&list(&parts, None)),
-        };
-        tracing::debug!(?answered, "let go");
+        rebalance.let_go(&client);
+    }
+    client.unsubscribe();
+    let until = Instant::now() + LEAVE;
+    while client.context().member().is_some_and(|id| !id.is_empty()) && Instant::now() < until {
+        // Nothing is read any more: what comes is for nobody.
+        drop(client.poll(POLL));
     }
 }
 
 /// On a thread of its own: the client polls until it is closed, however long that takes.
 fn close(client: BaseConsumer<Context>, pending: Option<Rebalance>, name: &str) {
-    let_go(&client, pending);
     let closing = std::thread::Builder::new().name(format!("{name}-close"));
-    if let Err(error) = closing.spawn(move || drop(client)) {
+    if let Err(error) = closing.spawn(move || leave(client, pending)) {
         tracing::warn!(%error, "no thread to close a Kafka client on");
     }
 }

@@ -15,12 +15,13 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::super::lock;
+use super::consumer::list;
 
 /// A rebalance that waits to be carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +32,17 @@ pub(super) enum Rebalance {
         /// The session is over: they are somebody else's by now.
         lost: bool,
     },
+}
+
+impl Rebalance {
+    /// Answers it where nobody reads any more: the client leaves only once it is answered.
+    pub(super) fn let_go(&self, client: &BaseConsumer<Context>) {
+        let answered = match self {
+            Rebalance::Assign(parts) => client.incremental_assign(&list(parts, Some(Offset::End))),
+            Rebalance::Revoke { parts, .. } => client.incremental_unassign(&list(parts, None)),
+        };
+        tracing::debug!(?answered, "let go");
+    }
 }
 
 #[derive(Default)]
@@ -101,17 +113,17 @@ impl ConsumerContext for Context {
     fn rebalance(&self, client: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let mut told = lock(&self.0);
         told.count += 1;
-        if told.closing {
-            drop(told);
-            let let_go = client.incremental_unassign(list);
-            tracing::debug!(?let_go, "let go while closing");
-            return;
-        }
         let parts = partitions(list);
-        told.rebalances.push_back(match what {
+        let rebalance = match what {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(parts),
             _ => Rebalance::Revoke { parts, lost: client.assignment_lost() },
-        });
+        };
+        if told.closing {
+            drop(told);
+            rebalance.let_go(client);
+            return;
+        }
+        told.rebalances.push_back(rebalance);
     }
 }
 

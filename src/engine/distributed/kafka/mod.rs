@@ -138,6 +138,7 @@ impl Kafka {
             name: name("consume"),
             group: group.to_owned(),
             topics: topics.to_vec(),
+            clients: 0,
         };
         let asking = AskingThread {
             line: line.clone(),

@@ -22,12 +22,16 @@ const MESSAGE_MAX: usize = 64 << 20;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// What cannot be given: name, and why.
-const OURS: [(&str, &str); 11] = [
+const OURS: [(&str, &str); 12] = [
     ("isolation.level", "records of transactions that were aborted would be read as if they were there"),
     ("enable.auto.commit", "an offset would be committed before its record is done"),
     ("enable.auto.offset.store", "an offset would be committed before its record is done"),
     ("transactional.id", "it is random for each process: two under one name fence each other"),
     ("group.id", "the groups have names of their own"),
+    (
+        "group.instance.id",
+        "it is random for each process: two under one name put each other out of the group",
+    ),
     ("client.id", "it carries the name of the process and what each client is for"),
     ("enable.partition.eof", "readers rely on it, consumers must not see it"),
     ("transaction.timeout.ms", "the watchdog counts on 10 seconds"),
@@ -109,18 +113,20 @@ impl Properties {
         self.given(self.client(name))
     }
 
-    /// A member of a group.
-    pub(super) fn consumer(&self, name: &str, group: &str) -> ClientConfig {
+    /// A member of a group. `instance`: its name for the group, of one client only.
+    pub(super) fn consumer(&self, name: &str, group: &str, instance: &str) -> ClientConfig {
         let mut config = self.client(name);
         config
             .set("group.id", group)
+            // Whoever comes back from an outage that was longer than its session takes its own place again at once.
+            // Without this name the broker takes it for somebody new, and keeps the old place for a whole session.
+            .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            // As long as a process is taken for alive by the ledger. Who dies is followed after this, and who has
-            // lost its broker for longer gives up its place, which the broker then keeps for as long again.
+            // As long as a process is taken for alive by the ledger. Who dies is followed after this.
             .set("session.timeout.ms", SESSION.as_millis().to_string())
             // A member hears of a rebalance in the answer to this.
             .set("heartbeat.interval.ms", "1000")
@@ -210,6 +216,7 @@ mod tests {
             ("enable.auto.commit", "true"),
             ("enable.auto.offset.store", "true"),
             ("transactional.id", "mine"),
+            ("group.instance.id", "mine"),
             ("auto.offset.reset", "latest"),
             ("auto.offset.reset", "earliest"),
             ("enable.idempotence", "false"),
@@ -247,8 +254,11 @@ mod tests {
         ]);
         let properties = Properties::new(all).unwrap();
         assert!(!format!("{properties:?}").contains("secret"));
-        let clients =
-            [properties.consumer("c", "g"), properties.reader("r", "g"), properties.producer("p", "id")];
+        let clients = [
+            properties.consumer("c", "g", "c-1"),
+            properties.reader("r", "g"),
+            properties.producer("p", "id"),
+        ];
         for config in &clients {
             assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
             assert_eq!(config.get("reconnect.backoff.max.ms"), Some("1000"));
@@ -257,6 +267,7 @@ mod tests {
         assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
         assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
         assert_eq!(consumer.get("debug"), Some("broker,cgrp"));
+        assert_eq!(consumer.get("group.instance.id"), Some("c-1"));
         assert_eq!(reader.get("isolation.level"), Some("read_committed"));
         assert_eq!(reader.get("auto.offset.reset"), Some("error"));
         assert_eq!((producer.get("linger.ms"), producer.get("acks")), (Some("3"), Some("all")));

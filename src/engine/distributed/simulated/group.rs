@@ -19,6 +19,8 @@ pub(super) struct GroupMember {
     pub(super) subscribed: BTreeSet<Partition>,
     /// What the client believes that it holds.
     pub(super) believes: BTreeSet<Partition>,
+    /// It has been told to let go of something, and has not answered.
+    pub(super) owes: bool,
 }
 
 #[derive(Default)]
@@ -47,6 +49,19 @@ impl GroupState {
         }
         self.owners.retain(|_, owner| owner != id);
         self.rebalance()
+    }
+
+    /// A member whose client has forgotten who it was, and which the group still counts, comes back under its
+    /// name: it is given its place again, under another id and without a rebalance. `None`: it has no such place.
+    pub(super) fn come_back(&mut self, old: &MemberId, new: MemberId) -> Option<Vec<Told>> {
+        if self.members.get(old)?.owes {
+            return None;
+        }
+        let member = self.members.remove(old)?;
+        self.members.insert(new.clone(), member);
+        self.owners.values_mut().filter(|owner| *owner == old).for_each(|owner| *owner = new.clone());
+        let by = Membership { member: new.clone(), generation: self.generation };
+        Some(vec![(new.clone(), Said::Assigned(self.owns(&new)), by)])
     }
 
     pub(super) fn let_go(&mut self, id: &MemberId, parts: &[Partition]) -> Vec<Told> {
@@ -95,6 +110,7 @@ impl GroupState {
             let revoked: Vec<Partition> = member.believes.difference(&target).cloned().collect();
             let assigned: Vec<Partition> = target.difference(&member.believes).cloned().collect();
             member.believes.extend(assigned.iter().cloned());
+            member.owes = !revoked.is_empty();
             if !revoked.is_empty() {
                 told.push((id.clone(), Said::Revoked(revoked), by.clone()));
             }
@@ -192,8 +208,12 @@ mod tests {
     fn nobody_is_given_what_it_has_not_subscribed_to_also_where_others_have_and_once_they_are_gone() {
         let mut group = GroupState::default();
         let [old, new] = ["old", "new"].map(|name| MemberId(name.into()));
-        let member =
-            |n, subscribed| GroupMember { process: Process(n), subscribed, believes: BTreeSet::new() };
+        let member = |n, subscribed| GroupMember {
+            process: Process(n),
+            subscribed,
+            believes: BTreeSet::new(),
+            owes: false,
+        };
         let (both, kept) = (&parts("tasks.gone", 3) | &parts("tasks.kept", 4), parts("tasks.kept", 4));
         group.join(old.clone(), member(1, both));
         assert_eq!(group.owns(&old).len(), 7);
@@ -206,5 +226,28 @@ mod tests {
         assert_eq!((group.owns(&old).len(), group.owns(&new).len()), (5, 2));
         group.expire(&old);
         assert_eq!(group.owns(&new).into_iter().collect::<BTreeSet<_>>(), kept);
+    }
+
+    #[test]
+    fn whoever_comes_back_to_its_place_has_what_it_had_in_the_same_generation_and_its_old_id_counts_no_more()
+    {
+        let mut group = GroupState::default();
+        let [old, new, other] = ["old", "new", "other"].map(|name| MemberId(name.into()));
+        let member = |n| GroupMember {
+            process: Process(n),
+            subscribed: parts("tasks", 3),
+            believes: BTreeSet::new(),
+            owes: false,
+        };
+        group.join(old.clone(), member(1));
+        let before = group.generation;
+        let told = group.come_back(&old, new.clone()).unwrap();
+        let by = |member: &MemberId| Membership { member: member.clone(), generation: before };
+        let all: Vec<Partition> = parts("tasks", 3).into_iter().collect();
+        assert_eq!(told, [(new.clone(), Said::Assigned(all), by(&new))]);
+        assert!(group.offer(Tx(1), &by(&old), &[]).is_err());
+        assert!(group.offer(Tx(2), &by(&new), &[]).is_ok());
+        group.join(other, member(2));
+        assert_eq!(group.come_back(&new, old), None, "something was asked back from it");
     }
 }

@@ -133,8 +133,8 @@ impl Client {
         !self.world.is_dead(self.process)
     }
 
-    /// Joins, with what it believes to hold.
-    fn join(&self, believes: BTreeSet<Partition>) {
+    /// Another id, under which the group reaches this client from now on.
+    fn named(&self) -> MemberId {
         let id = {
             let mut inner = lock(&self.world.inner);
             let id = MemberId(format!("p{}-{}", self.process.0, inner.name()).into());
@@ -142,13 +142,36 @@ impl Client {
             id
         };
         lock(&self.mine).id = Some(id.clone());
+        id
+    }
+
+    /// Joins, with what it believes to hold.
+    fn join(&self, believes: BTreeSet<Partition>) {
+        let id = self.named();
         let told = {
             let mut inner = lock(&self.world.inner);
             let subscribed = self.parts.iter().cloned().collect();
-            let member = GroupMember { process: self.process, subscribed, believes };
+            let member = GroupMember { process: self.process, subscribed, believes, owes: false };
             inner.groups.entry(self.group.clone()).or_default().join(id, member)
         };
         self.world.tell(told);
+    }
+
+    /// Takes the place again that the group has kept for it, or joins as somebody new.
+    fn come_back(&self, old: &MemberId) {
+        let id = self.named();
+        let told = {
+            let mut inner = lock(&self.world.inner);
+            inner.groups.get_mut(&self.group).and_then(|g| g.come_back(old, id.clone()))
+        };
+        match told {
+            Some(told) => self.world.tell(told),
+            None => {
+                lock(&self.world.inner).seats.remove(&id);
+                self.world.expire(&self.group, old);
+                self.join(BTreeSet::new());
+            }
+        }
     }
 
     // sessions
@@ -174,18 +197,23 @@ impl Client {
                 continue;
             }
             let hidden = !rejoins && !expelled && self.world.fails("nobody is told", |f| f.hidden);
+            let kept =
+                !rejoins && !expelled && !hidden && self.world.fails("its place is kept", |f| f.place_kept);
             let believes = {
                 let inner = lock(&self.world.inner);
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));
                 member.map(|m| m.believes.clone()).unwrap_or_default()
             };
-            self.world.say(format_args!(
-                "{} loses its session{}",
-                id.0,
-                if hidden { ", unheard" } else { "" }
-            ));
+            let how = match (hidden, kept) {
+                (true, _) => ", unheard",
+                (_, true) => ", and the group has not noticed",
+                _ => "",
+            };
+            self.world.say(format_args!("{} loses its session{how}", id.0));
             lock(&self.mine).untold.clear();
-            self.world.expire(&self.group, &id);
+            if !kept {
+                self.world.expire(&self.group, &id);
+            }
             // Nobody tells it: it finds out when it next asks.
             if !self.step(3_000).await {
                 return;
@@ -200,14 +228,14 @@ impl Client {
                     mine.serving.clear();
                     mine.lost = true;
                 }
-                let by = Membership { member: id, generation: 0 };
+                let by = Membership { member: id.clone(), generation: 0 };
                 self.say(Heard::Said(Said::Lost, by));
                 while lock(&self.mine).lost {
                     if !self.step(10).await {
                         return;
                     }
                 }
-                self.join(BTreeSet::new());
+                if kept { self.come_back(&id) } else { self.join(BTreeSet::new()) }
             }
         }
     }
@@ -250,8 +278,8 @@ impl Client {
             let mut mine = lock(&self.mine);
             parts.iter().for_each(|at| drop(mine.serving.remove(at)));
             mine.untold.extend(parts.iter().cloned());
-            mine.lost = false;
-            mine.id.clone()
+            // Whoever knows that its session is over tells nobody.
+            if std::mem::take(&mut mine.lost) { None } else { mine.id.clone() }
         };
         let Some(id) = id else { return };
         let told = {
