@@ -163,7 +163,7 @@ impl Worker {
         let [tasks, tokens]: [Vec<Topic>; 2] =
             [self.kinds.topics().cloned().collect(), names.tokens().cloned().collect()];
         let mut group = Intake::join(&self.engine, &tasks, &tokens);
-        let permits = Arc::new(Semaphore::new(self.settings.worker.in_flight));
+        let [permits, handed_in] = [(); 2].map(|()| Arc::new(Semaphore::new(self.settings.worker.in_flight)));
         let aside = Aside::default();
         let leave = CancellationToken::new();
         let mut running = JoinSet::new();
@@ -209,6 +209,8 @@ impl Worker {
                 }
                 // Also when full: a task may wait for nothing but the news that its lease is void.
                 event = group.next(permit.is_some()) => event,
+                // A task has handed in its outcome.
+                _ = permits.acquire(), if permit.is_none() => continue,
             };
             match event {
                 Event::Record(delivery) => {
@@ -238,6 +240,7 @@ impl Worker {
                     let void = leases.void(&delivery.lease, &leave);
                     let (engine, pipeline) = (self.engine.clone(), self.pipeline.clone());
                     let (view, permits, aside) = (self.view.clone(), permits.clone(), aside.clone());
+                    let handed_in = handed_in.clone();
                     running.spawn(async move {
                         let at = delivery.record.position.clone();
                         let work = async {
@@ -248,14 +251,9 @@ impl Worker {
                                     wait_aside(&pipeline, &delivery, &void, permits, place).await?
                                 }
                             };
-                            one(
-                                &engine,
-                                &pipeline,
-                                Waits { view: &view, aside: &aside, permit: Some(permit) },
-                                delivery,
-                                void,
-                            )
-                            .await
+                            let permit = Some(permit);
+                            let waits = Waits { view: &view, aside: &aside, handed_in: &handed_in, permit };
+                            one(&engine, &pipeline, waits, delivery, void).await
                         };
                         let ended = view.watch(at.clone(), work).await.flatten();
                         Back { at, ended }

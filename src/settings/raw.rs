@@ -322,7 +322,8 @@ written! {
 written! {
     /// `[worker]`.
     RawWorker {
-        /// Tasks at once. Default 256, 1 to 100,000. Raise it for slow models; each takes 65 to 92 kB.
+        /// Tasks at once, beside as many that only wait for their commit. Default 256, 1 to 100,000. Raise it for
+        /// slow models; each takes 65 to 92 kB.
         in_flight: u64,
         /// How long an orderly end waits for calls that run. Default: the longest `total` of a model in use.
         /// 0s to 1h.

@@ -11,8 +11,9 @@ use crate::outcome::Reason;
 use crate::pipeline::{Done, Ended, Pipeline};
 use crate::task::{Position, Topic};
 use crate::write::Counted;
+use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// One record, from delivery to a visible commit; whose task it ended.
@@ -24,6 +25,12 @@ pub(super) async fn one(
     void: CancellationToken,
 ) -> Option<Ended> {
     let Done { completion, instead, ended } = pipeline.process(&delivery, &void).await?;
+    let Waits { view, aside, handed_in, mut permit } = waits;
+    // What only waits for its commit lets another task run. What dies does not: a kind whose tasks all die would have
+    // begun twice as many before the first is counted.
+    if ended.as_ref().is_some_and(|ended| ended.dead.is_none()) {
+        permit = handed_in.clone().try_acquire_owned().ok().or(permit);
+    }
     let (lease, offset) = (completion.lease.clone(), completion.offset);
     let counted = Counted::of(&completion);
     let began = Instant::now();
@@ -39,7 +46,6 @@ pub(super) async fn one(
         Commit::TooLarge { output } => {
             tracing::warn!(at = %delivery.record.position, output, "an outcome is too large for its topic");
             let burial = instead?;
-            let Waits { view, aside, mut permit } = waits;
             let unburied = Unburied { view, at: &delivery.record.position };
             let mut place = None;
             loop {
@@ -71,10 +77,12 @@ pub(super) async fn one(
     }
 }
 
-/// Where a record waits whose dead letter cannot be written.
+/// Where a record waits: for its commit, or because its dead letter cannot be written.
 pub(super) struct Waits<'a> {
     pub(super) view: &'a View,
     pub(super) aside: &'a Aside,
+    /// Places of those that wait for their commit: as many as may run.
+    pub(super) handed_in: &'a Arc<Semaphore>,
     /// To be among the tasks that run.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }

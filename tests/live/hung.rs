@@ -1,7 +1,8 @@
 //! Row 19 of the crash table: a call of the Kafka client does not come back although a broker is there. The process
 //! notices it, says so and fails, so that a supervisor starts it anew; whoever comes next finishes its work.
 
-use crate::fleet::{Fleet, Member, TAKEN_OVER, good, keys};
+use crate::fleet::{Fleet, Member, TAKEN_OVER, good, key_of, keys};
+use crate::rig::cluster;
 use crate::rig::eventually;
 use crate::rig::process::says;
 use crate::rig::script::SOON;
@@ -53,6 +54,24 @@ async fn p1_p2_p3_a_commit_that_hangs_ends_its_process_and_the_next_one_publishe
     fleet.one_result_each(&keys(&names), TAKEN_OVER).await;
     let once: BTreeMap<String, usize> = names.iter().map(|key| (key.clone(), 1)).collect();
     assert_eq!((fleet.calls(), fleet.told()), (once.clone(), once), "stored answers are published");
+    assert!(second.process.stop(SOON).success(), "{}", second.process.words());
+}
+
+/// One at a time, and a commit that does not end: a task that has its answer lets the next one ask, and that is all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_as_many_tasks_as_run_may_wait_for_their_commit_beside_them_and_no_more() {
+    let shared = cluster::servers();
+    let mut fleet = Fleet::on(&shared.kafka, &shared.redis, "[worker]\nin_flight = 1\n", |_| good()).await;
+    let mut first = fleet.start_with(&[("TIDEGATE_CRASH_AT", "transaction.hang")]).await;
+    let names: Vec<String> = (0..10).map(|n| format!("k{n}")).collect();
+    fleet.send(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let why = "a call of the Kafka client has not come back although a broker is reached";
+    fails(&mut first, "transaction.hang", why).await;
+    let asked = keys(fleet.provider.asked().iter().map(key_of));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let mut second = fleet.start().await;
+    fleet.one_result_each(&keys(&names), TAKEN_OVER).await;
+    assert!(fleet.calls().values().all(|n| *n == 1), "{:?}", fleet.calls());
     assert!(second.process.stop(SOON).success(), "{}", second.process.words());
 }
 
