@@ -85,7 +85,7 @@ pub fn admit(entry: &mut Option<Entry>, refused: bool, ask: &Ask) -> Admission {
         (Row::Refused, _) => Admission::Refused,
         (Row::Told(decider), _) => Admission::Told(decider),
     };
-    slots::release(entry, ask.nonce);
+    slots::release(entry, ask.nonce, 0);
     verdict
 }
 
@@ -105,7 +105,7 @@ pub fn refuse(entry: &mut Option<Entry>, refused: bool, ask: &Ask) -> (Admission
         // Leaves word, so that a late admission of the same record by another process finds out.
         _ => (Admission::Refused, true),
     };
-    slots::release(entry, ask.nonce);
+    slots::release(entry, ask.nonce, 0);
     (admission, mark)
 }
 

@@ -192,16 +192,20 @@ pub fn store(entry: &mut Option<Entry>, token: &Token, slot: &Slot, value: Bytes
     (Kept { value, times }, standing)
 }
 
-/// On every orderly exit: gives back what this nonce started and did not send, whatever the fence.
-/// The counts stay; a slot in doubt is left as if its owner had died, for the next one to look.
-pub fn release(entry: &mut Option<Entry>, nonce: Nonce) {
+/// On every orderly exit: gives back what this nonce started and does not wait for, whatever the fence. `unheard`: requests
+/// that were sent and whose end nobody has heard; they count as if they had been granted again. A slot in doubt is
+/// left as if its owner had died, for the next one to look.
+pub fn release(entry: &mut Option<Entry>, nonce: Nonce, unheard: u32) {
     let Some(e) = entry else { return };
     for slot in e.slots.values_mut() {
         match &mut slot.state {
             SlotState::Started { nonce: n, instance, doubt: true, .. } if *n == nonce => {
                 (*instance, *n) = (Instance::NOBODY, Nonce::NOBODY);
             }
-            SlotState::Started { nonce: n, .. } if *n == nonce => slot.state = SlotState::Free,
+            SlotState::Started { nonce: n, .. } if *n == nonce => {
+                slot.state = SlotState::Free;
+                slot.times = slot.times.saturating_add(unheard);
+            }
             _ => {}
         }
     }

@@ -304,11 +304,17 @@ pub trait Journal: Send + Sync {
         slot: &Slot,
         value: Bytes,
     ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>>;
-    /// On every orderly exit: frees what this nonce started and did not send.
-    fn release(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>>;
+    /// On every orderly exit: frees what this nonce started and does not wait for. `unheard`: requests that were sent,
+    /// whose end nobody has heard; they are counted.
+    fn release(
+        &self,
+        nonce: Nonce,
+        key: &ScopedKey,
+        unheard: u32,
+    ) -> BoxFuture<'static, Result<(), Unavailable>>;
     /// The same by who never uses the nonce again, and does not wait: told once the ledger is reached.
-    fn leave(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, ()> {
-        let released = self.release(nonce, key);
+    fn leave(&self, nonce: Nonce, key: &ScopedKey, unheard: u32) -> BoxFuture<'static, ()> {
+        let released = self.release(nonce, key, unheard);
         Box::pin(async move {
             // What stays started is asked for again, and counted.
             let _ = released.await;

@@ -28,7 +28,7 @@ pub enum LedgerCall {
     Start { claim: Claim, slot: Slot, deadline: Duration },
     Bar { claim: Claim, slot: Slot },
     Store { token: Token, slot: Slot, value: Bytes },
-    Release { nonce: Nonce, key: ScopedKey },
+    Release { nonce: Nonce, key: ScopedKey, unheard: u32 },
     Mark { mark: Mark, at: Option<Position> },
 }
 
@@ -122,10 +122,10 @@ pub fn run<T: Tables>(tables: &mut T, call: &LedgerCall, asked: &Asked<'_>) -> R
             })?;
             LedgerReply::Stored(winner, standing)
         }
-        LedgerCall::Release { nonce, key } => {
+        LedgerCall::Release { nonce, key, unheard } => {
             tables.entry(key.to_bytes(), |e| {
                 fresh(e);
-                dedupe::release(e, *nonce);
+                dedupe::release(e, *nonce, *unheard);
             })?;
             LedgerReply::Done
         }

@@ -40,6 +40,9 @@ pub(super) struct Stream {
 /// Whoever was stopped, or got no processor, finds its time over although the answer has come: it listens this
 /// much longer before it buys another, and no longer than an eighth of what it has waited.
 const LISTEN: Duration = Duration::from_millis(250);
+/// And as much longer as it noticed late that its time is over, up to this: then all its calls are in that case, and
+/// their answers are taken one after the other.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Limits of this try.
 #[derive(Clone, Copy, Debug)]
@@ -87,11 +90,16 @@ pub(super) async fn attempt(
 
 /// Waits for it, and once in a call a moment more (`grace`, gone then).
 async fn heard<F: Future>(patience: Duration, grace: &mut Option<Duration>, what: F) -> Option<F::Output> {
-    let mut what = std::pin::pin!(what);
+    let (mut what, began) = (std::pin::pin!(what), Instant::now());
     if let Ok(heard) = tokio::time::timeout(patience, &mut what).await {
         return Some(heard);
     }
-    tokio::time::timeout(grace.take()?, what).await.ok()
+    tokio::time::timeout(grace.take()? + late(began, patience), what).await.ok()
+}
+
+/// How late it is noticed that the time is over.
+fn late(began: Instant, patience: Duration) -> Duration {
+    began.elapsed().saturating_sub(patience).min(LATE)
 }
 
 /// Sends the request and takes in the reply. `Ok`: the stream has ended, well or not: see `judge`.
@@ -112,7 +120,7 @@ async fn exchange(
     let sent = builder(client, model, request, slot).send();
     let reply = heard(first, &mut grace, sent).await.ok_or_else(silence)?;
     if grace.is_none() {
-        until = Instant::now() + listen;
+        until = Instant::now() + listen + late(began, first);
     }
     let reply = reply.map_err(|e| transport(&e))?;
     crash_point("infer.sent");

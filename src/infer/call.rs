@@ -115,7 +115,12 @@ impl Models {
         }
         let ended = self.rounds(&mut call, &mut at).await;
         if at.granted && !matches!(ended, Called::Answer(_) | Called::Person { .. }) {
-            give_back(&call).await;
+            // Other endings tell of their tries; whoever comes after these would buy them again without a word.
+            let unheard = if matches!(ended, Called::Cancelled | Called::Stale) { at.unheard } else { 0 };
+            if let Some(last) = at.tries.last() {
+                (0..unheard).for_each(|_| observe::repeated(&last.model));
+            }
+            give_back(&call, unheard).await;
         }
         ended
     }
@@ -148,7 +153,7 @@ impl Models {
                 Step::GoAlone => {
                     drop(together);
                     // Whoever waits has killed nobody: no death is counted for it meanwhile.
-                    give_back(call).await;
+                    give_back(call, 0).await;
                     alone = tokio::select! {
                         guard = self.alone.write() => Some(guard),
                         () = call.cancel.cancelled() => None,
@@ -239,6 +244,9 @@ impl Models {
                     if failure.lost() { (Duration::ZERO, took) } else { (took, Duration::ZERO) };
                 call.allowance.spend(charged, cost);
                 at.lost += lost;
+                if matches!(failure.class, Class::Timeout | Class::Malformed) {
+                    at.unheard += 1;
+                }
                 guard.failed(&failure);
                 after(call, at, i, &running, failure)
             }
@@ -328,17 +336,17 @@ fn nobody_serves(call: &Call<'_>, at: &mut Progress, left: Duration, soonest: Op
     }
 }
 
-/// Nothing is under way any more: what was started is free for whoever comes next.
-async fn give_back(call: &Call<'_>) {
+/// Nothing is under way any more: what was started is free for whoever comes next, and counts what nobody has heard.
+async fn give_back(call: &Call<'_>, unheard: u32) {
     let (nonce, key) = (call.claim.nonce, &call.claim.token.key);
     while !call.cancel.is_cancelled() {
-        if call.journal.release(nonce, key).await.is_ok() {
+        if call.journal.release(nonce, key, unheard).await.is_ok() {
             return;
         }
         pause(AWAY, call.cancel).await;
     }
     // The process may be on its way out. What stays started is asked for again, and counted.
-    let _ = tokio::time::timeout(LEAVING, call.journal.leave(nonce, key)).await;
+    let _ = tokio::time::timeout(LEAVING, call.journal.leave(nonce, key, unheard)).await;
 }
 
 /// Reads what the slot holds.

@@ -48,6 +48,8 @@ pub(super) struct Progress {
     pub(super) hinted: Option<Duration>,
     /// Time of tries that failed, and not by the task's doing.
     pub(super) lost: Duration,
+    /// Tries whose request was sent, and whose end did not come or was no end: the model may have been paid for it.
+    pub(super) unheard: u32,
     /// How often the slot was granted again, by this delivery and all before it.
     pub(super) repeats: u32,
     /// Waited since the last try.
@@ -66,6 +68,7 @@ impl Progress {
             out: vec![None; models],
             hinted: None,
             lost: Duration::ZERO,
+            unheard: 0,
             repeats: 0,
             waited: Duration::ZERO,
             stood: Duration::ZERO,

@@ -237,7 +237,7 @@ impl Journal for Memory {
         ready(Err(Unavailable("no journal".into()))).boxed()
     }
 
-    fn release(&self, _: Nonce, _: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>> {
+    fn release(&self, _: Nonce, _: &ScopedKey, _: u32) -> BoxFuture<'static, Result<(), Unavailable>> {
         ready(Ok(())).boxed()
     }
 }

@@ -94,7 +94,7 @@ async fn p7_a_claim_that_a_newer_version_wrote_stops_nobody_else() {
     let (): () = plain.hset(key("slot"), "#ask", "2 told otherwise").await.unwrap();
     for (name, what) in [("newer", "claim"), ("slot", "slot")] {
         let claim: Vec<(String, String)> = plain.hgetall(key(name)).await.unwrap();
-        let release = LedgerCall::Release { nonce: crate::stored::NONCE, key: token(name).key };
+        let release = LedgerCall::Release { nonce: crate::stored::NONCE, key: token(name).key, unheard: 0 };
         for call in [admit(&token(name)), store(&token(name), "ask", "x"), release] {
             let Broken(why) = asked(&connection, call.clone()).await.unwrap_err();
             assert!(why.contains(&format!("the stored {what} has format version 2")), "{call:?}: {why}");

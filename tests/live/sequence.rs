@@ -195,7 +195,11 @@ impl Sequence {
             }
             56..65 => LedgerCall::Bar { claim: self.claim(), slot: self.slot() },
             65..77 => LedgerCall::Store { token: self.token(), slot: self.slot(), value: self.value() },
-            77..84 => LedgerCall::Release { nonce: self.nonce(), key: self.key.clone() },
+            77..84 => LedgerCall::Release {
+                nonce: self.nonce(),
+                key: self.key.clone(),
+                unheard: self.dice.pick(3) as u32,
+            },
             84..88 => {
                 let mark = Mark::Close { token: self.token(), outcome: self.outcome(), output: 0 };
                 let at = self.dice.percent(80).then(|| place("results", self.dice.pick(1 << 40)));

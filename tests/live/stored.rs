@@ -176,9 +176,9 @@ async fn version_1_is_what_deaths_releases_decisions_and_refusals_leave() {
     );
     assert_eq!(slots().await, texts(&[("#ask", &again), ("#use", &doubted)]));
 
-    at(2, LedgerCall::Release { nonce: Nonce(5), key: token.key.clone() }).await.unwrap();
+    at(2, LedgerCall::Release { nonce: Nonce(5), key: token.key.clone(), unheard: 2 }).await.unwrap();
     let nobodys = format!("1 started 0 1 {ID}0 {ID}0 1795500070000 1");
-    assert_eq!(slots().await, texts(&[("#ask", "1 free 1 1"), ("#use", &nobodys)]));
+    assert_eq!(slots().await, texts(&[("#ask", "1 free 3 1"), ("#use", &nobodys)]));
 
     let mark = Mark::Moved { token: token.clone(), hop: 1, phase: OpenPhase::Waiting };
     at(1, LedgerCall::Mark { mark, at: None }).await.unwrap();

@@ -133,7 +133,7 @@ fn a_death_is_counted_also_where_the_until_has_passed_meanwhile() {
 fn deaths_add_up_and_outlive_an_orderly_exit() {
     let (_, mut entry) = taken(&call());
     assert!(matches!(go(&mut entry, &MINE, &call(), &OTHER_LAPSED), Started::Go { deaths: 1, .. }));
-    release(&mut entry, MINE.nonce);
+    release(&mut entry, MINE.nonce, 0);
     assert_eq!(state(&entry, &call()), SlotState::Free);
     let granted = go(&mut entry, &THEIRS, &call(), &NOBODY_LAPSED);
     assert_eq!(granted, Started::Go { repeat: false, times: 1, deaths: 1 });
@@ -240,18 +240,30 @@ fn release_gives_back_what_its_nonce_started_whatever_the_fence_and_nothing_else
     let stored = Slot { name: SlotName("say".into()), kind: SlotKind::Call };
     let _ = store(&mut entry, &own, &stored, "a".into());
     marks::moved(&mut entry, &own, 1, super::super::OpenPhase::Open, Fence(98), NOW);
-    release(&mut entry, THEIRS.nonce);
+    release(&mut entry, THEIRS.nonce, 0);
     assert_eq!(state(&entry, &call()), SlotState::Free);
     assert!(matches!(state(&entry, &effect()), SlotState::Started { .. }));
     assert_eq!(state(&entry, &stored), SlotState::Stored { value: "a".into() });
-    release(&mut None, THEIRS.nonce);
+    release(&mut None, THEIRS.nonce, 0);
+    assert_eq!(counts(&entry, &call()), (0, 0));
+}
+
+#[test]
+fn p3_what_was_sent_unheard_counts_as_granted_again_once_it_is_given_back() {
+    let (_, mut entry) = taken(&call());
+    release(&mut entry, MINE.nonce, 5);
+    assert_eq!(counts(&entry, &call()), (0, 0), "what others have started is not touched");
+    release(&mut entry, THEIRS.nonce, 2);
+    assert_eq!((state(&entry, &call()), counts(&entry, &call())), (SlotState::Free, (2, 0)));
+    let again = Started::Go { repeat: false, times: 2, deaths: 0 };
+    assert_eq!(go(&mut entry, &MINE, &call(), &NOBODY_LAPSED), again);
 }
 
 #[test]
 fn p4_a_slot_in_doubt_is_left_as_if_its_owner_had_died_which_counts_no_death() {
     let (_, mut entry) = taken(&effect());
     assert_eq!(go(&mut entry, &MINE, &effect(), &OTHER_LAPSED), Started::Unknown);
-    release(&mut entry, MINE.nonce);
+    release(&mut entry, MINE.nonce, 0);
     // Not even mine any more, and free for nobody: the next one looks at once.
     for by in [MINE, THEIRS] {
         let mut next = entry.clone();
@@ -260,7 +272,7 @@ fn p4_a_slot_in_doubt_is_left_as_if_its_owner_had_died_which_counts_no_death() {
         assert_eq!(bar(&mut next, &by, &effect()), Bar::Barred);
     }
     assert_eq!(bar(&mut entry, &MINE, &effect()), Bar::Busy);
-    release(&mut entry, Nonce::NOBODY);
+    release(&mut entry, Nonce::NOBODY, 0);
     assert_eq!(go(&mut entry, &MINE, &effect(), &NOBODY_LAPSED), Started::Unknown);
 }
 

@@ -460,18 +460,18 @@ impl Journal for DistributedLedger {
         })
     }
 
-    fn leave(&self, nonce: Nonce, key: &ScopedKey) -> BoxFuture<'static, ()> {
+    fn leave(&self, nonce: Nonce, key: &ScopedKey, unheard: u32) -> BoxFuture<'static, ()> {
         // A process that lives and does not tell would make others wait for the end of the call's time.
-        self.0.contact.owe_calls([LedgerCall::Release { nonce, key: key.clone() }]);
+        self.0.contact.owe_calls([LedgerCall::Release { nonce, key: key.clone(), unheard }]);
         Box::pin(async {})
     }
 
-    fn release(&self, nonce: Nonce, key: &ScopedKey) -> Answer<()> {
+    fn release(&self, nonce: Nonce, key: &ScopedKey, unheard: u32) -> Answer<()> {
         if self.0.contact.holds(key) {
             let why = Unavailable("an answer of this task is not stored yet".to_owned());
             return Box::pin(async move { Err(why) });
         }
-        self.call(Ask::Release, None, LedgerCall::Release { nonce, key: key.clone() }, |_| Some(()))
+        self.call(Ask::Release, None, LedgerCall::Release { nonce, key: key.clone(), unheard }, |_| Some(()))
     }
 }
 

@@ -129,8 +129,8 @@ impl Journal for EmbeddedLedger {
         })
     }
 
-    fn release(&self, nonce: Nonce, key: &ScopedKey) -> Answer<()> {
-        self.call(LedgerCall::Release { nonce, key: key.clone() }, |_| Some(()))
+    fn release(&self, nonce: Nonce, key: &ScopedKey, unheard: u32) -> Answer<()> {
+        self.call(LedgerCall::Release { nonce, key: key.clone(), unheard }, |_| Some(()))
     }
 }
 

@@ -64,8 +64,13 @@ impl Journal for Memory {
         let stored = dedupe::store(&mut self.entry.lock().unwrap(), &c.token, slot, value);
         async move { Ok(stored) }.boxed()
     }
-    fn release(&self, nonce: Nonce, _key: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>> {
-        dedupe::release(&mut self.entry.lock().unwrap(), nonce);
+    fn release(
+        &self,
+        nonce: Nonce,
+        _key: &ScopedKey,
+        unheard: u32,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        dedupe::release(&mut self.entry.lock().unwrap(), nonce, unheard);
         async { Ok(()) }.boxed()
     }
 }
@@ -422,6 +427,23 @@ async fn p3_an_answer_that_comes_after_the_caller_left_is_stored_all_the_same() 
     let (called, ()) = tokio::join!(w.call_until(&claim, &cancel, None), leave);
     assert_eq!(answer(called).text, "late");
     assert!(matches!(state(&w.memory).unwrap().state, dedupe::SlotState::Stored { .. }));
+}
+
+#[tokio::test]
+async fn p3_a_request_whose_end_nobody_has_heard_is_counted_when_its_caller_has_left() {
+    let w = world(vec![vec![Reply::ThenSilence(vec![]), says("again")]], Memory::default()).await;
+    let claim = admitted(&w.memory, 1);
+    let cancel = CancellationToken::new();
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        cancel.cancel();
+    };
+    let (called, ()) = tokio::join!(w.call_until(&claim, &cancel, None), leave);
+    assert!(matches!(called, Called::Cancelled));
+    let left = state(&w.memory).unwrap();
+    assert_eq!((left.state, left.times), (dedupe::SlotState::Free, 1));
+    let again = answer(w.call(&admitted(&w.memory, 2)).await);
+    assert_eq!((again.text.as_str(), again.repeats, w.asked(0)), ("again", 1, 2));
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ impl Journal for Forgetful {
     ) -> BoxFuture<'static, Result<(Kept, Standing), Unavailable>> {
         async { Ok((Kept { value, times: 0 }, Standing::Stands)) }.boxed()
     }
-    fn release(&self, _: Nonce, _: &ScopedKey) -> BoxFuture<'static, Result<(), Unavailable>> {
+    fn release(&self, _: Nonce, _: &ScopedKey, _: u32) -> BoxFuture<'static, Result<(), Unavailable>> {
         async { Ok(()) }.boxed()
     }
 }

@@ -165,7 +165,7 @@ impl Caller {
                 if !void.is_cancelled() {
                     continue;
                 }
-                self.engine.journal.leave(claim.nonce, &claim.token.key).await;
+                self.engine.journal.leave(claim.nonce, &claim.token.key, 0).await;
                 return;
             };
             return self.complete(delivery, Some(output), Some(mark)).await;

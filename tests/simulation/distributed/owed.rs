@@ -38,7 +38,7 @@ impl Connection for Listens {
 
     fn call(&self, _: Instance, sent: Sent) -> BoxFuture<'static, Result<LedgerReply, Broken>> {
         let told = match sent.call {
-            LedgerCall::Release { nonce, key } => format!("release {} of {}", nonce.0, key.key),
+            LedgerCall::Release { nonce, key, .. } => format!("release {} of {}", nonce.0, key.key),
             other => format!("{other:?}"),
         };
         self.heard.lock().unwrap().push(told);
@@ -65,7 +65,7 @@ fn p3_who_leaves_a_task_while_the_ledger_is_away_gives_its_calls_back_once_it_is
         let start = Start { instance: Instance(1), window, start_anyway: false };
         let parts = distributed::open(&start, broker, Arc::new(store.clone()));
         for (nonce, key) in [(7, "a"), (8, "b")] {
-            parts.journal.leave(Nonce(nonce), &ScopedKey::new("", "copy", key)).await;
+            parts.journal.leave(Nonce(nonce), &ScopedKey::new("", "copy", key), 0).await;
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(*store.heard.lock().unwrap(), [""; 0], "it is away");

@@ -74,8 +74,8 @@ pub(super) fn run(call: &LedgerCall, setting: &Setting<'_>, prints: &[Print]) ->
             run.args.push(value.clone());
             run
         }
-        LedgerCall::Release { nonce, key } => {
-            setting.begin(Script::Release, key).with([written::hex(nonce.0)])
+        LedgerCall::Release { nonce, key, unheard } => {
+            setting.begin(Script::Release, key).with([written::hex(nonce.0), unheard.to_string()])
         }
         LedgerCall::Repair { token, outcome, at }
         | LedgerCall::Mark { mark: Mark::Close { token, outcome, .. }, at: Some(at) } => setting
@@ -282,7 +282,8 @@ mod tests {
     use crate::dedupe::Nonce;
 
     fn hears(reply: &[&str]) -> Result<Heard, BadReply> {
-        let call = LedgerCall::Release { nonce: Nonce(1), key: ScopedKey::new("", "ticket", "k") };
+        let call =
+            LedgerCall::Release { nonce: Nonce(1), key: ScopedKey::new("", "ticket", "k"), unheard: 0 };
         heard(&call, Fence(1), reply.iter().map(|part| part.as_bytes().to_vec()).collect())
     }
 

@@ -154,7 +154,7 @@ async fn p3_p4_what_was_released_or_barred_is_so_after_a_crash() {
     let (_, standing) = life.engine.journal.store(&claim, &kept, "bought".into()).await.unwrap();
     assert_eq!(standing, Standing::Stands);
     assert_eq!(life.start(&claim, &call).await, GO);
-    life.engine.journal.release(claim.nonce, &claim.token.key).await.unwrap();
+    life.engine.journal.release(claim.nonce, &claim.token.key, 0).await.unwrap();
     assert_eq!(life.engine.journal.bar(&claim, &effect).await.unwrap(), Bar::Barred);
     let mut life = life.cut(quick(1 << 16));
     let (claim, slots) = life.resumed().await;

@@ -95,7 +95,7 @@ impl Reckoning {
         // Providers are told a hash of the task, its generation and the slot.
         let keys: BTreeMap<String, &String> = self.sent.keys().map(|key| (scope_of(key), key)).collect();
         let mut bought = Bought::default();
-        let mut again: BTreeMap<String, u64> = BTreeMap::new();
+        let mut again: BTreeMap<String, (u64, Vec<String>)> = BTreeMap::new();
         for (slot, mut calls) in asked {
             let key = slot.split_once(".g").and_then(|(scope, _)| keys.get(scope));
             let key = key.unwrap_or_else(|| panic!("the provider was asked for nobody's slot {slot}"));
@@ -107,10 +107,18 @@ impl Reckoning {
             if earlier.iter().any(|call| !call.is_explained(hurts)) {
                 bought.unexplained.push((*key).clone());
             }
-            *again.entry((*key).clone()).or_default() += whole.saturating_sub(1);
+            let (more, when) = again.entry((*key).clone()).or_default();
+            *more += whole.saturating_sub(1);
+            let how = |call: &Asked| if call.whole { "answered" } else { "cut off" };
+            when.extend(calls.iter().map(|call| format!("{} to {} {}", call.from, call.until, how(call))));
         }
-        let untold = again.into_iter().filter(|(key, n)| *n > self.noted.get(key).copied().unwrap_or(0));
-        bought.untold = untold.map(|(key, _)| key).collect();
+        for (key, (more, when)) in again {
+            let noted = self.noted.get(&key).copied().unwrap_or(0);
+            if more > noted {
+                eprintln!("untold: {key} tells of {noted}, and was asked {}", when.join(", "));
+                bought.untold.push(key);
+            }
+        }
         bought
     }
 }

@@ -136,6 +136,6 @@ pub(crate) fn release(l: &mut Ledger, a: &Act, rules: Rules) {
         return;
     }
     let mut entry = convert::there(&l.entry);
-    dedupe::release(&mut entry, Nonce(a.id.into()));
+    dedupe::release(&mut entry, Nonce(a.id.into()), 0);
     l.entry = convert::back(entry.as_ref(), &l.entry);
 }

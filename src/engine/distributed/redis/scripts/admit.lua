@@ -98,7 +98,7 @@ return run(function()
   local e = read()
   local verdict = (refusing and refuse or rows)(e)
   if e and verdict[1] ~= 'fresh' and verdict[1] ~= 'resumed' and verdict[1] ~= 'rule' then
-    release(nonce)
+    release(nonce, 0)
   end
   return verdict
 end)

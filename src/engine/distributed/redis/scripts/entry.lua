@@ -124,11 +124,16 @@ local function slots()
   return found
 end
 
--- Gives back what the nonce started and did not send; what is in doubt is left as if its owner had died.
-local function release(nonce)
+-- Gives back what the nonce started, and counts what was sent unheard; what is in doubt is left as if its owner had
+-- died.
+local function release(nonce, unheard)
   for name, s in pairs(slots()) do
     if s.state == 'started' and s.nonce == nonce then
-      if s.doubt == '1' then s.instance, s.nonce = NOBODY, NOBODY else s.state = 'free' end
+      if s.doubt == '1' then
+        s.instance, s.nonce = NOBODY, NOBODY
+      else
+        s.state, s.times = 'free', s.times + unheard
+      end
       set_slot(name, s)
     end
   end
