@@ -172,8 +172,10 @@ impl Worker {
         let mut leases = Leases::default();
         let mut holds = Holds::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
+        // Waited for, and not used yet.
+        let mut kept = None;
         loop {
-            let permit = permits.clone().try_acquire_owned().ok();
+            let permit = kept.take().or_else(|| permits.clone().try_acquire_owned().ok());
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -210,7 +212,10 @@ impl Worker {
                 // Also when full: a task may wait for nothing but the news that its lease is void.
                 event = group.next(permit.is_some()) => event,
                 // A task has handed in its outcome.
-                _ = permits.acquire(), if permit.is_none() => continue,
+                room = permits.clone().acquire_owned(), if permit.is_none() => {
+                    kept = room.ok();
+                    continue;
+                }
             };
             match event {
                 Event::Record(delivery) => {

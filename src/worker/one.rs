@@ -26,8 +26,9 @@ pub(super) async fn one(
 ) -> Option<Ended> {
     let Done { completion, instead, ended } = pipeline.process(&delivery, &void).await?;
     let Waits { view, aside, handed_in, mut permit } = waits;
-    // What only waits for its commit lets another task run. What dies does not: a kind whose tasks all die would have
-    // begun twice as many before the first is counted.
+    // Whose task has ended well and only waits for its commit lets another one run. What dies does not: a kind whose
+    // tasks all die would have begun twice as many before the first is counted; only what then is too large for its topic
+    // has. Parks, copies and refusals take no call's time, and stay as they are.
     if ended.as_ref().is_some_and(|ended| ended.dead.is_none()) {
         permit = handed_in.clone().try_acquire_owned().ok().or(permit);
     }
@@ -81,9 +82,10 @@ pub(super) async fn one(
 pub(super) struct Waits<'a> {
     pub(super) view: &'a View,
     pub(super) aside: &'a Aside,
-    /// Places of those that wait for their commit: as many as may run.
+    /// For those that wait for their commit, as many as may run; and as long as nothing else is left for them, for
+    /// those whose dead letter cannot be written.
     pub(super) handed_in: &'a Arc<Semaphore>,
-    /// To be among the tasks that run.
+    /// Of the tasks that run, or in its place of those that wait for their commit.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 

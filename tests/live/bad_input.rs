@@ -179,6 +179,8 @@ async fn p1_p2_offsets_and_records_that_were_deleted_lose_nothing_that_is_there_
     })
     .await;
     as_before(&mut fleet, &sent).await;
+    let said = fleet.said();
+    assert!(said.contains("the group that reads tasks has committed nothing"), "{said}");
 
     // Three that nobody has read yet are gone as well: that is said.
     let unread = names(200, 240);
@@ -222,6 +224,8 @@ async fn p1_headers_that_claim_to_be_tidegates_own_are_not_believed_on_a_task_to
             ("tidegate-hop", b"7"),
             ("tidegate-kind", b"ticket"),
             ("tidegate-key", b"k"),
+            // In some thousand years.
+            ("tidegate-not-before", b"99999999999999"),
         ]
     };
     let sender = fleet.sender();
@@ -386,4 +390,51 @@ async fn p2_a_topic_that_would_lose_work_is_refused_at_the_start_with_the_comman
     let (code, said, problem) = fleet.place.tool(&["topics", "apply"]);
     assert_eq!(code, 0, "{said}{problem}");
     as_before(&mut fleet, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_topic_that_is_gone_or_takes_too_little_is_refused_at_the_start_and_apply_makes_it() {
+    let mut fleet = Fleet::new(|_| good()).await;
+    let sent = done(&mut fleet).await;
+    let resume = fleet.topic("resume");
+    let deleted = fleet.admin().delete_topics(&[&resume], &AdminOptions::new()).await.unwrap();
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let limit = fleet.setting("results", "max.message.bytes").await;
+    fleet.alter("results", ("max.message.bytes", "1000")).await;
+    let (code, said) = fleet.refused(&[]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(&format!("there is no `{resume}`")), "{said}");
+    let few = format!("`{}` has max.message.bytes=1000", fleet.topic("results"));
+    assert!(said.contains(&few) && said.contains("`tidegate topics apply`"), "{said}");
+    let (code, said, problem) = fleet.place.tool(&["topics", "apply"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert_eq!(fleet.setting("results", "max.message.bytes").await, limit);
+    as_before(&mut fleet, &sent).await;
+}
+
+/// A person has given the results more time than the plan: what would take it away again is left to a person.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apply_shortens_nothing_that_it_was_not_allowed_to_and_plan_changes_nothing() {
+    let fleet = Fleet::new(|_| good()).await;
+    fleet.place.apply(&fleet.place.command());
+    let planned = fleet.setting("results", "retention.ms").await;
+    let longer = format!("{planned}0");
+    fleet.alter("results", ("retention.ms", &longer)).await;
+    let change = format!("set {}: retention.ms {longer} -> {planned}", fleet.topic("results"));
+    let flat = |said: &str| said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (arguments, told) in [
+        (&["topics", "plan"][..], "to make them: tidegate topics apply --allow shrink"),
+        (&["topics", "apply"], "to make what is left: tidegate topics apply --allow shrink"),
+    ] {
+        let (code, said, problem) = fleet.place.tool(arguments);
+        let words = flat(&said);
+        assert_eq!(code, 0, "{said}{problem}");
+        assert!(words.contains(&change) && words.contains(told), "{said}");
+        assert_eq!(fleet.setting("results", "retention.ms").await, longer, "{arguments:?}");
+    }
+    let (code, said, problem) = fleet.place.tool(&["topics", "apply", "--allow", "shrink"]);
+    assert_eq!(code, 0, "{said}{problem}");
+    assert_eq!(fleet.setting("results", "retention.ms").await, planned, "{said}");
+    let (_, said, _) = fleet.place.tool(&["topics", "plan"]);
+    assert!(!said.contains("retention.ms"), "{said}");
 }

@@ -182,6 +182,15 @@ impl Fleet {
         altered.into_iter().for_each(|done| drop(done.unwrap()));
     }
 
+    /// One thing of a topic's configuration, as the broker has it.
+    pub(crate) async fn setting(&self, name: &str, of: &str) -> String {
+        let topic = self.topic(name);
+        let asked = [ResourceSpecifier::Topic(&topic)];
+        let found =
+            self.admin().describe_configs(&asked, &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+        found.get(of).and_then(|entry| entry.value.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn sender(&self) -> Sender {
         let mut config = self.config();
         config.set("enable.idempotence", "true").set("message.max.bytes", "4000000");

@@ -15,6 +15,9 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+/// Of members, where nothing else is set.
+const SESSION: Duration = Duration::from_secs(10);
+
 fn away() -> Duration {
     Duration::from_secs(number("TIDEGATE_AWAY_S", 14))
 }
@@ -65,7 +68,9 @@ async fn goes_on(fleet: &Fleet, before: usize, what: &str) {
         assert!(began.elapsed() < TAKEN_OVER, "work does not go on: {}", fleet.said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    measured(&format!("work went on {:.1?} after the first answer of {what}", began.elapsed()));
+    let took = began.elapsed();
+    measured(&format!("work went on {took:.1?} after the first answer of {what}"));
+    assert!(took < SESSION, "{took:?}: it has waited for a session of somebody who does not come back");
 }
 
 async fn nothing_was_lost(fleet: &Fleet, members: Vec<Member>, sent: &BTreeSet<String>, what: &str) {

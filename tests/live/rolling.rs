@@ -70,11 +70,21 @@ async fn p1_p2_p3_a_deploy_of_many_processes_and_back_repeats_only_what_a_second
     let most = usize::try_from(number("TIDEGATE_PROCESSES", 8)).unwrap();
     let mut fleet = Fleet::new(|_| slowly()).await;
     fleet.names_its_members();
+    // Enough for each of them.
+    fleet.place.apply(fleet.place.command().env("MEMBER", "0"));
+    fleet.grow(SHARED as usize).await;
     let mut members = vec![fleet.start().await];
     let (enough, sending) = sends(&fleet, Duration::from_millis(100));
     while members.len() < most {
         members.push(fleet.start().await);
     }
+    let names = keys(members.iter().map(|member| &member.name));
+    eventually("each of them asks", SOON, || {
+        let askers = keys(fleet.provider.asked().into_iter().map(|asked| asked.asker));
+        let all = askers.is_superset(&names);
+        async move { all.then_some(()) }
+    })
+    .await;
     let (n, cut) = cut_off(&fleet, &mut members).await;
     assert!(!cut.is_empty());
     members.remove(n);
@@ -102,17 +112,41 @@ async fn p2_a_process_that_has_ended_in_order_is_a_member_of_no_group_any_more()
     let mut members = vec![fleet.start().await, fleet.start().await];
     let both = eventually("each group has both", SOON, || {
         let found = fleet.members();
-        async move { found.values().all(|ids| ids.len() == 2).then_some(found) }
+        async move { (found.len() == 3 && found.values().all(|ids| ids.len() == 2)).then_some(found) }
     })
     .await;
-    assert!(both.len() > 1, "{both:?}");
     for left in [1, 0] {
         let mut gone = members.remove(0);
         assert!(gone.process.stop(SOON).success(), "{}", gone.process.words());
-        for (group, ids) in fleet.members() {
-            assert!(ids.len() == left && ids.is_subset(&both[&group]), "{group}: {ids:?} of {both:?}");
+        let found = fleet.members();
+        for (group, before) in &both {
+            let ids = found.get(group).cloned().unwrap_or_default();
+            assert!(ids.len() == left && ids.is_subset(before), "{group}: {ids:?} of {before:?}");
         }
     }
+}
+
+/// The group waits for the session of a member that has died, and whoever ends meanwhile waits for the group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_process_that_ends_in_the_middle_of_a_rebalance_leaves_its_groups_all_the_same() {
+    let mut fleet = Fleet::new(|_| good()).await;
+    let mut killed = fleet.start().await;
+    let mut others = [fleet.start().await, fleet.start().await];
+    let worker = format!("{}tidegate.worker", fleet.prefix);
+    eventually("all are members", SOON, || {
+        let members = fleet.members().remove(&worker).map_or(0, |ids| ids.len());
+        async move { (members == 3).then_some(()) }
+    })
+    .await;
+    killed.process.kill();
+    let [first, second] = &mut others;
+    assert!(first.process.stop(SOON).success(), "{}", first.process.words());
+    // It hears of the rebalance in the answer to a heartbeat, two in a second.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(second.process.stop(SOON).success(), "{}", second.process.words());
+    let left = fleet.members();
+    let left: Vec<_> = left.iter().filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(left.is_empty(), "nobody but the one that was killed, until its session is over: {left:?}");
 }
 
 /// Row 12 of the crash table. The new owner has a partition while the old one lives and its calls there run: it

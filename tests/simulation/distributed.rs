@@ -38,7 +38,7 @@ const ROUGH: Faults = Faults {
     broken: 0.03,
     session_lost: 0.03,
     hidden: 0.5,
-    place_kept: 0.5,
+    membership_kept: 0.5,
     reply_lost: 0.01,
     ledger_away: 0.02,
     ledger_away_s: 3.0,

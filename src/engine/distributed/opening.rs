@@ -10,7 +10,9 @@ use super::topology::{Allow, Change, Difference, Found, differences, risks};
 use super::upkeep::Upkeep;
 use super::{Parts, Start, open};
 use crate::dedupe::Instance;
-use crate::engine::{Engine, Health, Log as _, Operation, StorageReport, TopicSpec, Unavailable, lock};
+use crate::engine::{
+    Engine, GROUPS, Health, Log as _, Operation, StorageReport, TopicSpec, Unavailable, WORKER, lock,
+};
 use crate::task::{Position, Timestamp, Topic};
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +64,9 @@ pub enum OpenError {
     OtherGroup(String),
 }
 
-/// How long members of groups get to leave at an orderly end.
-pub(super) const LEAVE: Duration = Duration::from_secs(5);
+/// How long members of groups get to leave at an orderly end. Only one that ends in the middle of a rebalance needs
+/// so long, where that waits for the session of a member that has died.
+pub(super) const LEAVE: Duration = Duration::from_secs(13);
 
 /// Makes sure of both servers and opens the engine. Must be called on a runtime.
 pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
@@ -99,12 +102,12 @@ pub async fn connect(cluster: Cluster) -> Result<Engine, OpenError> {
     // Last of all: a start that fails binds nothing.
     if bind(&store, &id, &cluster.group).await? {
         tell_if_emptied(&kafka, &store, &found).await;
-    } else if matches!(kafka.has_committed(&found).await, Ok(false)) {
+    } else if matches!(kafka.has_committed(&[WORKER], &found).await, Ok(false)) {
         tracing::warn!(
-            group = %cluster.group,
-            "this Redis knows the installation, and its groups have committed nothing: unless it is new, their offsets \
-             were lost, and topics are read from their beginning or wait for `[engine] start`; what Redis remembers as done \
-             stays silent"
+            group = %format_args!("{}.{WORKER}", cluster.group),
+            "this Redis knows the installation, and the group that reads tasks has committed nothing: unless it is new, its \
+             offsets were lost, and topics are read from their beginning or wait for `[engine] start`; what Redis remembers as \
+             done stays silent"
         );
     }
     let log = kafka.log(&cluster.topics).map_err(|away| broken(away.0))?;
@@ -210,7 +213,7 @@ pub(super) fn sound(
 
 /// A ledger that begins with its groups has lost nothing. What cannot be found out stops no start.
 async fn tell_if_emptied(kafka: &Kafka, store: &RedisStore, found: &BTreeMap<Topic, Found>) {
-    let told = match kafka.has_committed(found).await {
+    let told = match kafka.has_committed(&GROUPS, found).await {
         Ok(false) => return,
         Ok(true) => store.mark_emptied(Timestamp::now()).await.map_err(|broken| broken.0),
         Err(why) => Err(why),

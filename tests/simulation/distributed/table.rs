@@ -283,10 +283,10 @@ fn row_12_p1_p3_revoked_in_the_middle_of_a_call_while_the_old_owner_lives() {
 fn row_13_p1_p3_a_session_that_is_lost_in_the_middle_of_a_call() {
     // Told to the client; never told to it; taken for lost by the client alone.
     let ways = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)];
-    for (seed, (hidden, place_kept)) in (1..19).zip(ways.into_iter().cycle()) {
+    for (seed, (hidden, membership_kept)) in (1..19).zip(ways.into_iter().cycle()) {
         on_virtual_time(async {
             let mut row = Row::new(seed).await;
-            let lost = Faults { session_lost: 1.0, hidden, place_kept, ..Faults::default() };
+            let lost = Faults { session_lost: 1.0, hidden, membership_kept, ..Faults::default() };
             row.cluster.world.set_faults(lost);
             row.send("k", "a");
             row.send("k", "b");

@@ -6,8 +6,7 @@
 
 use super::super::assignment::Loaded;
 use super::super::client::Heard;
-use super::consumer::list;
-use super::context::Quiet;
+use super::context::{Quiet, list};
 use super::line::Line;
 use super::{described, guarded, record};
 use crate::engine::Lease;

@@ -14,16 +14,15 @@
 //! ## Why each client is a static member, under a name that no other has had
 //!
 //! After an outage that was longer than its session the client joins again under a new id. The broker would wait a
-//! whole session for the old one, which nobody is any more; under the same name it gives its place back at once, in the
-//! same generation. What a member is about to give up at that moment would be nobody's afterwards; but the client gives a
-//! session up by itself only while no rebalance is under way. A client that is made anew may be in the middle of one,
-//! so it comes as somebody new.
+//! whole session for the old one, which nobody is any more; under the same name it gives the membership back at once, and
+//! where the group has been quiet in the same generation. A partition that was to be given up at that moment would be
+//! nobody's afterwards: whoever finds itself without an id then comes as somebody new, and so does a client made anew.
 
 use super::super::assignment::{MemberId, Membership, Said};
 use super::super::client::{Heard, Order};
-use super::context::{Context, Rebalance};
+use super::context::{Context, Rebalance, list};
 use super::line::Line;
-use super::properties::Properties;
+use super::properties::{Properties, SESSION};
 use super::record;
 use crate::engine::Lease;
 use crate::task::{Partition, Topic};
@@ -44,8 +43,9 @@ const SEEK_AGAIN: Duration = Duration::from_millis(50);
 const SEEK: Duration = Duration::from_secs(1);
 /// For the broker's answer where a partition begins.
 const BEGINS: Duration = Duration::from_secs(1);
-/// For the client to let go of everything and to tell the group: a few polls and one request.
-const LEAVE: Duration = Duration::from_secs(2);
+/// For the client to let go of everything and to tell the group: a few polls and one request. In the middle of a
+/// rebalance it waits for that first, and so perhaps for the session of a member that has died.
+pub(super) const LEAVE: Duration = SESSION.saturating_add(Duration::from_secs(2));
 /// Polls until the client has nothing more to say; it never says more at once.
 const QUIET: usize = 1_000;
 
@@ -64,6 +64,8 @@ pub(super) struct ConsumerThread {
     pub(super) name: String,
     pub(super) group: String,
     pub(super) topics: Vec<Topic>,
+    /// Only Tidegate writes there: a record may say when it is to be delivered.
+    pub(super) of_tokens: bool,
     /// Clients that it has made: each is a member of its own.
     pub(super) clients: u32,
 }
@@ -105,13 +107,13 @@ impl ConsumerThread {
             hung: false,
         };
         while running.turn(orders) {}
-        running.leave();
+        leave(running.client, running.pending);
     }
 
     fn join(&mut self) -> KafkaResult<BaseConsumer<Context>> {
         self.clients += 1;
-        let instance = format!("{}-{}", self.name, self.clients);
-        let config = self.properties.consumer(&self.name, &self.group, &instance);
+        let member_name = format!("{}-{}", self.name, self.clients);
+        let config = self.properties.consumer(&self.name, &self.group, &member_name);
         let client: BaseConsumer<Context> = config.create_with_context(Context::default())?;
         let topics: Vec<&str> = self.topics.iter().map(Topic::as_str).collect();
         client.subscribe(&topics)?;
@@ -170,7 +172,8 @@ impl Running {
         };
         match polled {
             Ok(None) => {}
-            Ok(Some(record)) => {
+            Ok(Some(mut record)) => {
+                record.not_before = record.not_before.filter(|_| self.of.of_tokens);
                 let serving = self.serving.get_mut(&record.position.at);
                 let serving = serving.filter(|s| s.sought && s.next <= record.position.offset);
                 if let Some(serving) = serving {
@@ -178,7 +181,8 @@ impl Running {
                     self.of.line.say(Heard::Fetched(serving.lease.clone(), Arc::new(record)));
                 }
             }
-            // Whoever has come under its name has put it out of the group; under another it comes in again.
+            // Somebody who has come under its name has put it out of the group, or a late request of its own has;
+            // under another name it comes in again.
             Err(KafkaError::MessageConsumptionFatal(code)) => {
                 self.rejoin(&format!("the Kafka client has failed for good: {code}"));
             }
@@ -201,8 +205,10 @@ impl Running {
         }
     }
 
-    /// Who we are to the group, and what transactions are checked by, of one moment.
-    fn capture(&mut self) -> Membership {
+    /// Who we are to the group, and what transactions are checked by, of one moment. `None`: the client was made
+    /// anew meanwhile.
+    fn capture(&mut self) -> Option<Membership> {
+        let client = self.of.clients;
         let mut known = self.client.context().member();
         let mut metadata = None;
         // Two rounds settle it: the client does not rejoin before the rebalance is carried out.
@@ -211,6 +217,9 @@ impl Running {
             known = self.client.context().member();
             metadata = self.client.group_metadata();
             self.quiet();
+            if self.of.clients != client {
+                return None;
+            }
             if self.client.context().member() == known {
                 break;
             }
@@ -224,7 +233,7 @@ impl Running {
         let id = known.unwrap_or_default();
         // Without an id the broker would check nothing.
         let metadata = metadata.filter(|_| !id.is_empty());
-        self.remember(&id, metadata)
+        Some(self.remember(&id, metadata))
     }
 
     fn remember(
@@ -239,21 +248,22 @@ impl Running {
     }
 
     fn hear(&mut self, rebalance: Rebalance) {
-        let by = self.capture();
-        let said = match &rebalance {
-            Rebalance::Assign(parts) => Said::Assigned(parts.clone()),
+        // Also for whoever makes the client anew meanwhile: the old one ends only once it is answered.
+        self.pending = Some(rebalance.clone());
+        let Some(by) = self.capture() else { return };
+        let said = match rebalance {
+            Rebalance::Assign(parts) => Said::Assigned(parts),
             Rebalance::Revoke { lost: true, .. } => {
                 self.serving.clear();
                 Said::Lost
             }
             Rebalance::Revoke { parts, .. } if parts.iter().any(|at| self.assigned.contains(at)) => {
-                Said::Revoked(parts.clone())
+                Said::Revoked(parts)
             }
             // Of nothing that anybody knows of.
-            Rebalance::Revoke { parts, .. } => return self.unassign(&parts.clone()),
+            Rebalance::Revoke { parts, .. } => return self.unassign(&parts),
         };
         tracing::debug!(group = %self.of.group, member = %by.member.0, generation = by.generation, %said, "rebalance");
-        self.pending = Some(rebalance);
         self.of.line.say(Heard::Said(said, by));
     }
 
@@ -262,10 +272,14 @@ impl Running {
             Order::Assign(_) => self.ordered = true,
             Order::Unassign(given) => {
                 given.iter().for_each(|at| drop(self.serving.remove(at)));
-                if let Some(Rebalance::Revoke { parts, .. }) =
-                    self.pending.take_if(|p| matches!(p, Rebalance::Revoke { .. }))
-                {
-                    self.unassign(&parts);
+                if let Some(Rebalance::Revoke { parts, lost }) = &self.pending {
+                    let gave_up = !lost && self.client.context().member().is_some_and(|id| id.is_empty());
+                    let parts = parts.clone();
+                    if gave_up {
+                        self.rejoin("its session ended while partitions were given up");
+                    } else {
+                        self.unassign(&parts);
+                    }
                 }
             }
             Order::Serve { lease, from } => {
@@ -313,9 +327,9 @@ impl Running {
             let _ = begins.add_partition(at.topic.as_str(), index).set_offset(Offset::Offset(first.max(0)));
         }
         let parts = parts.clone();
-        (self.pending, self.ordered) = (None, false);
         let assigned = self.client.incremental_assign(&begins);
         if self.must("assign", assigned) {
+            (self.pending, self.ordered) = (None, false);
             let paused = self.client.pause(&list(&parts, None));
             self.assigned.extend(parts);
             self.must("pause", paused);
@@ -330,6 +344,7 @@ impl Running {
         }
         let let_go = self.client.incremental_unassign(&list(parts, None));
         if self.must("unassign", let_go) {
+            self.pending = None;
             self.seek_all();
         }
     }
@@ -394,19 +409,20 @@ impl Running {
         let by = self.remember("", None);
         self.of.line.say(Heard::Said(Said::Lost, by));
     }
+}
 
-    fn leave(self) {
-        leave(self.client, self.pending);
+/// Answers every rebalance that still waits for an answer; those to come answer themselves.
+fn let_go(client: &BaseConsumer<Context>, pending: Option<Rebalance>) {
+    client.context().close();
+    for rebalance in pending.into_iter().chain(std::iter::from_fn(|| client.context().next())) {
+        rebalance.let_go(client);
     }
 }
 
-/// Leaves the group, so that others take over at once: a client that is only destroyed keeps the place that has
-/// its name. Rebalances that still wait for an answer are answered; those to come answer themselves.
+/// Leaves the group, so that others take over at once: of a client that is only destroyed the group keeps the
+/// membership for a session.
 fn leave(client: BaseConsumer<Context>, pending: Option<Rebalance>) {
-    client.context().close();
-    for rebalance in pending.into_iter().chain(std::iter::from_fn(|| client.context().next())) {
-        rebalance.let_go(&client);
-    }
+    let_go(&client, pending);
     client.unsubscribe();
     let until = Instant::now() + LEAVE;
     while client.context().member().is_some_and(|id| !id.is_empty()) && Instant::now() < until {
@@ -417,21 +433,10 @@ fn leave(client: BaseConsumer<Context>, pending: Option<Rebalance>) {
 
 /// On a thread of its own: the client polls until it is closed, however long that takes.
 fn close(client: BaseConsumer<Context>, pending: Option<Rebalance>, name: &str) {
+    // Here already: where there is no thread, it ends on this one.
+    let_go(&client, pending);
     let closing = std::thread::Builder::new().name(format!("{name}-close"));
-    if let Err(error) = closing.spawn(move || leave(client, pending)) {
+    if let Err(error) = closing.spawn(move || leave(client, None)) {
         tracing::warn!(%error, "no thread to close a Kafka client on");
     }
-}
-
-pub(super) fn list(parts: &[Partition], offset: Option<Offset>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(parts.len());
-    for at in parts {
-        let index = i32::try_from(at.index).unwrap_or(i32::MAX);
-        let mut part = list.add_partition(at.topic.as_str(), index);
-        if let Some(offset) = offset {
-            // Only negative numbers are refused, and these are logical or were checked.
-            let _ = part.set_offset(offset);
-        }
-    }
-    list
 }

@@ -21,7 +21,6 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::super::lock;
-use super::consumer::list;
 
 /// A rebalance that waits to be carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +51,7 @@ struct Told {
     /// Rises with everything that is told.
     count: u64,
     down: Option<String>,
-    /// Nobody decides any more: what is revoked is let go at once.
+    /// Nobody decides any more: every rebalance is answered at once.
     closing: bool,
 }
 
@@ -125,6 +124,19 @@ impl ConsumerContext for Context {
         }
         told.rebalances.push_back(rebalance);
     }
+}
+
+pub(super) fn list(parts: &[Partition], offset: Option<Offset>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(parts.len());
+    for at in parts {
+        let index = i32::try_from(at.index).unwrap_or(i32::MAX);
+        let mut part = list.add_partition(at.topic.as_str(), index);
+        if let Some(offset) = offset {
+            // Only negative numbers are refused, and these are logical or were checked.
+            let _ = part.set_offset(offset);
+        }
+    }
+    list
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<Partition> {

@@ -37,7 +37,7 @@ use super::client::{Broker, Heard, Member, Order};
 use super::lock;
 use super::topology::Found;
 use crate::dedupe::Instance;
-use crate::engine::{GROUPS, TopicSpec, Unavailable};
+use crate::engine::{TOKENS, TopicSpec, Unavailable};
 use crate::task::{Partition, Topic};
 use asking::{Ask, AskingThread};
 use consumer::ConsumerThread;
@@ -88,13 +88,17 @@ impl Kafka {
         asked.unwrap_or_else(|lost| Err(lost.to_string()))
     }
 
-    /// Whether any of its groups has committed something on these topics.
-    pub async fn has_committed(&self, topics: &BTreeMap<Topic, Found>) -> Result<bool, String> {
+    /// Whether any of these groups of its own has committed something on these topics.
+    pub async fn has_committed(
+        &self,
+        groups: &[&str],
+        topics: &BTreeMap<Topic, Found>,
+    ) -> Result<bool, String> {
         let parts = topics.iter().flat_map(|(topic, found)| {
             (0..found.partitions).map(|index| Partition { topic: topic.clone(), index })
         });
         let (properties, name) = (self.properties.clone(), format!("{}-before", self.name));
-        let groups = GROUPS.map(|group| format!("{}.{group}", self.group));
+        let groups: Vec<String> = groups.iter().map(|group| format!("{}.{group}", self.group)).collect();
         let parts: Vec<Partition> = parts.collect();
         let asked =
             tokio::task::spawn_blocking(move || before::has_committed(&properties, &name, &groups, &parts));
@@ -138,6 +142,7 @@ impl Kafka {
             name: name("consume"),
             group: group.to_owned(),
             topics: topics.to_vec(),
+            of_tokens: group == format!("{}.{TOKENS}", self.group),
             clients: 0,
         };
         let asking = AskingThread {

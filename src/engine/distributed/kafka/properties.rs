@@ -13,7 +13,7 @@ pub(super) const TRANSACTION: Duration = Duration::from_secs(10);
 /// A record that is not delivered by then is given up, while its transaction can still be aborted.
 const DELIVERY: Duration = Duration::from_secs(8);
 /// Whoever the broker has not heard of for so long is no member any more.
-const SESSION: Duration = Duration::from_secs(10);
+pub(super) const SESSION: Duration = Duration::from_secs(10);
 /// Largest message that a client takes to a broker; above every limit that a topic may have (four times
 /// 8 MiB, and room for keys and headers). The topic's own limit decides.
 const MESSAGE_MAX: usize = 64 << 20;
@@ -113,14 +113,12 @@ impl Properties {
         self.given(self.client(name))
     }
 
-    /// A member of a group. `instance`: its name for the group, of one client only.
-    pub(super) fn consumer(&self, name: &str, group: &str, instance: &str) -> ClientConfig {
+    /// A member of a group. `member_name`: of this one client, see `consumer`.
+    pub(super) fn consumer(&self, name: &str, group: &str, member_name: &str) -> ClientConfig {
         let mut config = self.client(name);
         config
             .set("group.id", group)
-            // Whoever comes back from an outage that was longer than its session takes its own place again at once.
-            // Without this name the broker takes it for somebody new, and keeps the old place for a whole session.
-            .set("group.instance.id", instance)
+            .set("group.instance.id", member_name)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")

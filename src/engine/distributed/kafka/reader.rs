@@ -4,8 +4,7 @@
 
 use super::super::{lock, metadata};
 use super::asking::{committed, ends};
-use super::consumer::list;
-use super::context::Quiet;
+use super::context::{Quiet, list};
 use super::properties::Properties;
 use super::{Readers, record};
 use crate::engine::{Ends, Unavailable};

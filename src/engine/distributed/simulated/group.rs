@@ -52,7 +52,7 @@ impl GroupState {
     }
 
     /// A member whose client has forgotten who it was, and which the group still counts, comes back under its
-    /// name: it is given its place again, under another id and without a rebalance. `None`: it has no such place.
+    /// name: it is a member again, under another id and without a rebalance. `None`: that cannot be.
     pub(super) fn come_back(&mut self, old: &MemberId, new: MemberId) -> Option<Vec<Told>> {
         if self.members.get(old)?.owes {
             return None;
@@ -229,8 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_back_to_its_place_has_what_it_had_in_the_same_generation_and_its_old_id_counts_no_more()
-    {
+    fn whoever_comes_back_has_what_it_had_in_the_same_generation_and_its_old_id_counts_no_more() {
         let mut group = GroupState::default();
         let [old, new, other] = ["old", "new", "other"].map(|name| MemberId(name.into()));
         let member = |n| GroupMember {

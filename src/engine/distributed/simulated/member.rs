@@ -157,7 +157,7 @@ impl Client {
         self.world.tell(told);
     }
 
-    /// Takes the place again that the group has kept for it, or joins as somebody new.
+    /// Takes the membership again that the group has kept for it, or joins as somebody new.
     fn come_back(&self, old: &MemberId) {
         let id = self.named();
         let told = {
@@ -197,8 +197,10 @@ impl Client {
                 continue;
             }
             let hidden = !rejoins && !expelled && self.world.fails("nobody is told", |f| f.hidden);
-            let kept =
-                !rejoins && !expelled && !hidden && self.world.fails("its place is kept", |f| f.place_kept);
+            let kept = !rejoins
+                && !expelled
+                && !hidden
+                && self.world.fails("its membership is kept", |f| f.membership_kept);
             let believes = {
                 let inner = lock(&self.world.inner);
                 let member = inner.groups.get(&self.group).and_then(|g| g.members.get(&id));

@@ -70,7 +70,7 @@ pub struct Faults {
     /// Of those, how many are never told to the client.
     pub hidden: f64,
     /// Of those that are, how many only the client takes for over: it comes back while the group still counts it.
-    pub place_kept: f64,
+    pub membership_kept: f64,
     /// A call to the ledger takes effect, and its reply is lost with the connection.
     pub reply_lost: f64,
     /// The ledger goes away; looked at twice a second.
