@@ -48,7 +48,9 @@
 //! **P3: an answer that was received is never bought again**, across crashes, restarts and parks.
 //! *Limits:* a process that dies, ends while the ledger is away, or is cut off from it for longer than its lease
 //! (10 s), between the request and the stored answer repeats the call, and counts it
-//! (`tidegate_calls_repeated_total`, and the result's `tries`); a ledger that forgets repeats it uncounted. An answer that broke off in the middle may be asked for again, within the allowance.
+//! (`tidegate_calls_repeated_total`, and the result's `tries`); so does a clock of the ledger's machine that jumps ahead by
+//! more than a call may last. A ledger that forgets repeats it uncounted. An answer that broke off in the middle may be
+//! asked for again, within the allowance.
 //!
 //! **P4: a side effect happens at most once, and is proved.** *Limits:* no step of this version has an
 //! effect; tools come later. Their slots in the journal and the rule that bars them are there.

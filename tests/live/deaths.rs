@@ -109,6 +109,32 @@ async fn p1_p2_a_death_after_the_commit_that_parks_leaves_one_live_token() {
     assert!(next.process.stop(SOON).success());
 }
 
+/// Row 14, the other end: one dies before its call, the next one behind its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_p3_a_death_of_whoever_takes_a_parked_task_up_leaves_it_to_the_next_one() {
+    let mut fleet = Fleet::new(|_| Reply::down()).await;
+    let mut first = fleet.start().await;
+    fleet.send(&["k"]);
+    eventually("it is parked", SOON, || {
+        let parked = fleet.records("retry.5s").len() + fleet.records("retry.30s").len();
+        async move { (parked > 0).then_some(()) }
+    })
+    .await;
+    assert!(first.process.stop(SOON).success(), "{}", first.process.words());
+    let from = fleet.provider.asked().len();
+    fleet.provider.now(|_| good());
+    for point in ["task.admitted", "transaction.committed"] {
+        let (_, said) = fleet.refused(&[("TIDEGATE_CRASH_AT", point)]);
+        assert!(said.contains(&format!("crash point {point}")), "{said}");
+    }
+    let mut last = fleet.start().await;
+    fleet.send(&["after"]);
+    fleet.one_result_each(&keys(["after", "k"]), TAKEN_OVER).await;
+    let asked: Vec<String> = fleet.provider.asked().iter().skip(from).map(key_of).collect();
+    assert_eq!(asked, ["k", "after"], "once each, since it was parked");
+    assert!(last.process.stop(SOON).success());
+}
+
 /// Row 15, with the closing mark lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_dead_letter_whose_mark_was_lost_is_redriven_once_however_often_it_is_asked_for() {

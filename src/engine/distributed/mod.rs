@@ -40,7 +40,7 @@
 //! | 11 | copies race on two processes | one is admitted | `rows_10_and_11_p1_p3_copies_that_race…` | `p1_p3_of_duplicates_that_race…` |
 //! | 12 | partition revoked in mid-call, old owner alive | the new owner waits for the stored answer | `row_12_p1_p3_revoked…` | `p1_p3_the_new_owner_of_a_partition…` |
 //! | 13 | stopped or cut off for longer than its session | its generation or its member id is refused; it goes on with what it has then | `row_13_p1_p2_p3_one_process_alone…`, `row_13_p1_p3_a_session_that_is_lost…` | `p1_p3_a_process_that_was_stopped…` |
-//! | 14 | dead about a park, a review or the end of either | one commit covers both; one token lives | `row_14_p1_p2_p3_who_parks…`, `row_14_p1_p2_p3_who_takes_up…`, `row_14_p1_p2_p3_a_task_is_handed…` | `p1_p2_a_death_after_the_commit_that_parks…` |
+//! | 14 | dead about a park, a review or the end of either | one commit covers both; one token lives | `row_14_p1_p2_p3_who_parks…`, `row_14_p1_p2_p3_who_takes_up…`, `row_14_p1_p2_p3_a_task_is_handed…` | `p1_p2_a_death_after_the_commit_that_parks…`, `p1_p2_p3_a_death_of_whoever_takes_a_parked…` |
 //! | 15 | a dead letter is redriven twice, its mark lost or not | the first makes one generation more, the second is silent | `row_15_p1_a_dead_letter_that_is_redriven…` | `p1_a_dead_letter_whose_mark_was_lost…` |
 //! | 16 | ledger away at `admit` | intake pauses, nothing is begun | `row_16_p2_p3_while_the_ledger_is_away…` | `p2_p3_p7_a_redis_that_is_away_under_load…` |
 //! | 17 | ledger away when an answer comes | the result is published all the same; the ledger is told later, and a person is asked only then | `row_17_p1_p2_p3_an_answer_that_comes…` | `p2_p3_p7_a_redis_that_is_away_under_load…`, `p3_p5_a_doubtful_answer_that_comes_while_redis…` |

@@ -132,6 +132,16 @@ impl World {
         self.ask(claim, cancel, deadline, None, &mut plenty()).await
     }
 
+    /// A first call, whose caller leaves meanwhile.
+    async fn call_and_leave(&self, after: Duration) -> Called {
+        let (claim, cancel) = (admitted(&self.memory, 1), CancellationToken::new());
+        let leave = async {
+            tokio::time::sleep(after).await;
+            cancel.cancel();
+        };
+        tokio::join!(self.call_until(&claim, &cancel, None), leave).0
+    }
+
     async fn call_with(&self, claim: &Claim, stored: Option<&Kept>) -> Called {
         self.ask(claim, &CancellationToken::new(), None, stored, &mut plenty()).await
     }
@@ -418,13 +428,7 @@ async fn p3_an_answer_that_comes_after_the_caller_left_is_stored_all_the_same() 
         Memory::default(),
     )
     .await;
-    let claim = admitted(&w.memory, 1);
-    let cancel = CancellationToken::new();
-    let leave = async {
-        tokio::time::sleep(Duration::from_millis(40)).await;
-        cancel.cancel();
-    };
-    let (called, ()) = tokio::join!(w.call_until(&claim, &cancel, None), leave);
+    let called = w.call_and_leave(Duration::from_millis(40)).await;
     assert_eq!(answer(called).text, "late");
     assert!(matches!(state(&w.memory).unwrap().state, dedupe::SlotState::Stored { .. }));
 }
@@ -432,13 +436,7 @@ async fn p3_an_answer_that_comes_after_the_caller_left_is_stored_all_the_same() 
 #[tokio::test]
 async fn p3_a_request_whose_end_nobody_has_heard_is_counted_when_its_caller_has_left() {
     let w = world(vec![vec![Reply::ThenSilence(vec![]), says("again")]], Memory::default()).await;
-    let claim = admitted(&w.memory, 1);
-    let cancel = CancellationToken::new();
-    let leave = async {
-        tokio::time::sleep(Duration::from_millis(40)).await;
-        cancel.cancel();
-    };
-    let (called, ()) = tokio::join!(w.call_until(&claim, &cancel, None), leave);
+    let called = w.call_and_leave(Duration::from_millis(40)).await;
     assert!(matches!(called, Called::Cancelled));
     let left = state(&w.memory).unwrap();
     assert_eq!((left.state, left.times), (dedupe::SlotState::Free, 1));
@@ -450,13 +448,7 @@ async fn p3_a_request_whose_end_nobody_has_heard_is_counted_when_its_caller_has_
 async fn who_leaves_while_waiting_gives_back_what_was_not_sent() {
     let slow = Reply::Status(429, "{}", vec![("retry-after", "4")]);
     let w = world(vec![vec![slow]], Memory::default()).await;
-    let claim = admitted(&w.memory, 1);
-    let cancel = CancellationToken::new();
-    let leave = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        cancel.cancel();
-    };
-    let (called, ()) = tokio::join!(w.call_until(&claim, &cancel, None), leave);
+    let called = w.call_and_leave(Duration::from_millis(100)).await;
     assert!(matches!(called, Called::Cancelled));
     assert_eq!(state(&w.memory), None);
     assert_eq!((w.asked(0), w.models.view()[0].failed), (1, 1));
