@@ -1,6 +1,6 @@
 //! The broker is away, and Redis is away (rows 16, 17 and 26 of the crash table), each under load: nothing is lost
 //! or buried, no call is bought twice, and work goes on; and a doubt goes to nobody before it is stored. How soon
-//! after the first answer is told, and proves nothing: aimed at are 5 s.
+//! after the first answer is told, aimed at are 5 s; whoever waits for a session has failed.
 //!
 //! `TIDEGATE_AWAY_S=60` has them away for a minute; by default it is longer than one lease, and longer than the
 //! session that members have by default: who comes back then has to take its place in the group again.

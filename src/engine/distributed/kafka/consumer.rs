@@ -45,7 +45,7 @@ const SEEK: Duration = Duration::from_secs(1);
 const BEGINS: Duration = Duration::from_secs(1);
 /// For the client to let go of everything and to tell the group: a few polls and one request. In the middle of a
 /// rebalance it waits for that first, and so perhaps for the session of a member that has died.
-pub(super) const LEAVE: Duration = SESSION.saturating_add(Duration::from_secs(2));
+const LEAVE: Duration = SESSION.saturating_add(Duration::from_secs(2));
 /// Polls until the client has nothing more to say; it never says more at once.
 const QUIET: usize = 1_000;
 
